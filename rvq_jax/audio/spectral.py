@@ -1,0 +1,65 @@
+"""Short-time Fourier transform and mel spectrograms, differentiable, over any batch axes."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from rvq_jax.typing import Array
+
+
+def frame(audio: Array, window: int, hop: int) -> Array:
+    """Cuts `[..., S]` into overlapping windows `[..., frames, window]`, zero-padded at both ends.
+
+    Frame i is centred on sample i · hop; there are S // hop + 1 frames.
+    """
+    samples = audio.shape[-1]
+    frames = samples // hop + 1
+    right = max(0, (frames - 1) * hop + window - samples - window // 2)
+    padding = [(0, 0)] * (audio.ndim - 1) + [(window // 2, right)]
+    padded = jnp.pad(audio, padding)
+    index = np.arange(frames)[:, None] * hop + np.arange(window)[None, :]
+    return padded[..., index]
+
+
+def stft(audio: Array, window: int, hop: int) -> Array:
+    """Complex spectrum `[..., frames, window // 2 + 1]` of `[..., S]` under a Hann window."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    return jnp.fft.rfft(frame(audio, window, hop) * hann.astype(np.float32), axis=-1)
+
+
+@functools.lru_cache(maxsize=64)
+def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndarray:
+    """Triangular mel filters `[window // 2 + 1, bands]`, float32, each of unit peak.
+
+    The mel scale is 2595 · log10(1 + f / 700) (O'Shaughnessy 1987). A triangle narrower than a
+    bin would be empty, so each band keeps at least the bin nearest to its centre.
+    """
+    bins = window // 2 + 1
+    mel = np.linspace(_to_mel(low), _to_mel(rate / 2), bands + 2)
+    edges = 700.0 * (10.0 ** (mel / 2595.0) - 1.0) * window / rate  # in bins
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    k = np.arange(bins)[:, None]
+    rising = (k - left) / np.maximum(centre - left, 1e-9)
+    falling = (right - k) / np.maximum(right - centre, 1e-9)
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    nearest = np.clip(np.round(centre).astype(int), 0, bins - 1)
+    columns = np.arange(bands)
+    filters[nearest, columns] = np.where(filters.sum(0) > 0, filters[nearest, columns], 1.0)
+    filters.setflags(write=False)
+    return filters.astype(np.float32)
+
+
+def log_mel(
+    audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64
+) -> Array:
+    """Natural log of mel magnitudes `[..., frames, bands]` of `[..., S]`, floored at 1e-5."""
+    spectrum = stft(audio, window, hop)
+    # The square root has an infinite slope at 0: silence must not give NaN gradients.
+    magnitude = jnp.sqrt(jnp.maximum(spectrum.real**2 + spectrum.imag**2, 1e-10))
+    mel = magnitude @ mel_filters(rate, window, bands)
+    return jnp.log(jnp.maximum(mel, 1e-5))
+
+
+def _to_mel(hertz: float) -> float:
+    return 2595.0 * np.log10(1.0 + hertz / 700.0)
