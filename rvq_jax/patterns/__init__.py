@@ -1,1 +1,39 @@
+"""Codes ↔ sequences: interleaving patterns as static index maps.
 
+pattern = delay(levels=4, frames=1500); tokens = pattern.interleave(codes, fill=special).
+"""
+
+from rvq_jax.patterns.analyse import Analysis, analyse
+from rvq_jax.patterns.builders import (
+    NAMES,
+    coarse_first,
+    custom,
+    delay,
+    flatten,
+    musiclm,
+    named,
+    parallel,
+    partial_delay,
+    partial_flatten,
+    stereo_delay,
+    stereo_partial_delay,
+)
+from rvq_jax.patterns.pattern import Pattern
+
+__all__ = [
+    "NAMES",
+    "Analysis",
+    "Pattern",
+    "analyse",
+    "coarse_first",
+    "custom",
+    "delay",
+    "flatten",
+    "musiclm",
+    "named",
+    "parallel",
+    "partial_delay",
+    "partial_flatten",
+    "stereo_delay",
+    "stereo_partial_delay",
+]

@@ -1,0 +1,1 @@
+"""Residual vector quantization in JAX: quantizers, codecs, patterns and token models."""

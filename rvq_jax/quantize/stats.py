@@ -1,0 +1,32 @@
+"""What each level of a quantizer does with a batch."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from rvq_jax.typing import Array
+
+
+class LevelStats(NamedTuple):
+    """Per level; under the scan over levels each field gains a leading `[K]`."""
+
+    use: Array  # share of the N codes chosen at least once in the batch
+    entropy: Array  # of the chosen codes, bits
+    perplexity: Array  # 2 ** entropy, the effective number of codes
+    energy: Array  # mean squared length of the level's input
+    residual: Array  # mean squared length of what the level leaves
+
+
+def level_stats(
+    codes_M: Array, input_MD: Array, left_MD: Array, weight_M: Array, size: int
+) -> LevelStats:
+    """Statistics of one level; weight_M sums to 1 over the valid vectors and is 0 elsewhere."""
+    share_N = jnp.zeros(size).at[codes_M].add(weight_M)
+    entropy = -jnp.sum(share_N * jnp.log2(jnp.where(share_N > 0, share_N, 1.0)))
+    return LevelStats(
+        use=jnp.mean(share_N > 0),
+        entropy=entropy,
+        perplexity=2.0**entropy,
+        energy=jnp.sum(weight_M * jnp.sum(input_MD**2, axis=1)),
+        residual=jnp.sum(weight_M * jnp.sum(left_MD**2, axis=1)),
+    )
