@@ -1,0 +1,50 @@
+"""Frozen dataclasses ↔ plain dicts, with errors that name the field."""
+
+import dataclasses
+import difflib
+import typing
+
+from rvq_jax.errors import UserError
+
+
+def to_dict(config) -> dict:
+    """A config as nested dicts of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls, data: dict, where: str):
+    """A config of class `cls` from nested dicts; missing fields keep their defaults.
+
+    Raises UserError for a field the class does not have, with the nearest name it has.
+    """
+    types = typing.get_type_hints(cls)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    values = {}
+    for name, value in data.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
+            raise UserError(f"{where}: unknown field {name!r}; {hint}")
+        if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
+            value = from_dict(types[name], value, f"{where}: {name}")
+        values[name] = _tuples(value)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Each field in which two configs differ, as 'lm.layers: 4 there, 6 here'."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            lines.append(f"{prefix}{name}: {a} there, {b} here")
+    return lines
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
