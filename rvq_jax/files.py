@@ -53,7 +53,9 @@ def save_folder(path: str | Path, config: dict, arrays: dict) -> None:
     with writing(path) as folder:
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        np.savez(folder / "weights.npz", **_flatten(arrays))
+        np.savez(
+            folder / "weights.npz", **{name: np.asarray(x) for name, x in _names(arrays).items()}
+        )
 
 
 def load_folder(path: str | Path) -> tuple[dict, dict]:
@@ -70,13 +72,33 @@ def load_folder(path: str | Path) -> tuple[dict, dict]:
     return config, _nest(arrays)
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict:
+def matching(arrays: dict, like: dict, where: str | Path) -> dict:
+    """Arrays checked against the nested dict of shapes `like`.
+
+    Raises UserError naming the first array that is missing, unknown or of another shape.
+    """
+    have, want = _names(arrays), _names(like)
+    for name in [*want, *have]:
+        problem = (
+            "is missing"
+            if name not in have
+            else "is unknown to this config"
+            if name not in want
+            else f"has shape {have[name].shape}, the config says {want[name].shape}"
+            if have[name].shape != want[name].shape
+            else None
+        )
+        if problem:
+            raise UserError(f"{where}: weights do not fit config.json: {name} {problem}")
+    return arrays
+
+
+def _names(tree: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, keys joined by '/'."""
     flat = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + str(name)] = np.asarray(value)
+        inner = isinstance(value, dict)
+        flat |= _names(value, f"{prefix}{name}/") if inner else {f"{prefix}{name}": value}
     return flat
 
 

@@ -6,6 +6,7 @@ pattern = delay(levels=4, frames=1500); tokens = pattern.interleave(codes, fill=
 from rvq_jax.patterns.analyse import Analysis, analyse
 from rvq_jax.patterns.builders import (
     NAMES,
+    canonical,
     coarse_first,
     custom,
     delay,
@@ -25,6 +26,7 @@ __all__ = [
     "Analysis",
     "Pattern",
     "analyse",
+    "canonical",
     "coarse_first",
     "custom",
     "delay",

@@ -41,7 +41,7 @@ def _best(vectors_MD: Array, codebook_ND: Array) -> Array:
     """
     scores_MN = jnp.matmul(
         vectors_MD, codebook_ND.T, precision=jax.lax.Precision.HIGHEST
-    ) - 0.5 * jnp.sum(codebook_ND**2, axis=1)
+    ) - 0.5 * jnp.sum(codebook_ND**2, axis=1)[None]
     count, size = scores_MN.shape
     if size % BLOCK:
         return jnp.argmax(scores_MN, axis=1).astype(jnp.int32)

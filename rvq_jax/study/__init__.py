@@ -1,0 +1,5 @@
+"""The pattern study: from a folder of audio to which interleaving pattern to use."""
+
+from rvq_jax.study.quickstart import StudyConfig, study
+
+__all__ = ["StudyConfig", "study"]

@@ -1,0 +1,94 @@
+"""The study's codec half: audio to cached codes, and what each level is worth."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rvq_jax import quantize
+from rvq_jax.codec.codec import Codec, latents
+from rvq_jax.data import loader
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.evaluate import metrics
+
+
+def encode_records(codec: Codec, source, label: str) -> CodeSet:
+    """Codes `[K, F]` of every record, F whole frames that cover it.
+
+    Records are padded to whole seconds for encoding, so that a folder of clips of all lengths
+    compiles a few programs and not one per length; a causal codec's codes do not see the padding.
+    """
+    config = codec.config
+    codes, names, captions, labels = [], [], [], []
+    for i in tqdm(range(len(source)), desc=label, unit="clip"):
+        record = source[i]
+        samples = record["audio"].shape[0]
+        seconds = math.ceil(samples / config.rate)
+        padded = np.zeros((1, seconds * config.rate, record["audio"].shape[1]), np.float32)
+        padded[0, :samples] = record["audio"]
+        frames = math.ceil(samples / config.hop)
+        codes.append(np.asarray(codec.encode(padded).codes[0, :, :frames], np.int32))
+        names.append(record["name"])
+        captions.append(record["caption"])
+        labels.append(record["label"])
+    return CodeSet(codes, names, captions, labels, config.frame_rate, config.size)
+
+
+def cached_codes(path: Path, codec: Codec, source, label: str) -> CodeSet:
+    """The code cache at `path`, written first if it is not there."""
+    if not path.exists():
+        encode_records(codec, source, label).save(path)
+    return CodeSet.load(path)
+
+
+def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> list[dict]:
+    """Per number of levels: SI-SDR, mel distance, energy explained (held-out), use (training set).
+
+    Held-out audio is read in windows of two seconds, up to `batches` batches of eight.
+    """
+    config = codec.config
+    samples = 2 * config.rate // config.hop * config.hop
+    rows = [{"si_sdr_db": [], "mel_distance": [], "residual": []} for _ in range(config.levels)]
+    weights, energies = [], []
+    measure = jax.jit(metrics.si_sdr), jax.jit(metrics.mel_distance, static_argnames="rate")
+    walk = list(zip(range(batches), loader.segments(heldout, samples, 8), strict=False))
+    for _, batch in tqdm(walk, desc="reconstruction", unit="batch"):
+        audio, mask_BS = batch["audio"], batch["mask"]
+        # Whole windows only: a short tail would weigh as much as a window.
+        full_B = mask_BS.all(axis=1)
+        if not full_B.any():
+            continue
+        audio = audio[full_B]
+        latents_BFD = latents(config, codec.params, audio)
+        stats = quantize.quantize(codec.codebooks, latents_BFD).stats
+        coded = codec.encode(audio)
+        weights.append(len(audio))
+        energies.append(float(stats.energy[0]))
+        for k, row in enumerate(rows):
+            decoded = codec.decode(coded._replace(codes=coded.codes[:, : k + 1]))
+            flat = (np.asarray(x).mean(axis=2) for x in (audio, decoded))
+            reference, estimate = flat
+            row["si_sdr_db"].append(float(measure[0](reference, estimate).mean()))
+            distance = measure[1](reference, estimate, rate=config.rate)
+            row["mel_distance"].append(float(distance.mean()))
+            row["residual"].append(float(stats.residual[k]))
+    energy = np.average(energies, weights=weights)
+    use = metrics.code_use(train_codes.codes, config.size)
+    before, table = energy, []
+    for k, row in enumerate(rows):
+        after = np.average(row["residual"], weights=weights)
+        bits = math.log2(config.size) * config.frame_rate * (k + 1)
+        table.append(
+            {
+                "level": k + 1,
+                "kbps": bits / 1000,
+                "si_sdr_db": float(np.average(row["si_sdr_db"], weights=weights)),
+                "mel_distance": float(np.average(row["mel_distance"], weights=weights)),
+                "energy_explained": float((before - after) / energy),
+                **use[k],
+            }
+        )
+        before = after
+    return table

@@ -1,0 +1,153 @@
+"""The study's token-model half: train, score and generate with every pattern."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rvq_jax import files, patterns
+from rvq_jax.codec.codec import Codec
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.evaluate import metrics
+from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.systems.musicgen import MusicGen, generate_codes, score_codes
+from rvq_jax.train.runs import LMRun, layout, lm_program, train_lm
+
+
+def windows(codes: CodeSet, frames: int, caption_bytes: int) -> dict:
+    """All of a code set in consecutive windows: codes `[B, K, F]`, mask `[B, F]`, text `[B, L]`."""
+    parts, masks, captions = [], [], []
+    for i in range(len(codes)):
+        record = codes[i]
+        for begin in range(0, record["codes"].shape[1], frames):
+            piece = record["codes"][:, begin : begin + frames]
+            missing = frames - piece.shape[1]
+            parts.append(np.pad(piece, ((0, 0), (0, missing))))
+            masks.append(np.arange(frames) < piece.shape[1])
+            captions.append(record["caption"])
+    return {
+        "codes": np.stack(parts),
+        "mask": np.stack(masks),
+        "text": to_bytes(captions, caption_bytes),
+    }
+
+
+def bits_by_level(run: LMRun, params, heldout: CodeSet, batch: int = 16) -> np.ndarray:
+    """Mean bits per frame of each level `[K]` on held-out codes; their sum is bits per frame."""
+    data = windows(heldout, run.frames, run.lm.caption_bytes)
+    pattern = layout(run.pattern, run.lm.levels, run.frames)
+    count = len(data["codes"])
+    total = np.zeros(run.lm.levels)
+    for begin in range(0, count, batch):
+        rows = np.arange(begin, begin + batch)
+        inside = rows < count
+        rows = np.minimum(rows, count - 1)
+        mask = data["mask"][rows] & inside[:, None]
+        bits = score_codes(
+            run.lm, params, pattern, data["codes"][rows], data["text"][rows], mask
+        )
+        total += np.asarray(bits, np.float64).sum((0, 2))
+    return total / data["mask"].sum()
+
+
+def train_and_score(
+    folder: Path, codes: CodeSet, heldout: CodeSet, run: LMRun, names: tuple, seeds: tuple
+) -> tuple[dict, dict]:
+    """Every pattern and seed: rows of the table by pattern, and parameters of the first seed.
+
+    A model already trained and scored in `folder` is not trained again.
+    """
+    rows, first = {}, {}
+    programs: dict = {}
+    for name in names:
+        scores, seconds = [], []
+        for seed in seeds:
+            mine = dataclasses.replace(
+                run, pattern=name, loop=dataclasses.replace(run.loop, seed=seed)
+            )
+            pattern = layout(name, run.lm.levels, run.frames)
+            program = programs.setdefault(pattern.steps, lm_program(mine, pattern))
+            place = folder / f"pattern={name},seed={seed}"
+            began = time.perf_counter()
+            params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
+            done = place / "scores.json"
+            if done.exists():
+                score = json.loads(done.read_text())
+            else:
+                score = {
+                    "train_seconds": time.perf_counter() - began,
+                    "bits_by_level": bits_by_level(mine, params, heldout).tolist(),
+                }
+                files.write_json(done, score)
+            scores.append(score["bits_by_level"])
+            seconds.append(score["train_seconds"])
+            first.setdefault(name, params)
+        bits = np.sum(scores, axis=1)
+        rows[name] = {
+            "pattern": name,
+            "steps": patterns.named(name, run.lm.levels, run.frames).steps,
+            "frames": run.frames,
+            "bits_per_frame": {
+                "mean": float(bits.mean()),
+                "std": float(bits.std(ddof=1)) if len(bits) > 1 else 0.0,
+                "values": bits.tolist(),
+            },
+            "bits_by_level": np.mean(scores, axis=0).tolist(),
+            "train_seconds": float(np.mean(seconds)),
+            "updates": run.loop.steps,
+        }
+    return rows, first
+
+
+def generate_and_compare(
+    run: LMRun,
+    name: str,
+    params,
+    codec: Codec,
+    captions: list[str],
+    real_features: np.ndarray,
+    guidance: float,
+    top_k: int,
+) -> tuple[dict, np.ndarray]:
+    """One pattern's generations for `captions`: their cost and Fréchet distance, and the audio.
+
+    The first call compiles; the second, with another key, is timed to the last sample of audio.
+    """
+    model = MusicGen(run.lm, name, params, codec)
+    pattern = layout(name, run.lm.levels, run.frames)
+    text = to_bytes(captions, run.lm.caption_bytes)
+    forced = np.full((len(captions), run.lm.levels, run.frames), -1, np.int32)
+
+    def generate(seed: int) -> np.ndarray:
+        drawn = generate_codes(
+            run.lm,
+            model.params,
+            pattern,
+            text,
+            jax.random.key(seed),
+            forced,
+            guidance=guidance,
+            top_k=top_k,
+        )
+        return np.asarray(codec.decode(drawn.codes))
+
+    began = time.perf_counter()
+    generate(1)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    audio = generate(0)
+    seconds = time.perf_counter() - began
+    rate = codec.config.rate
+    features = np.concatenate([metrics.frechet_features(x.mean(axis=1), rate) for x in audio])
+    row = {
+        "generate_seconds": seconds,
+        "real_time_factor": seconds / (audio.shape[0] * audio.shape[1] / rate),
+        "compile_seconds": max(0.0, first - seconds),
+        "frechet_distance": float(metrics.frechet_distance(real_features, features)),
+    }
+    return row, audio
+
+

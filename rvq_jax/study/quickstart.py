@@ -1,0 +1,245 @@
+"""`rvq-jax quickstart`: which interleaving pattern for this audio, and what does it cost?"""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rvq_jax import files, patterns
+from rvq_jax import machine as machines
+from rvq_jax.audio import io
+from rvq_jax.codec.codec import Codec
+from rvq_jax.data import builder, loader
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import UserError
+from rvq_jax.evaluate import information, metrics, report
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.study import codecs, models
+from rvq_jax.train.loop import LoopConfig, open_run
+from rvq_jax.train.runs import CodecRun, LMRun, train_codec
+from rvq_jax.train.state import OptimizerConfig
+
+SIX = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coarse_first")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything the study can vary; the defaults end within 15 minutes on two cores."""
+
+    patterns: tuple[str, ...] = SIX
+    seeds: tuple[int, ...] = (0, 1)  # one token model per pattern and seed
+    codec: CodecRun = field(
+        default_factory=lambda: CodecRun(loop=LoopConfig(steps=600, checkpoint_every=200))
+    )
+    model: LMRun = field(
+        default_factory=lambda: LMRun(
+            lm=LMConfig(size=128),
+            loop=LoopConfig(steps=200, checkpoint_every=100),
+            tuning=OptimizerConfig(learning_rate=2e-3),
+        )
+    )
+    clips: int = 8  # generated per pattern
+    guidance: float = 2.0  # classifier-free
+    top_k: int = 64
+
+
+def study(out: str | Path, data: str | Path | None, config: StudyConfig, command: str) -> dict:
+    """Runs the whole study into the folder `out`; returns what results.json holds.
+
+    data: a folder of audio, None for the built-in corpus. Started again after an interruption it
+    goes on where it was. Raises UserError for anything wrong with the input or the folder.
+    """
+    began = time.perf_counter()
+    out = Path(out)
+    names = tuple(patterns.canonical(name) for name in config.patterns)
+    _check(config)
+    rate, channels = config.codec.codec.rate, config.codec.codec.seanet.channels
+    origin = {"data": "built-in" if data is None else str(Path(data).resolve())}
+    open_run(out, origin | dataclasses.asdict(config))
+
+    dataset = builder.build(
+        data, out / "dataset", rate, channels, minimum=config.codec.codec.hop
+    )
+    train = builder.open_split(dataset, "train")
+    heldout = builder.open_split(dataset, "heldout")
+
+    clock = time.perf_counter()
+    codec = train_codec(out / "codec", train, config.codec)
+    codec_seconds = _once(out / "codec" / "seconds.json", time.perf_counter() - clock)
+    codec.save(out / "codec" / "model")
+    codes = codecs.cached_codes(out / "codes" / "train.npz", codec, train, "codes")
+    held_codes = codecs.cached_codes(out / "codes" / "heldout.npz", codec, heldout, "held-out")
+    levels = codecs.by_level(codec, heldout, codes)
+
+    rows, params = models.train_and_score(
+        out / "models", codes, held_codes, config.model, names, config.seeds
+    )
+    samples = _reconstructions(out, codec, heldout, config)
+    captions = _captions(held_codes, config.clips)
+    real = _real_features(heldout, config, rate)
+    for name in names:
+        row, audio = models.generate_and_compare(
+            config.model,
+            name,
+            params[name],
+            codec,
+            captions,
+            real,
+            config.guidance,
+            config.top_k,
+        )
+        rows[name] |= row
+        samples.append(_players(out, name, captions[:2], audio, rate))
+
+    used = metrics.code_counts(codes.codes, codes.size)
+    hop = config.codec.codec.hop
+    results = {
+        "command": command,
+        "commit": machines.commit(),
+        "machine": machines.machine(),
+        "versions": machines.versions(),
+        "seeds": list(config.seeds),
+        "data": {
+            "name": origin["data"] if data is None else Path(data).name,
+            "rate": rate,
+            "clips": len(train) + len(heldout),
+            "train_minutes": _minutes(codes),
+            "heldout_minutes": _minutes(held_codes),
+        },
+        "codec": {
+            "parameters": _count(codec.params),
+            "hop": hop,
+            "frame_rate": codec.config.frame_rate,
+            "size": codec.config.size,
+            "train_seconds": codec_seconds,
+            "updates": config.codec.loop.steps,
+            "levels": levels,
+        },
+        "language_model": {
+            "parameters": _count(params[names[0]]),
+            "layers": config.model.lm.layers,
+            "dim": config.model.lm.dim,
+            "batch": config.model.batch,
+            "updates": config.model.loop.steps,
+        },
+        "patterns": [rows[name] for name in names],
+        "information": {
+            "levels": information.between_levels(codes.codes, codes.size).tolist(),
+            "lags": information.between_lags(codes.codes, codes.size).tolist(),
+        },
+        "code_counts": used.tolist(),
+        "curves": _curves(out, names, config.seeds[0]),
+        "samples": samples,
+    }
+    results["wall_seconds"] = _once(out / "wall.json", time.perf_counter() - began)
+    results["peak_memory_gb"] = machines.peak_memory_gb()
+    files.write_json(out / "results.json", results)
+    with files.writing(out / "results.md") as path:
+        path.write_text(report.markdown(results))
+    report.write(out, results)
+    return results
+
+
+def _check(config: StudyConfig) -> None:
+    codec, lm = config.codec.codec, config.model.lm
+    if (codec.levels, codec.size) != (lm.levels, lm.size):
+        raise UserError(
+            f"the codec has {codec.levels} levels of {codec.size} codes, the token model "
+            f"{lm.levels} of {lm.size}; set codec.codec and model.lm alike"
+        )
+    if not config.patterns or not config.seeds:
+        raise UserError("the study needs at least one pattern and one seed")
+
+
+def _once(path: Path, seconds: float) -> float:
+    """A duration measured by the run that did the work; later runs read it."""
+    if not path.exists():
+        files.write_json(path, seconds)
+    return json.loads(path.read_text())
+
+
+def _captions(codes: CodeSet, count: int) -> list[str]:
+    """Held-out captions, each once, repeated if there are fewer than `count`."""
+    unique = list(dict.fromkeys(codes[i]["caption"] for i in range(len(codes))))
+    return [unique[i % len(unique)] for i in range(count)]
+
+
+def _real_features(heldout, config: StudyConfig, rate: int) -> np.ndarray:
+    """Fréchet features of held-out audio in windows as long as the generated clips."""
+    samples = config.model.frames * config.codec.codec.hop
+    parts = []
+    for batch in loader.segments(heldout, samples, 8):
+        full = batch["mask"].all(axis=1)
+        parts += [metrics.frechet_features(x.mean(axis=1), rate) for x in batch["audio"][full]]
+    if not parts:
+        raise UserError(
+            f"no held-out clip is {samples / rate:.1f} s long, as generated clips are; "
+            "add longer clips to the valid or test split"
+        )
+    return np.concatenate(parts)
+
+
+def _reconstructions(out: Path, codec: Codec, heldout, config: StudyConfig) -> list[dict]:
+    """Players of three held-out clips: the original, and decoded from 1, 2, … K levels."""
+    rate, samples = codec.config.rate, 4 * codec.config.rate
+    groups, seen = [], set()
+    for i in range(len(heldout)):
+        record = heldout[i]
+        clip = record["name"].split("#")[0]
+        if clip in seen or len(groups) == 3:
+            continue
+        seen.add(clip)
+        audio = record["audio"][:samples]
+        coded = codec.encode(audio[None])
+        players = [_player(out, f"heldout{len(groups)}_original", "original", audio, rate)]
+        for k in range(codec.config.levels):
+            decoded = codec.decode(coded._replace(codes=coded.codes[:, : k + 1]))[0]
+            name = f"heldout{len(groups)}_levels{k + 1}"
+            label = f"{k + 1} level{'s' if k else ''}"
+            players.append(_player(out, name, label, np.asarray(decoded), rate))
+        groups.append(
+            {
+                "group": "reconstruction",
+                "title": clip,
+                "caption": record["caption"],
+                "players": players,
+            }
+        )
+    return groups
+
+
+def _players(out: Path, name: str, captions: list[str], audio: np.ndarray, rate: int) -> dict:
+    players = [
+        _player(out, f"generated_{name}{i}", caption, audio[i], rate)
+        for i, caption in enumerate(captions)
+    ]
+    return {"group": "generation", "title": name, "caption": "", "players": players}
+
+
+def _player(out: Path, name: str, label: str, audio: np.ndarray, rate: int) -> dict:
+    file = f"samples/{name}.flac"
+    io.write(out / file, audio, rate)
+    return {"label": label, "file": file}
+
+
+def _curves(out: Path, names: tuple, seed: int) -> dict:
+    """Loss over updates of the codec and of each pattern's first seed."""
+    runs = {"codec": out / "codec"}
+    runs |= {name: out / "models" / f"pattern={name},seed={seed}" for name in names}
+    curves = {}
+    for name, folder in runs.items():
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        curves[name] = [[line["step"], line["loss"]] for line in lines]
+    return curves
+
+
+def _minutes(codes: CodeSet) -> float:
+    return sum(c.shape[1] for c in codes.codes) / codes.frame_rate / 60
+
+
+def _count(params) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))

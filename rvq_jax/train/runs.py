@@ -1,0 +1,154 @@
+"""The two kinds of run, each a config and a function: train a codec, train a token model."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from rvq_jax import config as configs
+from rvq_jax import patterns
+from rvq_jax.codec.codec import Codec, CodecConfig, tiny
+from rvq_jax.data import loader
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import UserError
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.patterns import Pattern
+from rvq_jax.train import sharding
+from rvq_jax.train.codec_task import CodecLossConfig, codec_task
+from rvq_jax.train.lm_task import lm_task
+from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.state import OptimizerConfig, Program, make_program
+
+
+@dataclass(frozen=True)
+class CodecRun:
+    """Training a codec on random crops of audio."""
+
+    codec: CodecConfig = field(default_factory=tiny)
+    loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    tuning: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, weight_decay=0.0)
+    )
+    batch: int = 8  # crops per update, over all devices
+    seconds: float = 1.0  # of a crop
+
+
+@dataclass(frozen=True)
+class LMRun:
+    """Training a token model on random crops of codes."""
+
+    pattern: str = "delay"
+    lm: LMConfig = field(default_factory=LMConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    tuning: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch: int = 8  # crops per update, over all devices
+    frames: int = 125  # of a crop
+    condition_dropout: float = 0.1  # share of examples trained without their caption
+
+
+def train_codec(
+    folder: str | Path, source, run: CodecRun, mesh: Mesh | None = None, label: str = "codec"
+) -> Codec:
+    """The codec of a run in `folder`, trained or resumed; its weights are the running means.
+
+    source: records of audio (`rvq_jax.data.builder.open_split`). Raises UserError if the folder
+    holds a run of another config, or the corpus is too small to start the codebooks.
+    """
+    folder = Path(folder)
+    open_run(folder, configs.to_dict(run))
+    samples = _whole_frames(run.seconds * run.codec.rate, run.codec.hop)
+    if run.codec.seanet.channels < 1:
+        raise UserError("codec.seanet.channels must be at least 1")
+    # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
+    vectors = run.batch * (samples // run.codec.hop)
+    start = -(-4 * run.codec.levels * run.codec.size // vectors)
+    task = codec_task(run.codec, run.loss, start)
+    batches = loader.batches(
+        source,
+        loader.cut_audio(samples),
+        run.batch // jax.process_count(),
+        run.loop.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    state = fit(
+        folder,
+        task,
+        batches,
+        run.loop,
+        run.tuning,
+        mesh=mesh,
+        names=lambda index: [source[int(i)]["name"] for i in index],
+        label=label,
+    )
+    return Codec(run.codec, jax.device_get(state.ema), jax.device_get(state.rest))
+
+
+def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:
+    """The compiled functions that all runs alike in all but seed and pattern share."""
+    mesh = _one_device() if mesh is None else mesh
+    task = lm_task(run.lm, pattern, run.condition_dropout)
+    return make_program(task, run.tuning, run.loop.steps, mesh)
+
+
+def train_lm(
+    folder: str | Path,
+    codes: CodeSet,
+    run: LMRun,
+    mesh: Mesh | None = None,
+    program: Program | None = None,
+    label: str | None = None,
+) -> nnx.State:
+    """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
+
+    Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
+    codes have another number of levels or sizes than the model.
+    """
+    folder = Path(folder)
+    name = patterns.canonical(run.pattern)
+    open_run(folder, configs.to_dict(dataclasses.replace(run, pattern=name)))
+    levels = codes[0]["codes"].shape[0]
+    if (levels, codes.size) != (run.lm.levels, run.lm.size):
+        raise UserError(
+            f"the codes have {levels} levels of {codes.size}, the model {run.lm.levels} of "
+            f"{run.lm.size}; set lm.levels and lm.size to the codes'"
+        )
+    batches = loader.batches(
+        codes,
+        loader.cut_codes(run.frames, run.lm.caption_bytes),
+        run.batch // jax.process_count(),
+        run.loop.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    state = fit(
+        folder,
+        lm_task(run.lm, layout(name, run.lm.levels, run.frames), run.condition_dropout),
+        batches,
+        run.loop,
+        run.tuning,
+        mesh=mesh,
+        names=lambda index: [codes[int(i)]["name"] for i in index],
+        label=label or name,
+        program=program,
+    )
+    return jax.device_get(state.ema)
+
+
+def layout(name: str, levels: int, frames: int) -> Pattern:
+    """A named pattern padded to a multiple of 64 steps: patterns near in length share programs."""
+    pattern = patterns.named(name, levels, frames)
+    return pattern.pad(-(-pattern.steps // 64) * 64)
+
+
+def _whole_frames(samples: float, hop: int) -> int:
+    return max(1, int(np.ceil(samples / hop))) * hop
+
+
+def _one_device() -> Mesh:
+    return sharding.make_mesh(devices=jax.devices()[:1])
