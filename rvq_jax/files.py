@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from rvq_jax.errors import UserError
@@ -48,66 +49,47 @@ def write_json(path: str | Path, data) -> None:
         target.write_text(json.dumps(data, indent=2) + "\n")
 
 
-def save_folder(path: str | Path, config: dict, arrays: dict) -> None:
-    """A folder of config.json and weights.npz; arrays is a nested dict, its keys joined by '/'."""
+def save_folder(path: str | Path, config: dict, tree) -> None:
+    """A folder of config.json and weights.npz, one array per leaf, named by its path."""
     with writing(path) as folder:
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        np.savez(
-            folder / "weights.npz", **{name: np.asarray(x) for name, x in _names(arrays).items()}
-        )
+        np.savez(folder / "weights.npz", **_named(tree))
 
 
-def load_folder(path: str | Path) -> tuple[dict, dict]:
-    """The config and nested arrays of such a folder; raises UserError if it is not one."""
-    path = Path(path)
+def load_config(path: str | Path) -> dict:
+    """config.json of a folder; raises UserError if it is not there or not JSON."""
     try:
-        config = json.loads((path / "config.json").read_text())
-        with np.load(path / "weights.npz", allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not a model folder: {error.filename} is not there") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); copy or train it again") from error
-    return config, _nest(arrays)
+        return json.loads((Path(path) / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a model folder: config.json: {error}") from error
 
 
-def matching(arrays: dict, like: dict, where: str | Path) -> dict:
-    """Arrays checked against the nested dict of shapes `like`.
+def load_weights(path: str | Path, like):
+    """weights.npz of a folder as a tree like `like`, a tree of shapes.
 
     Raises UserError naming the first array that is missing, unknown or of another shape.
     """
-    have, want = _names(arrays), _names(like)
+    try:
+        with np.load(Path(path) / "weights.npz", allow_pickle=False) as stored:
+            have = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}/weights.npz cannot be read ({error}); make it again") from error
+    want = _named(like)
     for name in [*want, *have]:
-        problem = (
-            "is missing"
-            if name not in have
-            else "is unknown to this config"
-            if name not in want
-            else f"has shape {have[name].shape}, the config says {want[name].shape}"
-            if have[name].shape != want[name].shape
-            else None
-        )
-        if problem:
-            raise UserError(f"{where}: weights do not fit config.json: {name} {problem}")
-    return arrays
+        if name not in have:
+            problem = "is missing"
+        elif name not in want:
+            problem = "is unknown to this config"
+        elif have[name].shape != want[name].shape:
+            problem = f"has shape {have[name].shape}, the config says {want[name].shape}"
+        else:
+            continue
+        raise UserError(f"{path}/weights.npz does not fit config.json: {name} {problem}")
+    return jax.tree.unflatten(jax.tree.structure(like), [have[name] for name in want])
 
 
-def _names(tree: dict, prefix: str = "") -> dict:
-    """Nested dicts as one, keys joined by '/'."""
-    flat = {}
-    for name, value in tree.items():
-        inner = isinstance(value, dict)
-        flat |= _names(value, f"{prefix}{name}/") if inner else {f"{prefix}{name}": value}
-    return flat
-
-
-def _nest(flat: dict) -> dict:
-    tree: dict = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
+def _named(tree) -> dict:
+    """Leaves by path, 'encoder/downs/0/bias'."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -12,7 +12,7 @@ import jax
 
 
 def commit() -> str:
-    """The commit of the source this runs from, with '+' if it was changed; 'unknown' outside git."""
+    """The commit of this source, with "+" if it was changed; "unknown" outside git."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rvq_jax import quantize
 
-SIZES = st.tuples(st.integers(1, 4), st.sampled_from([8, 32]), st.integers(2, 6), st.integers(1, 9))
+# Few shapes, many seeds: every shape compiles anew. Sizes with and without whole blocks.
+SIZES = st.sampled_from([(1, 8, 2, 1), (3, 32, 5, 9), (4, 8, 6, 4)])
 
 
 def setting(sizes, seed):

@@ -21,14 +21,14 @@ def numpy_rvq(vectors_KND, x_MD):
 
 
 @given(
-    st.integers(1, 5),
-    st.sampled_from([1, 3, 32, 64, 96]),
-    st.integers(1, 9),
-    st.sampled_from([(1, 1), (2, 5), (3, 200)]),
+    st.sampled_from(
+        [(1, 1, 3, (1, 1)), (5, 3, 1, (2, 5)), (2, 64, 9, (3, 200)), (3, 96, 4, (1, 7))]
+    ),
     st.integers(0, 99),
 )
-def test_encode_and_decode_are_their_definition(levels, size, dim, shape, seed):
+def test_encode_and_decode_are_their_definition(sizes, seed):
     """All sizes: with and without blocks, with and without a last partial tile."""
+    levels, size, dim, shape = sizes
     rng = np.random.default_rng(seed)
     state = quantize.init(jax.random.key(seed), levels, size, dim)
     latents = rng.normal(size=(*shape, dim)).astype(np.float32)

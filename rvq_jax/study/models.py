@@ -46,9 +46,7 @@ def bits_by_level(run: LMRun, params, heldout: CodeSet, batch: int = 16) -> np.n
         inside = rows < count
         rows = np.minimum(rows, count - 1)
         mask = data["mask"][rows] & inside[:, None]
-        bits = score_codes(
-            run.lm, params, pattern, data["codes"][rows], data["text"][rows], mask
-        )
+        bits = score_codes(run.lm, params, pattern, data["codes"][rows], data["text"][rows], mask)
         total += np.asarray(bits, np.float64).sum((0, 2))
     return total / data["mask"].sum()
 
@@ -149,5 +147,3 @@ def generate_and_compare(
         "frechet_distance": float(metrics.frechet_distance(real_features, features)),
     }
     return row, audio
-
-

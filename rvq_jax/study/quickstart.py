@@ -61,9 +61,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     origin = {"data": "built-in" if data is None else str(Path(data).resolve())}
     open_run(out, origin | dataclasses.asdict(config))
 
-    dataset = builder.build(
-        data, out / "dataset", rate, channels, minimum=config.codec.codec.hop
-    )
+    dataset = builder.build(data, out / "dataset", rate, channels, minimum=config.codec.codec.hop)
     train = builder.open_split(dataset, "train")
     heldout = builder.open_split(dataset, "heldout")
 

@@ -33,23 +33,21 @@ class MusicGen:
     @classmethod
     def load(cls, path: str | Path) -> "MusicGen":
         """A model from a folder that `save` wrote; raises UserError if it is not one."""
-        path = Path(path)
-        data, arrays = files.load_folder(path)
+        data = files.load_config(path)
         kind = data.pop("model", None)
         if kind != "musicgen":
             raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a musicgen")
         pattern = patterns.canonical(data.pop("pattern", ""))
         config = configs.from_dict(LMConfig, data, f"{path}/config.json")
-        params = nnx.state(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0))), nnx.Param)
-        arrays = files.matching(arrays, nnx.to_pure_dict(params), path)
-        nnx.replace_by_pure_dict(params, arrays)
-        return cls(config, pattern, params, Codec.load(path / "codec"))
+        like = nnx.state(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0))), nnx.Param)
+        params = files.load_weights(path, like)
+        return cls(config, pattern, params, Codec.load(Path(path) / "codec"))
 
     def save(self, path: str | Path) -> None:
         """Writes a folder of config.json, weights and the codec's folder, whole or not at all."""
         config = {"model": "musicgen", "pattern": self.pattern, **configs.to_dict(self.config)}
         with files.writing(path) as folder:
-            files.save_folder(folder, config, nnx.to_pure_dict(self.params))
+            files.save_folder(folder, config, self.params)
             self.codec.save(folder / "codec")
 
     def generate(

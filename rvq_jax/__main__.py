@@ -1,0 +1,3 @@
+from rvq_jax.cli import main
+
+raise SystemExit(main())

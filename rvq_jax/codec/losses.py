@@ -1,0 +1,35 @@
+"""What a codec's audio should share with the original: samples, and spectra at many scales."""
+
+import jax.numpy as jnp
+
+from rvq_jax.audio import spectral
+from rvq_jax.typing import Array, Audio
+
+WINDOWS = (128, 512, 2048)  # 8 to 128 ms at 16 kHz
+
+
+def l1(reference: Audio, estimate: Audio) -> Array:
+    """Mean absolute difference of samples."""
+    return jnp.mean(jnp.abs(reference - estimate))
+
+
+def multi_scale_mel(
+    reference: Audio, estimate: Audio, rate: int, windows: tuple[int, ...] = WINDOWS
+) -> Array:
+    """Distance of log-mel spectra over several window lengths, L1 plus root mean square.
+
+    A hop is a quarter window; bands shrink with the window so that none is empty.
+    Défossez et al. 2022 (EnCodec), §3.4, with fewer scales by default.
+    """
+    total = 0.0
+    for window in windows:
+        bands = max(5, min(64, window // 8))
+        mels = (
+            spectral.log_mel(x.mean(axis=-1), rate, window, window // 4, bands)
+            for x in (reference, estimate)
+        )
+        difference = jnp.subtract(*mels)
+        # The root's slope is infinite where both spectra agree exactly.
+        squared = jnp.mean(difference**2, axis=-1)
+        total += jnp.mean(jnp.abs(difference)) + jnp.mean(jnp.sqrt(squared + 1e-8))
+    return total / len(windows)

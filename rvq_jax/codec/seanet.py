@@ -1,0 +1,118 @@
+"""SEANet, the convolutional encoder and decoder of EnCodec and its kin.
+
+Tagliasacchi et al. 2020 (SEANet); Défossez et al. 2022 (EnCodec), §3.1.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+from flax import nnx
+
+from rvq_jax.codec.conv import LSTM, Conv1d, ConvTranspose1d
+from rvq_jax.typing import Array, Audio, Latents
+
+
+@dataclass(frozen=True)
+class SEANetConfig:
+    """Sizes of an encoder and its mirrored decoder; the defaults are EnCodec's at 24 kHz."""
+
+    channels: int = 1  # C, of the audio
+    dim: int = 128  # D, of the latents
+    filters: int = 32  # features at the audio's rate; doubled at every stride
+    ratios: tuple[int, ...] = (8, 5, 4, 2)  # strides in the decoder's order
+    residual_layers: int = 1  # residual units per stride
+    kernel: int = 7  # of the first convolution
+    last_kernel: int = 7
+    residual_kernel: int = 3
+    dilation_base: int = 2
+    compress: int = 2  # features inside a residual unit are divided by this
+    true_skip: bool = False  # identity shortcuts in place of a convolution
+    lstm_layers: int = 2
+    causal: bool = True
+    norm: str = "weight_norm"  # or time_group_norm, none
+    pad_mode: str = "reflect"  # or constant
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.ratios)
+
+
+class Residual(nnx.Module):
+    """A dilated and a pointwise convolution beside a shortcut."""
+
+    def __init__(self, config: SEANetConfig, dim: int, dilation: int, rngs: nnx.Rngs):
+        c = config
+        inner = dim // c.compress
+        self.dilated = conv(c, dim, inner, c.residual_kernel, rngs, dilation=dilation)
+        self.pointwise = conv(c, inner, dim, 1, rngs)
+        self.shortcut = None if c.true_skip else conv(c, dim, dim, 1, rngs)
+
+    def __call__(self, x_BSD: Array) -> Array:
+        y = self.pointwise(jax.nn.elu(self.dilated(jax.nn.elu(x_BSD))))
+        return y + (x_BSD if self.shortcut is None else self.shortcut(x_BSD))
+
+
+class Encoder(nnx.Module):
+    """Audio `[B, S, C]` to latents `[B, F, D]`, F = ceil(S / hop)."""
+
+    def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
+        c = config
+        dim = c.filters
+        self.first = conv(c, c.channels, dim, c.kernel, rngs)
+        residuals, downs = [], []
+        for ratio in reversed(c.ratios):
+            residuals.append(_residuals(c, dim, rngs))
+            downs.append(conv(c, dim, 2 * dim, 2 * ratio, rngs, stride=ratio))
+            dim *= 2
+        self.residuals, self.downs = nnx.List(residuals), nnx.List(downs)
+        self.lstm = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
+        self.last = conv(c, dim, c.dim, c.last_kernel, rngs)
+
+    def __call__(self, audio: Audio) -> Latents:
+        x = self.first(audio)
+        for units, down in zip(self.residuals, self.downs, strict=True):
+            for unit in units:
+                x = unit(x)
+            x = down(jax.nn.elu(x))
+        x = x if self.lstm is None else self.lstm(x)
+        return self.last(jax.nn.elu(x))
+
+
+class Decoder(nnx.Module):
+    """Latents `[B, F, D]` to audio `[B, F · hop, C]`."""
+
+    def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
+        c = config
+        dim = c.filters * 2 ** len(c.ratios)
+        self.first = conv(c, c.dim, dim, c.kernel, rngs)
+        self.lstm = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
+        ups, residuals = [], []
+        for ratio in c.ratios:
+            ups.append(ConvTranspose1d(dim, dim // 2, ratio, rngs, causal=c.causal, norm=c.norm))
+            dim //= 2
+            residuals.append(_residuals(c, dim, rngs))
+        self.ups, self.residuals = nnx.List(ups), nnx.List(residuals)
+        self.last = conv(c, dim, c.channels, c.last_kernel, rngs)
+
+    def __call__(self, latents: Latents) -> Audio:
+        x = self.first(latents)
+        x = x if self.lstm is None else self.lstm(x)
+        for up, units in zip(self.ups, self.residuals, strict=True):
+            x = up(jax.nn.elu(x))
+            for unit in units:
+                x = unit(x)
+        return self.last(jax.nn.elu(x))
+
+
+def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, **options) -> Conv1d:
+    """A convolution with the config's norm, padding and causality."""
+    return Conv1d(
+        inner, outer, kernel, rngs, causal=c.causal, norm=c.norm, pad_mode=c.pad_mode, **options
+    )
+
+
+def _residuals(c: SEANetConfig, dim: int, rngs: nnx.Rngs) -> nnx.List:
+    dilations = [c.dilation_base**i for i in range(c.residual_layers)]
+    return nnx.List([Residual(c, dim, dilation, rngs) for dilation in dilations])

@@ -1,0 +1,27 @@
+"""EnCodec's published sizes (Défossez et al. 2022; 32 and 16 kHz from Copet et al. 2023)."""
+
+from rvq_jax.codec.codec import CodecConfig
+from rvq_jax.codec.seanet import SEANetConfig
+
+
+def encodec_24khz() -> CodecConfig:
+    """24 kHz mono, causal, 75 frames per second, up to 32 levels (24 kbps)."""
+    return CodecConfig(24_000, SEANetConfig(), levels=32, size=1024)
+
+
+def encodec_48khz() -> CodecConfig:
+    """48 kHz stereo, not causal, 150 frames per second, up to 16 levels (24 kbps)."""
+    seanet = SEANetConfig(channels=2, causal=False, norm="time_group_norm")
+    return CodecConfig(48_000, seanet, levels=16, size=1024)
+
+
+def encodec_32khz() -> CodecConfig:
+    """MusicGen's: 32 kHz mono, 50 frames per second, 4 levels of 2048 (2.2 kbps)."""
+    seanet = SEANetConfig(filters=64, ratios=(8, 5, 4, 4), causal=False, true_skip=True)
+    return CodecConfig(32_000, seanet, levels=4, size=2048)
+
+
+def encodec_16khz() -> CodecConfig:
+    """AudioGen's: 16 kHz mono, 50 frames per second, 4 levels of 2048 (2.2 kbps)."""
+    seanet = SEANetConfig(filters=64, causal=False, true_skip=True)
+    return CodecConfig(16_000, seanet, levels=4, size=2048)
