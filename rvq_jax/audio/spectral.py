@@ -50,9 +50,7 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndar
     return filters.astype(np.float32)
 
 
-def log_mel(
-    audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64
-) -> Array:
+def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64) -> Array:
     """Natural log of mel magnitudes `[..., frames, bands]` of `[..., S]`, floored at 1e-5."""
     spectrum = stft(audio, window, hop)
     # The square root has an infinite slope at 0: silence must not give NaN gradients.

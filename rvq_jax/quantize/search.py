@@ -39,9 +39,10 @@ def _best(vectors_MD: Array, codebook_ND: Array) -> Array:
     A plain argmax carries an index beside every score and spends longer than the product itself;
     the maximum over a block is a vector instruction.
     """
-    scores_MN = jnp.matmul(
-        vectors_MD, codebook_ND.T, precision=jax.lax.Precision.HIGHEST
-    ) - 0.5 * jnp.sum(codebook_ND**2, axis=1)[None]
+    scores_MN = (
+        jnp.matmul(vectors_MD, codebook_ND.T, precision=jax.lax.Precision.HIGHEST)
+        - 0.5 * jnp.sum(codebook_ND**2, axis=1)[None]
+    )
     count, size = scores_MN.shape
     if size % BLOCK:
         return jnp.argmax(scores_MN, axis=1).astype(jnp.int32)

@@ -1,0 +1,57 @@
+"""Audio files, through soundfile: wav, flac, ogg, mp3."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rvq_jax import files
+from rvq_jax.errors import UserError
+from rvq_jax.typing import Array
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def read(path: str | Path) -> tuple[np.ndarray, int]:
+    """Samples `[S, C]` float32 in [-1, 1] of a file, and its rate in hertz.
+
+    Raises UserError if it is not audio, is cut short, is empty, or holds NaN or infinite samples.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            promised, rate = file.frames, file.samplerate
+            audio_SC = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
+        raise UserError(f"{path} cannot be read as audio ({reason}); remove or replace it") from (
+            error
+        )
+    # A flac that ends early is read without complaint up to where it ends.
+    if 0 < promised < 2**62 and len(audio_SC) < promised:
+        raise UserError(
+            f"{path} is truncated: {len(audio_SC)} of {promised} samples; remove or replace it"
+        )
+    if len(audio_SC) == 0:
+        raise UserError(f"{path} has no samples; remove it")
+    if not np.isfinite(audio_SC).all():
+        where = int(np.argwhere(~np.isfinite(audio_SC))[0, 0])
+        raise UserError(f"{path} has a NaN or infinite sample at {where}; remove or replace it")
+    return audio_SC, rate
+
+
+def write(path: str | Path, audio_SC: Array, rate: int) -> None:
+    """Writes `[S, C]`, clipped to [-1, 1], in the format of the suffix, whole or not at all.
+
+    Raises UserError for an unknown suffix or a place that cannot be written to.
+    """
+    import soundfile
+
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: cannot write {path.suffix or 'no suffix'}; use .wav, .flac, .ogg")
+    with files.writing(path) as target:
+        try:
+            soundfile.write(target, np.clip(np.asarray(audio_SC), -1.0, 1.0), rate)
+        except soundfile.SoundFileError as error:
+            raise OSError(f"{error}") from error

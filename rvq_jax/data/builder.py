@@ -1,0 +1,194 @@
+"""TFDS builders on ArrayRecord, without TensorFlow: the built-in corpus, or a folder of audio."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from rvq_jax import files
+from rvq_jax.audio import io, resample
+from rvq_jax.data import folder, synth
+from rvq_jax.errors import UserError
+
+PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
+CLIPS = {"train": 160, "valid": 12, "test": 12}  # songs of the built-in corpus
+CLIP_SECONDS = 6.0
+
+
+class _Audio(tfds.core.GeneratorBasedBuilder):
+    """Records of audio `[S, C]` int16, name, caption, label."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, rate: int, channels: int, **kwargs):
+        self.rate, self.channels = rate, channels
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # tfds.features.Audio cannot be built without TensorFlow; a byte tensor can.
+        audio = tfds.features.Tensor(shape=(None, self.channels), dtype=np.int16, encoding="bytes")
+        text = tfds.features.Text
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {"audio": audio, "name": text(), "caption": text(), "label": text()}
+            ),
+            metadata=tfds.core.MetadataDict(rate=self.rate),
+        )
+
+
+class SynthMusic(_Audio):
+    """The built-in corpus of `rvq_jax.data.synth`."""
+
+    def _split_generators(self, dl_manager):
+        begin, splits = 0, {}
+        for split, count in CLIPS.items():
+            splits[split] = self._generate_examples(range(begin, begin + count), split)
+            begin += count
+        return splits
+
+    def _generate_examples(self, indices, split) -> Iterator[tuple[str, dict]]:
+        for index in tqdm(indices, desc=f"synthesizing {split}", unit="song"):
+            song = synth.song(index)
+            audio_S = synth.render(song, index, self.rate, CLIP_SECONDS)
+            name = f"song{index:04d}"
+            audio_SC = resample.to_channels(audio_S[:, None], self.channels)
+            yield name, _record(audio_SC, name, song.caption, song.instrument)
+
+
+class AudioFolder(_Audio):
+    """A folder of audio files, resampled, mixed, and cut into pieces."""
+
+    def __init__(self, *, clips: list[folder.Clip], minimum: int, **kwargs):
+        self.clips, self.minimum = clips, minimum
+        super().__init__(**kwargs)
+
+    def _split_generators(self, dl_manager):
+        splits = {clip.split for clip in self.clips}
+        return {split: self._generate_examples(split) for split in sorted(splits)}
+
+    def _generate_examples(self, split) -> Iterator[tuple[str, dict]]:
+        clips = [clip for clip in self.clips if clip.split == split]
+        for clip in tqdm(clips, desc=f"reading {split}", unit="clip"):
+            audio_SC, rate = io.read(clip.path)
+            audio_SC = resample.to_channels(audio_SC, self.channels)
+            audio_SC = resample.to_rate(audio_SC, rate, self.rate)
+            if len(audio_SC) < self.minimum:
+                raise UserError(
+                    f"{clip.path} is shorter than one frame ({len(audio_SC)} of {self.minimum} "
+                    f"samples at {self.rate} Hz); remove it"
+                )
+            size = round(PIECE_SECONDS * self.rate)
+            for i in range(math.ceil(len(audio_SC) / size)):
+                piece_SC = audio_SC[i * size : (i + 1) * size]
+                # A tail shorter than a frame has no code of its own.
+                if len(piece_SC) >= self.minimum:
+                    name = f"{clip.name}#{i}"
+                    yield name, _record(piece_SC, name, clip.caption, clip.label)
+
+
+def build(
+    source: str | Path | None, out: str | Path, rate: int, channels: int = 1, minimum: int = 1
+) -> Path:
+    """The dataset folder of a folder of audio, or of the built-in corpus for None.
+
+    minimum: samples of the shortest clip allowed. A dataset of the same source and settings in
+    `out` is used as it is. Raises UserError for bad input (see `folder.scan` and `io.read`) or an
+    `out` of something else; nothing half-written stays.
+    """
+    out = Path(out)
+    clips = None if source is None else folder.scan(source)
+    stated = {"rate": rate, "channels": channels, "minimum": minimum, "source": _fingerprint(clips)}
+    if (out / "source.json").exists():
+        if json.loads((out / "source.json").read_text()) != stated:
+            raise UserError(f"{out} holds another dataset; choose another --out or delete it")
+        return out
+    options = {"rate": rate, "channels": channels}
+    # TFDS logs what it does and shows bars of its own; errors reach the caller either way.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    with files.writing(out) as place:
+        if clips is None:
+            builder = SynthMusic(data_dir=place, **options)
+        else:
+            builder = AudioFolder(data_dir=place, clips=clips, minimum=minimum, **options)
+        _prepare(builder)
+        # A folder of its own, whose name says neither version nor builder.
+        shutil.move(builder.data_dir, place / "records")
+        files.write_json(place / "source.json", stated)
+    return out
+
+
+def open_split(dataset: str | Path, split: str) -> "Records":
+    """The records of a split of a dataset: train, valid, test, or heldout (valid and test).
+
+    Raises UserError if there is no dataset or no such split.
+    """
+    place = Path(dataset) / "records"
+    try:
+        builder = tfds.builder_from_directory(place)
+    except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
+        raise UserError(f"{dataset} is not a dataset; `rvq-jax data` builds one") from error
+    wanted = ("valid", "test") if split == "heldout" else (split,)
+    present = [name for name in wanted if name in builder.info.splits]
+    if not present:
+        raise UserError(f"{dataset} has no {split} split; it has {', '.join(builder.info.splits)}")
+    return Records([builder.as_data_source(split=name) for name in present])
+
+
+class Records:
+    """Random access to decoded records: audio `[S, C]` float32, name, caption, label."""
+
+    def __init__(self, sources: list):
+        self.sources = sources
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def __getitem__(self, index: int) -> dict:
+        for source in self.sources:
+            if index < len(source):
+                record = source[int(index)]
+                text = {name: record[name].decode() for name in ("name", "caption", "label")}
+                return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
+            index -= len(source)
+        raise IndexError(index)
+
+
+def _record(audio_SC: np.ndarray, name: str, caption: str, label: str) -> dict:
+    audio = np.clip(np.round(audio_SC * 32768.0), -32768, 32767).astype(np.int16)
+    return {"audio": audio, "name": name, "caption": caption, "label": label}
+
+
+def _prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
+    try:
+        with contextlib.redirect_stdout(None):
+            builder.download_and_prepare()
+    except Exception as error:
+        # TFDS wraps what a generator raises; the user's mistake is somewhere in the chain.
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError | OSError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+def _fingerprint(clips: list[folder.Clip] | None) -> str:
+    """What the dataset was made of: names, texts, sizes and times of the files."""
+    if clips is None:
+        return "built-in"
+    stats = [clip.path.stat() for clip in clips]
+    seen = [
+        (c.name, c.caption, c.label, c.split, s.st_size, s.st_mtime_ns)
+        for c, s in zip(clips, stats, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()

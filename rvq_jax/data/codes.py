@@ -1,0 +1,67 @@
+"""The code cache: a corpus encoded once, in one file."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rvq_jax import files
+from rvq_jax.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class CodeSet:
+    """Codes of many records; random access to dicts of codes `[K, F]`, name, caption, label."""
+
+    codes: list[np.ndarray]  # int32, each [K, its own F]
+    names: list[str]
+    captions: list[str]
+    labels: list[str]
+    frame_rate: float  # frames per second
+    size: int  # N, codes per level
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, index: int) -> dict:
+        return {
+            "codes": self.codes[index],
+            "name": self.names[index],
+            "caption": self.captions[index],
+            "label": self.labels[index],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes one .npz, whole or not at all; codes take the smallest type that holds them."""
+        dtype = np.min_scalar_type(self.size - 1)
+        with files.writing(path) as target, target.open("wb") as file:
+            np.savez_compressed(
+                file,
+                codes=np.concatenate(self.codes, axis=1).astype(dtype),
+                lengths=np.array([codes.shape[1] for codes in self.codes]),
+                names=np.array(self.names, str),
+                captions=np.array(self.captions, str),
+                labels=np.array(self.labels, str),
+                frame_rate=self.frame_rate,
+                size=self.size,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CodeSet":
+        """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                ends = np.cumsum(stored["lengths"])[:-1]
+                return cls(
+                    np.split(stored["codes"].astype(np.int32), ends, axis=1),
+                    stored["names"].tolist(),
+                    stored["captions"].tolist(),
+                    stored["labels"].tolist(),
+                    float(stored["frame_rate"]),
+                    int(stored["size"]),
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is not a code cache ({error}); delete it, and it is made again"
+            ) from (error)

@@ -1,0 +1,95 @@
+"""Batches: grain's shuffle and resume, and crops that depend on (seed, record, epoch) only."""
+
+from collections.abc import Callable, Iterator
+
+import grain
+import numpy as np
+
+from rvq_jax.lm.conditioner import to_bytes
+
+Cut = Callable[[dict, np.random.Generator], dict]
+
+
+def batches(
+    source,
+    cut: Cut,
+    batch: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """An endless iterator of batches `[batch, …]` of cut records, with each record's `index`.
+
+    source: random access to records. Every epoch is another shuffle. A record's crop depends on
+    (seed, index, epoch), not on its batch; of several processes each gets every process_count-th
+    example, so that together they hold what one process would. get_state and set_state resume it
+    exactly; orbax saves it as it is.
+    """
+    count = len(source)
+
+    def cut_one(position: int, index: int) -> dict:
+        epoch = position // count
+        rng = np.random.default_rng((seed, int(index), epoch))
+        return {**cut(source[int(index)], rng), "index": np.int32(index)}
+
+    dataset = (
+        grain.MapDataset.range(count)
+        .shuffle(seed)
+        .repeat()
+        .map_with_index(cut_one)[process_index::process_count]
+    )
+    return iter(dataset.batch(batch).to_iter_dataset())
+
+
+def cut_audio(samples: int) -> Cut:
+    """Crops of audio `[samples, C]` with mask `[samples]`; shorter records end in padding."""
+
+    def cut(record: dict, rng: np.random.Generator) -> dict:
+        audio_SC = record["audio"]
+        begin = rng.integers(0, max(1, len(audio_SC) - samples + 1))
+        audio_SC, mask_S = _window(audio_SC, begin, samples)
+        return {"audio": audio_SC, "mask": mask_S}
+
+    return cut
+
+
+def cut_codes(frames: int, caption_bytes: int) -> Cut:
+    """Crops of codes `[K, frames]` with mask `[frames]` and the caption's bytes as text `[L]`."""
+
+    def cut(record: dict, rng: np.random.Generator) -> dict:
+        codes_FK = record["codes"].T
+        begin = rng.integers(0, max(1, len(codes_FK) - frames + 1))
+        codes_FK, mask_F = _window(codes_FK, begin, frames)
+        text_L = to_bytes([record["caption"]], caption_bytes)[0]
+        return {"codes": codes_FK.T, "mask": mask_F, "text": text_L}
+
+    return cut
+
+
+def segments(source, samples: int, batch: int) -> Iterator[dict]:
+    """All records in order as consecutive windows: audio `[batch, samples, C]`, mask, index.
+
+    The last window of a record and the last batch are padded, with a mask of False.
+    """
+    rows = []
+    for index in range(len(source)):
+        audio_SC = source[index]["audio"]
+        for begin in range(0, len(audio_SC), samples):
+            audio, mask = _window(audio_SC, begin, samples)
+            rows.append({"audio": audio, "mask": mask, "index": np.int32(index)})
+            if len(rows) == batch:
+                yield _stack(rows)
+                rows = []
+    if rows:
+        empty = {name: np.zeros_like(value) for name, value in rows[0].items()}
+        yield _stack(rows + [empty] * (batch - len(rows)))
+
+
+def _window(array: np.ndarray, begin: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    piece = array[begin : begin + size]
+    padding = [(0, size - len(piece))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(piece, padding), np.arange(size) < len(piece)
+
+
+def _stack(rows: list[dict]) -> dict:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
