@@ -1,5 +1,6 @@
 """Audio files, through soundfile: wav, flac, ogg, mp3."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,25 @@ from rvq_jax.errors import UserError
 from rvq_jax.typing import Array
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+# What wav headers promise when their writer did not know the length (a pipe): not a promise.
+UNKNOWN_BYTES = 2**31 - 2**16
 
 
 def read(path: str | Path) -> tuple[np.ndarray, int]:
     """Samples `[S, C]` float32 in [-1, 1] of a file, and its rate in hertz.
 
-    Raises UserError if it is not audio, is cut short, is empty, or holds NaN or infinite samples.
+    Raises UserError if it is not there, is not audio, is cut short, is empty, or holds NaN or
+    infinite samples. An ogg that ends between two pages cannot be told from a whole one.
     """
     import soundfile
 
+    if not Path(path).is_file():
+        raise UserError(f"{path} is not there; check the name")
     try:
         with soundfile.SoundFile(path) as file:
-            promised, rate = file.frames, file.samplerate
+            promised, rate, log = file.frames, file.samplerate, file.extra_info
             audio_SC = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
         reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
         raise UserError(f"{path} cannot be read as audio ({reason}); remove or replace it") from (
             error
@@ -32,6 +38,8 @@ def read(path: str | Path) -> tuple[np.ndarray, int]:
         raise UserError(
             f"{path} is truncated: {len(audio_SC)} of {promised} samples; remove or replace it"
         )
+    if _ends_early(log):
+        raise UserError(f"{path} is truncated: its header promises more; remove or replace it")
     if len(audio_SC) == 0:
         raise UserError(f"{path} has no samples; remove it")
     if not np.isfinite(audio_SC).all():
@@ -55,3 +63,12 @@ def write(path: str | Path, audio_SC: Array, rate: int) -> None:
             soundfile.write(target, np.clip(np.asarray(audio_SC), -1.0, 1.0), rate)
         except soundfile.SoundFileError as error:
             raise OSError(f"{error}") from error
+
+
+def _ends_early(log: str) -> bool:
+    """Whether libsndfile noted an end before the promised one; wav and ogg are read without it."""
+    data = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if data:
+        promised, present = map(int, data.groups())
+        return present < promised < UNKNOWN_BYTES
+    return "Junk after the last page" in log

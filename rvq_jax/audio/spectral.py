@@ -14,18 +14,22 @@ def frame(audio: Array, window: int, hop: int) -> Array:
     Frame i is centred on sample i · hop; there are S // hop + 1 frames.
     """
     samples = audio.shape[-1]
-    frames = samples // hop + 1
-    right = max(0, (frames - 1) * hop + window - samples - window // 2)
+    frames, parts = samples // hop + 1, -(-window // hop)
+    total = (frames + parts - 1) * hop
+    right = max(0, total - samples - window // 2)
     padding = [(0, 0)] * (audio.ndim - 1) + [(window // 2, right)]
-    padded = jnp.pad(audio, padding)
-    index = np.arange(frames)[:, None] * hop + np.arange(window)[None, :]
-    return padded[..., index]
+    blocks = jnp.pad(audio, padding)[..., :total].reshape(*audio.shape[:-1], -1, hop)
+    # Shifted blocks side by side, not a gather: its gradient would be a slow scatter.
+    shifted = [blocks[..., i : i + frames, :] for i in range(parts)]
+    return jnp.concatenate(shifted, axis=-1)[..., :window]
 
 
 def stft(audio: Array, window: int, hop: int) -> Array:
     """Complex spectrum `[..., frames, window // 2 + 1]` of `[..., S]` under a Hann window."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    return jnp.fft.rfft(frame(audio, window, hop) * hann.astype(np.float32), axis=-1)
+    frames = frame(audio, window, hop)
+    hann = hann.astype(np.float32).reshape((1,) * (frames.ndim - 1) + (window,))
+    return jnp.fft.rfft(frames * hann, axis=-1)
 
 
 @functools.lru_cache(maxsize=64)
@@ -51,12 +55,15 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndar
 
 
 def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64) -> Array:
-    """Natural log of mel magnitudes `[..., frames, bands]` of `[..., S]`, floored at 1e-5."""
-    spectrum = stft(audio, window, hop)
+    """Natural log of mel amplitudes `[..., frames, bands]` of `[..., S]`, floored at -60 dB.
+
+    A sine of amplitude 1 at a band's centre has amplitude 1 there, whatever the window.
+    """
+    spectrum = stft(audio, window, hop) * (4.0 / window)
     # The square root has an infinite slope at 0: silence must not give NaN gradients.
     magnitude = jnp.sqrt(jnp.maximum(spectrum.real**2 + spectrum.imag**2, 1e-10))
     mel = magnitude @ mel_filters(rate, window, bands)
-    return jnp.log(jnp.maximum(mel, 1e-5))
+    return jnp.log(jnp.maximum(mel, 1e-3))
 
 
 def _to_mel(hertz: float) -> float:

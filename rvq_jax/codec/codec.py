@@ -128,7 +128,7 @@ def latents(config: CodecConfig, params, audio: Audio) -> Latents:
     return nnx.merge(autoencoder_graph(config), params).encoder(audio)
 
 
-def tiny(filters: int = 8, dim: int = 64, levels: int = 4, size: int = 128) -> CodecConfig:
+def tiny(filters: int = 16, dim: int = 64, levels: int = 4, size: int = 128, ratios=(2,4,5,8)) -> CodecConfig:
     """A causal codec small enough to train on a laptop: 16 kHz, 50 frames per second, no LSTM."""
-    seanet = dataclasses.replace(SEANetConfig(), filters=filters, dim=dim, lstm_layers=0)
+    seanet = dataclasses.replace(SEANetConfig(), filters=filters, dim=dim, lstm_layers=0, ratios=ratios)
     return CodecConfig(seanet=seanet, levels=levels, size=size)

@@ -1,8 +1,8 @@
 """Convolutions over time under EnCodec's rules: what is padded, what is trimmed, how it is normed.
 
 Arrays are channels-last `[B, S, D]`. XLA's convolution was measured against matrix products over
-shifted slices at laptop sizes on two CPU cores: within noise of each other forward and backward, so
-the plain one stays. The transposed convolution is one matrix product and one overlap-add.
+shifted slices, frames and blocks at laptop sizes on two CPU cores: forward with backward it is the
+fastest at nearly every size. The transposed convolution is one matrix product and one overlap-add.
 """
 
 import math
@@ -21,6 +21,7 @@ class Conv1d(nnx.Module):
 
     norm: 'weight_norm' (Salimans & Kingma 2016, one gain per output channel), 'time_group_norm'
     (after the convolution, one group, statistics over time and channels: not causal), 'none'.
+    Raises ValueError for an unknown norm, a causal group norm, or a stride beyond the kernel.
     """
 
     def __init__(
@@ -36,9 +37,13 @@ class Conv1d(nnx.Module):
         norm: str = "weight_norm",
         pad_mode: str = "reflect",
     ):
+        if (kernel - 1) * dilation + 1 < stride:
+            raise ValueError(f"kernel {kernel} leaves gaps at stride {stride}")
+        if causal and norm == "time_group_norm":
+            raise ValueError("time_group_norm sees the whole of time, so it cannot be causal")
         self.stride, self.dilation = stride, dilation
         self.causal, self.pad_mode = causal, pad_mode
-        self.kernel = Kernel((kernel, inner, outer), (0, 1), norm, rngs)
+        self.kernel = Kernel((kernel, inner, outer), (0, 1), kernel * inner, norm, rngs)
         self.bias = nnx.Param(jnp.zeros(outer), axes=(None,))
         self.norm = GroupNorm(outer) if norm == "time_group_norm" else None
 
@@ -77,7 +82,7 @@ class ConvTranspose1d(nnx.Module):
     ):
         self.stride, self.causal = stride, causal
         # The published layout keeps one gain per *input* channel here.
-        self.kernel = Kernel((2 * stride, inner, outer), (0, 2), norm, rngs)
+        self.kernel = Kernel((2 * stride, inner, outer), (0, 2), 2 * inner, norm, rngs)
         self.bias = nnx.Param(jnp.zeros(outer), axes=(None,))
         self.norm = GroupNorm(outer) if norm == "time_group_norm" else None
 
@@ -100,11 +105,13 @@ class ConvTranspose1d(nnx.Module):
 class Kernel(nnx.Module):
     """A kernel `[width, in, out]`, as a direction and a gain under weight norm."""
 
-    def __init__(self, shape: tuple[int, ...], over: tuple[int, ...], norm: str, rngs: nnx.Rngs):
+    def __init__(self, shape: tuple, over: tuple, fan_in: int, norm: str, rngs: nnx.Rngs):
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
         self.over = over
-        bound = 1.0 / math.sqrt(shape[0] * shape[1])
+        # Keeps the variance of its input. At a third of that, the usual default, a deep stack
+        # starts nearly silent and its gradients with it.
+        bound = math.sqrt(3.0 / fan_in)
         v = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
         self.v = nnx.Param(v, axes=(None, "embed", "mlp"))
         gain = jnp.sqrt(jnp.sum(v**2, axis=over, keepdims=True))

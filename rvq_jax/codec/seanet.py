@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.codec.conv import LSTM, Conv1d, ConvTranspose1d
@@ -31,7 +32,10 @@ class SEANetConfig:
     lstm_layers: int = 2
     causal: bool = True
     norm: str = "weight_norm"  # or time_group_norm, none
-    pad_mode: str = "reflect"  # or constant
+    # Or constant. The first frames of a causal model look ahead under reflect (as EnCodec's do):
+    # only constant makes streaming equal to whole.
+    pad_mode: str = "reflect"
+    dtype: str = "float32"  # of the computation; parameters, latents and audio stay float32
 
     @property
     def hop(self) -> int:
@@ -50,7 +54,7 @@ class Residual(nnx.Module):
         self.shortcut = None if c.true_skip else conv(c, dim, dim, 1, rngs)
 
     def __call__(self, x_BSD: Array) -> Array:
-        y = self.pointwise(jax.nn.elu(self.dilated(jax.nn.elu(x_BSD))))
+        y = self.pointwise(elu(self.dilated(elu(x_BSD))))
         return y + (x_BSD if self.shortcut is None else self.shortcut(x_BSD))
 
 
@@ -60,6 +64,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
         c = config
         dim = c.filters
+        self.dtype = c.dtype
         self.first = conv(c, c.channels, dim, c.kernel, rngs)
         residuals, downs = [], []
         for ratio in reversed(c.ratios):
@@ -71,13 +76,13 @@ class Encoder(nnx.Module):
         self.last = conv(c, dim, c.dim, c.last_kernel, rngs)
 
     def __call__(self, audio: Audio) -> Latents:
-        x = self.first(audio)
+        x = self.first(audio.astype(self.dtype))
         for units, down in zip(self.residuals, self.downs, strict=True):
             for unit in units:
                 x = unit(x)
-            x = down(jax.nn.elu(x))
+            x = down(elu(x))
         x = x if self.lstm is None else self.lstm(x)
-        return self.last(jax.nn.elu(x))
+        return self.last(elu(x)).astype(jnp.float32)
 
 
 class Decoder(nnx.Module):
@@ -85,6 +90,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
         c = config
+        self.dtype = c.dtype
         dim = c.filters * 2 ** len(c.ratios)
         self.first = conv(c, c.dim, dim, c.kernel, rngs)
         self.lstm = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
@@ -97,13 +103,13 @@ class Decoder(nnx.Module):
         self.last = conv(c, dim, c.channels, c.last_kernel, rngs)
 
     def __call__(self, latents: Latents) -> Audio:
-        x = self.first(latents)
+        x = self.first(latents.astype(self.dtype))
         x = x if self.lstm is None else self.lstm(x)
         for up, units in zip(self.ups, self.residuals, strict=True):
-            x = up(jax.nn.elu(x))
+            x = up(elu(x))
             for unit in units:
                 x = unit(x)
-        return self.last(jax.nn.elu(x))
+        return self.last(elu(x)).astype(jnp.float32)
 
 
 def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, **options) -> Conv1d:
@@ -116,3 +122,16 @@ def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, *
 def _residuals(c: SEANetConfig, dim: int, rngs: nnx.Rngs) -> nnx.List:
     dilations = [c.dilation_base**i for i in range(c.residual_layers)]
     return nnx.List([Residual(c, dim, dilation, rngs) for dilation in dilations])
+
+
+@jax.custom_jvp
+def elu(x: Array) -> Array:
+    """Exponential linear unit, x where positive and exp(x) - 1 elsewhere (Clevert et al. 2015)."""
+    return jnp.maximum(x, jnp.expm1(jnp.minimum(x, 0)))
+
+
+@elu.defjvp
+def _elu_jvp(primals, tangents):
+    # The slope read off the output spares a second exponential: a tenth of a step on CPU.
+    y = elu(*primals)
+    return y, tangents[0] * jnp.minimum(y + 1, 1)

@@ -46,11 +46,15 @@ class _Audio(tfds.core.GeneratorBasedBuilder):
 
 
 class SynthMusic(_Audio):
-    """The built-in corpus of `rvq_jax.data.synth`."""
+    """The built-in corpus of `rvq_jax.data.synth`: songs per split, seconds of each."""
+
+    def __init__(self, *, songs: dict[str, int], seconds: float, **kwargs):
+        self.songs, self.seconds = songs, seconds
+        super().__init__(**kwargs)
 
     def _split_generators(self, dl_manager):
         begin, splits = 0, {}
-        for split, count in CLIPS.items():
+        for split, count in self.songs.items():
             splits[split] = self._generate_examples(range(begin, begin + count), split)
             begin += count
         return splits
@@ -58,7 +62,7 @@ class SynthMusic(_Audio):
     def _generate_examples(self, indices, split) -> Iterator[tuple[str, dict]]:
         for index in tqdm(indices, desc=f"synthesizing {split}", unit="song"):
             song = synth.song(index)
-            audio_S = synth.render(song, index, self.rate, CLIP_SECONDS)
+            audio_S = synth.render(song, index, self.rate, self.seconds)
             name = f"song{index:04d}"
             audio_SC = resample.to_channels(audio_S[:, None], self.channels)
             yield name, _record(audio_SC, name, song.caption, song.instrument)
@@ -79,6 +83,11 @@ class AudioFolder(_Audio):
         clips = [clip for clip in self.clips if clip.split == split]
         for clip in tqdm(clips, desc=f"reading {split}", unit="clip"):
             audio_SC, rate = io.read(clip.path)
+            if self.channels != 1 and audio_SC.shape[1] not in (1, self.channels):
+                raise UserError(
+                    f"{clip.path} has {audio_SC.shape[1]} channels, which cannot be mixed to "
+                    f"{self.channels}; use --channels 1"
+                )
             audio_SC = resample.to_channels(audio_SC, self.channels)
             audio_SC = resample.to_rate(audio_SC, rate, self.rate)
             if len(audio_SC) < self.minimum:
@@ -102,14 +111,18 @@ def build(
 
     minimum: samples of the shortest clip allowed. A dataset of the same source and settings in
     `out` is used as it is. Raises UserError for bad input (see `folder.scan` and `io.read`) or an
-    `out` of something else; nothing half-written stays.
+    `out` that holds anything else; nothing half-written stays.
     """
     out = Path(out)
     clips = None if source is None else folder.scan(source)
-    stated = {"rate": rate, "channels": channels, "minimum": minimum, "source": _fingerprint(clips)}
-    if (out / "source.json").exists():
-        if json.loads((out / "source.json").read_text()) != stated:
-            raise UserError(f"{out} holds another dataset; choose another --out or delete it")
+    stated = {
+        "rate": rate,
+        "channels": channels,
+        "minimum": minimum,
+        "piece_seconds": PIECE_SECONDS,
+        "source": _fingerprint(clips),
+    }
+    if _holds(out, stated):
         return out
     options = {"rate": rate, "channels": channels}
     # TFDS logs what it does and shows bars of its own; errors reach the caller either way.
@@ -117,7 +130,7 @@ def build(
     tfds.disable_progress_bar()
     with files.writing(out) as place:
         if clips is None:
-            builder = SynthMusic(data_dir=place, **options)
+            builder = SynthMusic(data_dir=place, songs=CLIPS, seconds=CLIP_SECONDS, **options)
         else:
             builder = AudioFolder(data_dir=place, clips=clips, minimum=minimum, **options)
         _prepare(builder)
@@ -154,13 +167,12 @@ class Records:
         return sum(map(len, self.sources))
 
     def __getitem__(self, index: int) -> dict:
-        for source in self.sources:
-            if index < len(source):
-                record = source[int(index)]
-                text = {name: record[name].decode() for name in ("name", "caption", "label")}
-                return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
+        index, sources = range(len(self))[index], iter(self.sources)
+        while index >= len(source := next(sources)):
             index -= len(source)
-        raise IndexError(index)
+        record = source[index]
+        text = {name: record[name].decode() for name in ("name", "caption", "label")}
+        return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
 
 
 def _record(audio_SC: np.ndarray, name: str, caption: str, label: str) -> dict:
@@ -182,10 +194,27 @@ def _prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
         raise
 
 
+def _holds(out: Path, stated: dict) -> bool:
+    """Whether `out` holds the dataset stated, False if it is free; UserError if neither."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        found = json.loads((out / "source.json").read_text())
+        differs = [
+            f"{name} {found.get(name)}" for name in stated if found.get(name) != stated[name]
+        ]
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{out} is there and is no dataset; choose another --out") from None
+    if differs:
+        what = ", ".join(differs)
+        raise UserError(f"{out} holds another dataset ({what}); choose another --out or delete it")
+    return True
+
+
 def _fingerprint(clips: list[folder.Clip] | None) -> str:
     """What the dataset was made of: names, texts, sizes and times of the files."""
     if clips is None:
-        return "built-in"
+        return f"built-in, {CLIPS}, {CLIP_SECONDS} s"
     stats = [clip.path.stat() for clip in clips]
     seen = [
         (c.name, c.caption, c.label, c.split, s.st_size, s.st_mtime_ns)

@@ -1,6 +1,7 @@
 """The code cache: a corpus encoded once, in one file."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from rvq_jax import files
 from rvq_jax.errors import UserError
+
+# What numpy's reader of .npz raises, by where the damage is.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class CodeSet:
     def load(cls, path: str | Path) -> "CodeSet":
         """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 ends = np.cumsum(stored["lengths"])[:-1]
                 return cls(
                     np.split(stored["codes"].astype(np.int32), ends, axis=1),
@@ -61,7 +65,7 @@ class CodeSet:
                     float(stored["frame_rate"]),
                     int(stored["size"]),
                 )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise UserError(
                 f"{path} is not a code cache ({error}); delete it, and it is made again"
-            ) from (error)
+            ) from error

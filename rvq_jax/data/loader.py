@@ -1,5 +1,6 @@
-"""Batches: grain's shuffle and resume, and crops that depend on (seed, record, epoch) only."""
+"""Batches: grain's threads and resume; order and crops depend on (seed, record, epoch) only."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import grain
@@ -8,6 +9,10 @@ import numpy as np
 from rvq_jax.lm.conditioner import to_bytes
 
 Cut = Callable[[dict, np.random.Generator], dict]
+# Batches read ahead of the step that uses them; grain's 500 would fill memory with audio.
+AHEAD = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+# Endless to any run, while the number of examples still fits an index of 64 bits.
+EPOCHS = 2**31
 
 
 def batches(
@@ -27,18 +32,20 @@ def batches(
     """
     count = len(source)
 
-    def cut_one(position: int, index: int) -> dict:
-        epoch = position // count
-        rng = np.random.default_rng((seed, int(index), epoch))
-        return {**cut(source[int(index)], rng), "index": np.int32(index)}
+    # grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of
+    # 2^16 places and more until it meets one of them.
+    @functools.lru_cache(maxsize=4)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)
 
-    dataset = (
-        grain.MapDataset.range(count)
-        .shuffle(seed)
-        .repeat()
-        .map_with_index(cut_one)[process_index::process_count]
-    )
-    return iter(dataset.batch(batch).to_iter_dataset())
+    def cut_one(position: int) -> dict:
+        epoch, place = divmod(int(position), count)
+        index = int(order(epoch)[place])
+        rng = np.random.default_rng((seed, index, epoch))
+        return {**cut(source[index], rng), "index": np.int32(index)}
+
+    dataset = grain.MapDataset.range(EPOCHS * count).map(cut_one)[process_index::process_count]
+    return iter(dataset.batch(batch).to_iter_dataset(AHEAD))
 
 
 def cut_audio(samples: int) -> Cut:

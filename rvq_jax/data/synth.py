@@ -4,6 +4,7 @@ A song is its attributes (which its caption states, so that a caption can be che
 sound) rendered as notes: chords walked by a melody, a bass on their roots, a tick on every beat.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,8 @@ def render(song: Song, index: int, rate: int, seconds: float, seed: int = 0) -> 
     return (0.7 * out_S / max(peak, 1e-9)).astype(np.float32)
 
 
+# A song plays few different notes, and each costs a hundred times its addition.
+@functools.lru_cache(maxsize=64)
 def _note(song: Song, degree: int, length: float, rate: int, gain: float) -> np.ndarray:
     """A note of the scale, `length` seconds: a sum of partials under envelopes."""
     octave, place = divmod(int(degree), 7)

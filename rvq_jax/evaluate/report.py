@@ -4,98 +4,134 @@ import base64
 from html import escape
 from pathlib import Path
 
-from rvq_jax import files
 from rvq_jax.audio import io
+from rvq_jax.errors import UserError
 from rvq_jax.evaluate import plots
+from rvq_jax.files import write_json, writing
+
+__all__ = [
+    "answer",
+    "codec_table",
+    "markdown",
+    "pattern_table",
+    "provenance",
+    "write",
+    "write_json",
+]
 
 TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #8884; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-th { vertical-align: bottom; font-weight: 600; }
-tr.best td { font-weight: 700; }
-img { max-width: 100%; background: #fff; border-radius: 4px; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem; }
+h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .5rem; }
+p { max-width: 46rem; }
 .answer { font-size: 1.15rem; border-left: 4px solid #0072b2; padding-left: 1rem; }
-.players { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption { font-size: .9rem; overflow-wrap: anywhere; }
-audio { width: 100%; } .players img { display: block; width: 100%; height: 4.5rem; }
-.caption, footer { opacity: .75; font-size: .95rem; }
+.note, figcaption { opacity: .8; font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
+td { white-space: nowrap; } th { font-weight: 600; }
+thead th { vertical-align: bottom; line-height: 1.25; min-width: 5rem; }
+th:first-child { text-align: left; padding-left: 0; } tbody th { font-weight: 400; }
+tr.best > * { font-weight: 700; }
+.plot img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.plot { max-width: 52rem; margin: 1.5rem 0; }
+.players { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr));
+  gap: 1rem; }
+.side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr));
+  gap: 0 2rem; }
+.players figure { margin: 0; } .players figcaption { overflow-wrap: anywhere; }
+.players img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
+audio { display: block; width: 100%; height: 2.5rem; margin-top: .25rem; }
+dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 """
+PATTERNS = """Bits per frame is the negative log-likelihood of all levels together on held-out
+audio, so it compares patterns exactly; ± is the standard deviation over seeds. Steps are forwards
+of the model. The real-time factor is seconds of compute per second of audio. The Fréchet distance
+is between held-out and generated audio, on mel statistics without learned weights: it compares
+rows of this table, not published values."""
+CODEC = """Each row decodes that many levels of held-out audio. Use, entropy and perplexity are
+those of the row's last level on the training set."""
+INFORMATION = """Bits that two codes share, adjusted for chance (Vinh et al. 2010): what predicting
+one of them after the other can gain."""
+SPECTROGRAMS = "Spectrograms of a group share one scale of 60 dB; mel bands from 0 Hz upwards."
 
 
-def write(run: str | Path, results: dict) -> Path:
-    """Writes report.html into a run folder: players, tables and plots, no outside resource.
+def write(run_dir: str | Path, results: dict) -> Path:
+    """Writes report.html into a run folder, whole or not at all, and returns its path.
 
-    results: what results.json holds; its audio files are read from the run folder.
+    The page needs nothing else: plots and audio are inside. results: what results.json holds; its
+    audio files are read from the run folder. Raises UserError if one of them is missing or is not
+    audio, if matplotlib is missing, or if the folder cannot be written to.
     """
-    run = Path(run)
-    page = _page(run, results)
-    with files.writing(run / "report.html") as path:
+    run_dir = Path(run_dir)
+    page = _page(run_dir, results)
+    with writing(run_dir / "report.html") as path:
         path.write_text(page, encoding="utf-8")
-    return run / "report.html"
+    return run_dir / "report.html"
 
 
 def markdown(results: dict) -> str:
-    """The answer and the tables as Markdown."""
-    parts = [
-        "# Interleaving patterns",
-        answer(results),
-        "## Patterns",
-        _markdown_table(pattern_table(results)),
-        "## Codec",
-        _markdown_table(codec_table(results)),
-        provenance(results),
-    ]
+    """The answer, the tables and where they come from, as Markdown."""
+    parts = ["# Interleaving patterns", answer(results)]
+    parts += ["## Patterns", _flat(PATTERNS), _markdown_table(pattern_table(results))]
+    parts += ["## Codec", _flat(CODEC), _markdown_table(codec_table(results))]
+    parts += ["## Provenance", "\n".join(f"- {k}: {v}" for k, v in provenance(results))]
     return "\n\n".join(parts) + "\n"
 
 
 def answer(results: dict) -> str:
-    """Which pattern to use, in two sentences, from the numbers alone."""
-    rows = sorted(results["patterns"], key=lambda row: row["bits_per_frame"]["mean"])
+    """Which pattern has the fewest bits, which costs least, and what lies between: one paragraph,
+    from the numbers alone."""
+    rows = sorted(results["patterns"], key=_bits)
     best, cheapest = rows[0], min(rows, key=lambda row: (row["steps"], _bits(row)))
-    text = f"{best['pattern']} has the fewest bits per frame ({_bits(best):.2f}"
-    text += f" in {best['steps']} steps for {best['frames']} frames)."
-    # Patterns within a tenth of the cheapest in steps cost the same to a user.
-    quick = [row for row in rows if row["steps"] <= 1.1 * cheapest["steps"]]
-    choice = quick[0]
-    if choice is best:
-        return text + " Nothing cheaper is as good: use it."
-    more = 100 * (_bits(choice) / _bits(best) - 1)
-    share = best["steps"] / choice["steps"]
+    text = f"{best['pattern']} has the fewest bits per frame: {_bits_text(best)}, in "
+    text += f"{best['steps']} steps for {best['frames']} frames."
+    alike = [row["pattern"] for row in rows[1:] if _alike(row, best)]
+    if alike:
+        text += f" Within the spread of the seeds, {_listed(alike)} cannot be told from it."
+    if cheapest is best:
+        return text + (" It also takes the fewest steps: use it." if len(rows) > 1 else "")
+    text += f" {cheapest['pattern']} costs least: {cheapest['steps']} steps, "
+    text += f"{cheapest['real_time_factor']:.2g} s of compute per second of audio, for "
+    text += f"{_more(cheapest, best)} more bits ({_bits_text(cheapest)})."
+    # To a user, patterns within a tenth of the fewest steps cost the same.
+    quick = next(row for row in rows if row["steps"] <= 1.1 * cheapest["steps"])
+    if quick is best:
+        return text + f" Use {best['pattern']}: it takes hardly more steps."
+    if quick is not cheapest:
+        text += f" {quick['pattern']} takes hardly more ({quick['steps']} steps) with "
+        text += f"{_more(quick, best)} more bits than {best['pattern']}."
+    fewer = best["steps"] / quick["steps"]
     return text + (
-        f" {choice['pattern']} takes {share:.1f} times fewer steps ({choice['steps']}) "
-        f"for {more:.1f} % more bits ({_bits(choice):.2f}): use it when generation must be quick."
+        f" The trade-off: {best['pattern']} for likelihood, {quick['pattern']} for {fewer:.1f} "
+        "times fewer steps."
     )
 
 
 def pattern_table(results: dict) -> list[list[str]]:
     """Header and one row per pattern, fewest bits first."""
-    head = ["pattern", "steps", "bits per frame", "bits by level", "training, s"]
-    head += ["generation, s", "real-time factor (s per s)", "Fréchet distance"]
-    rows = sorted(results["patterns"], key=lambda row: row["bits_per_frame"]["mean"])
+    head = ["pattern", "steps", "bits per frame", "real-time factor (s per s of audio)"]
+    head += ["generation, s", "compiling, s", "training, s", "Fréchet distance", "bits by level"]
     return [head] + [
         [
             row["pattern"],
             str(row["steps"]),
-            f"{_bits(row):.2f} ± {row['bits_per_frame']['std']:.2f}",
-            " + ".join(f"{bits:.2f}" for bits in row["bits_by_level"]),
-            f"{row['train_seconds']:.0f}",
-            f"{row['generate_seconds']:.2f}",
+            _bits_text(row),
             f"{row['real_time_factor']:.3f}",
+            f"{row['generate_seconds']:.2f}",
+            f"{row['compile_seconds']:.1f}",
+            f"{row['train_seconds']:.0f}",
             f"{row['frechet_distance']:.1f}",
+            " + ".join(f"{bits:.2f}" for bits in row["bits_by_level"]),
         ]
-        for row in rows
+        for row in sorted(results["patterns"], key=_bits)
     ]
 
 
 def codec_table(results: dict) -> list[list[str]]:
     """Header and one row per number of levels."""
-    head = ["levels", "kbps", "SI-SDR, dB", "mel distance", "energy this level explains"]
+    head = ["levels", "kbps", "SI-SDR, dB", "mel distance", "energy its last level explains"]
     head += ["codes used", "entropy, bits", "perplexity"]
     return [head] + [
         [
@@ -103,8 +139,8 @@ def codec_table(results: dict) -> list[list[str]]:
             f"{row['kbps']:.2f}",
             f"{row['si_sdr_db']:.2f}",
             f"{row['mel_distance']:.3f}",
-            f"{100 * row['energy_explained']:.1f} %",
-            f"{100 * row['use']:.0f} %",
+            f"{100 * row['energy_explained']:.1f}%",
+            f"{100 * row['use']:.0f}%",
             f"{row['entropy_bits']:.2f}",
             f"{row['perplexity']:.0f}",
         ]
@@ -112,112 +148,153 @@ def codec_table(results: dict) -> list[list[str]]:
     ]
 
 
-def provenance(results: dict) -> str:
-    """Where the numbers come from."""
-    machine, data = results["machine"], results["data"]
+def provenance(results: dict) -> list[tuple[str, str]]:
+    """Where the numbers come from: pairs of a term and its text."""
+    machine, data, codec = results["machine"], results["data"], results["codec"]
     where = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']:.0f} GB"
     if machine["accelerator"]:
         where += f", {machine['accelerator']}"
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    return (
-        f"Data: {data['name']}, {data['clips']} clips, {data['train_minutes']:.1f} minutes to "
-        f"train on and {data['heldout_minutes']:.1f} held out, {data['rate']} Hz. "
-        f"Codec: {results['codec']['parameters']:,} parameters, {results['codec']['updates']} "
-        f"updates in {results['codec']['train_seconds']:.0f} s. Token models: "
-        f"{results['language_model']['parameters']:,} parameters, "
-        f"{results['language_model']['updates']} updates. "
-        f"Seeds {', '.join(map(str, results['seeds']))}; ± is their standard deviation. "
-        f"Commit {results['commit']}; {versions}; {where}; {results['wall_seconds']:.0f} s in all, "
-        f"{results['peak_memory_gb']:.1f} GB at most. Command: {results['command']}"
-    )
-
-
-def _page(run: Path, results: dict) -> str:
-    information = results["information"]
-    figures = [
-        (plots.bits_against_steps(results["patterns"]), "Bits per frame against steps"),
+    model = [f"{name} {_number(value)}" for name, value in results["language_model"].items()]
+    return [
+        ("Command", results["command"]),
+        ("Commit", results["commit"]),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),
+        ("Machine", where),
         (
-            plots.distortion_against_levels(results["codec"]["levels"]),
-            "Distortion against levels",
+            "Cost",
+            f"{results['wall_seconds']:.0f} s in all, {results['peak_memory_gb']:.1f} GB of memory",
         ),
-        (plots.codebook_use(results["code_counts"]), "Codebook use by level"),
+        ("Seeds", ", ".join(map(str, results["seeds"]))),
         (
-            plots.mutual_information(information["levels"], information["lags"]),
+            "Data",
+            f"{data['name']}: {data['clips']} clips, {data['train_minutes']:.1f} minutes to train "
+            f"on, {data['heldout_minutes']:.1f} held out, {data['rate']} Hz",
+        ),
+        (
+            "Codec",
+            f"{codec['parameters']:,} parameters, hop {codec['hop']}, {codec['frame_rate']:g} "
+            f"frames per second, {codec['size']} codes per level, {codec['updates']} updates in "
+            f"{codec['train_seconds']:.0f} s",
+        ),
+        ("Token models", ", ".join(model)),
+    ]
+
+
+def _page(run_dir: Path, results: dict) -> str:
+    shared = results["information"]
+    groups = {"reconstruction": [], "generation": []}
+    for sample in results["samples"]:
+        groups[sample["group"]].append(_players(run_dir, sample))
+    rows = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in provenance(results)]
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        "<link rel='icon' href='data:,'>",
+        f"<title>Interleaving patterns</title><style>{STYLE}</style></head><body><main>",
+        "<h1>Which interleaving pattern for this audio?</h1>",
+        f"<p class='answer'>{escape(answer(results))}</p>",
+        "<h2>Patterns</h2>",
+        _table(pattern_table(results), mark_first=True),
+        f"<p class='note'>{PATTERNS}</p>",
+        _plot(plots.bits_against_steps(results["patterns"]), "Bits per frame against steps"),
+        *_section("Generated audio", groups["generation"], "side"),
+        "<h2>Codec</h2>",
+        _table(codec_table(results)),
+        f"<p class='note'>{CODEC}</p>",
+        _plot(
+            plots.distortion_against_levels(results["codec"]["levels"]),
+            "SI-SDR and mel distance against levels",
+        ),
+        _plot(plots.codebook_use(results["code_counts"]), "How often each code is used"),
+        _plot(
+            plots.mutual_information(shared["levels"], shared["lags"]),
             "Mutual information between levels and over lags",
         ),
-        (plots.training_curves(results["curves"]), "Training curves"),
+        f"<p class='note'>{INFORMATION}</p>",
+        *_section("Reconstructed audio", groups["reconstruction"]),
+        "<h2>Training</h2>",
+        _plot(plots.training_curves(results["curves"]), "Loss against updates"),
+        f"</main><footer><h2>Provenance</h2><dl>{''.join(rows)}</dl></footer></body></html>",
     ]
-    bits, *codec, curves = [_image(uri, alt) for uri, alt in figures]
-    groups = {"reconstruction": [], "generation": []}
-    for group in results["samples"]:
-        groups[group["group"]].append(_players(run, group, results["data"]["rate"]))
-    return "\n".join(
-        [
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>Interleaving patterns</title><style>{STYLE}</style></head><body>",
-            "<h1>Which interleaving pattern for this audio?</h1>",
-            f"<p class='answer'>{escape(answer(results))}</p>",
-            "<h2>Patterns</h2>",
-            "<p>Bits per frame is the negative log-likelihood of all levels together on held-out "
-            "audio: it compares patterns exactly. Steps are the model's forwards.</p>",
-            _table(pattern_table(results), mark_first=True),
-            bits,
-            "<h2>Generated audio</h2>",
-            *groups["generation"],
-            "<h2>Codec</h2>",
-            _table(codec_table(results)),
-            *codec,
-            "<h2>Reconstructed audio</h2>",
-            *groups["reconstruction"],
-            "<h2>Training</h2>",
-            curves,
-            f"<footer><h2>Provenance</h2><p>{escape(provenance(results))}</p></footer>",
-            "</body></html>",
-        ]
-    )
+    return "\n".join(parts) + "\n"
 
 
-def _players(run: Path, group: dict, rate: int) -> str:
+def _section(title: str, groups: list[str], style: str = "") -> list[str]:
+    head = f"<h2>{title}</h2><p class='note'>{SPECTROGRAMS}</p><div class='{style}'>"
+    return [head, *groups, "</div>"] if groups else []
+
+
+def _players(run_dir: Path, sample: dict) -> str:
+    paths = [run_dir / player["file"] for player in sample["players"]]
+    unknown = [path for path in paths if path.suffix.lower() not in TYPES]
+    if unknown:
+        raise UserError(f"{unknown[0]}: browsers play {', '.join(TYPES)}; convert it")
+    audio = [io.read(path) for path in paths]
+    images = plots.spectrograms([x.mean(axis=1) for x, _ in audio], audio[0][1])
     figures = []
-    for player in group["players"]:
-        path = run / player["file"]
-        audio_SC, rate = io.read(path)
+    for path, player, image in zip(paths, sample["players"], images, strict=True):
         data = base64.b64encode(path.read_bytes()).decode()
-        name = escape(f"{group['title']}: {player['label']}", quote=True)
-        image = plots.spectrogram(audio_SC.mean(axis=1), rate)
+        name = escape(f"{sample['title']}: {player['label']}")
         figures.append(
-            f"<figure><img src='{image}' alt='Spectrogram of {name}'>"
-            f"<audio controls preload='metadata' aria-label='{name}' "
-            f"src='data:{TYPES[path.suffix]};base64,{data}'></audio>"
+            f'<figure><img src="{image}" alt="Spectrogram of {name}">'
+            f'<audio controls preload="metadata" aria-label="{name}" '
+            f'src="data:{TYPES[path.suffix.lower()]};base64,{data}"></audio>'
             f"<figcaption>{escape(player['label'])}</figcaption></figure>"
         )
-    caption = f"<p class='caption'>{escape(group['caption'])}</p>" if group["caption"] else ""
-    return (
-        f"<section><h3>{escape(group['title'])}</h3>{caption}"
-        f"<div class='players'>{''.join(figures)}</div></section>"
-    )
+    caption = f"<p class='note'>{escape(sample['caption'])}</p>" if sample["caption"] else ""
+    title = f"<h3>{escape(sample['title'])}</h3>{caption}"
+    return f"<section>{title}<div class='players'>{''.join(figures)}</div></section>"
 
 
-def _image(uri: str, alt: str) -> str:
-    return f"<p><img src='{uri}' alt='{escape(alt, quote=True)}'></p>"
+def _plot(uri: str, alt: str) -> str:
+    return f'<div class="plot"><img src="{uri}" alt="{escape(alt)}"></div>'
 
 
 def _table(rows: list[list[str]], mark_first: bool = False) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in rows[0])
     body = ""
-    for i, row in enumerate(rows[1:]):
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
+    for i, (first, *rest) in enumerate(rows[1:]):
+        cells = f"<th scope='row'>{escape(first)}</th>"
+        cells += "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         body += f"<tr{' class=best' if mark_first and i == 0 else ''}>{cells}</tr>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div class='scroll'>{table}</div>"
+    # Focusable, so that a keyboard can scroll it.
+    return f"<div class='scroll' tabindex='0'>{table}</div>"
 
 
 def _markdown_table(rows: list[list[str]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
+    lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
     return "\n".join(lines)
 
 
 def _bits(row: dict) -> float:
     return row["bits_per_frame"]["mean"]
+
+
+def _bits_text(row: dict) -> str:
+    """One seed has no spread: no ± then."""
+    bits = row["bits_per_frame"]
+    spread = f" ± {bits['std']:.2f}" if len(bits["values"]) > 1 else ""
+    return f"{bits['mean']:.2f}{spread}"
+
+
+def _alike(row: dict, best: dict) -> bool:
+    spread = row["bits_per_frame"]["std"] + best["bits_per_frame"]["std"]
+    return len(best["bits_per_frame"]["values"]) > 1 and _bits(row) - _bits(best) <= spread
+
+
+def _more(row: dict, best: dict) -> str:
+    return f"{100 * (_bits(row) / _bits(best) - 1):.1f}%"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _number(value) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

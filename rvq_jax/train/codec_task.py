@@ -1,6 +1,7 @@
 """What training a codec means: its loss, and codebooks that learn beside the gradient."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from flax import nnx
 from rvq_jax import quantize
 from rvq_jax.codec import losses
 from rvq_jax.codec.codec import Autoencoder, CodecConfig, autoencoder_graph, latents
+from rvq_jax.quantize import Codebooks
 from rvq_jax.train.state import Task
-from rvq_jax.typing import Key
+from rvq_jax.typing import Array, Key
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,19 @@ class CodecLossConfig:
     """Weights of the codec's loss (Défossez et al. 2022, §3.4, without the discriminators)."""
 
     waveform: float = 10.0  # L1 on samples
-    mel: float = 1.0  # multi-scale mel
-    commitment: float = 1.0  # mean over levels, relative to the latents' energy
+    mel: float = 0.3  # multi-scale mel
+    commitment: float = 0.1  # mean over levels, relative to the latents' spread
+    warm: int = 150  # updates of the bare autoencoder, before codebooks start on its latents
     dropout: float = 0.5  # share of items trained with a random prefix of the levels
-    decay: float = 0.99  # of the codebooks' running means
+    decay: float = 0.95  # of the codebooks' running means
     expiry: float = 0.1  # share of uniform use below which a code is replaced
+
+
+class Quantizer(NamedTuple):
+    """Codebooks, and whether they have started: before that latents pass as they are."""
+
+    books: Codebooks
+    started: Array
 
 
 def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int = 8) -> Task:
@@ -31,12 +41,13 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
     def init(key: Key):
         return nnx.state(Autoencoder(config, nnx.Rngs(params=key)), nnx.Param)
 
-    def start(params, codebooks, batches, key):
+    def start(params, quantizer, batches, key):
         frames = [latents(config, params, batch["audio"]) for batch in batches]
         vectors = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in frames])
-        return jax.jit(quantize.start)(key, codebooks, vectors)
+        books = jax.jit(quantize.start)(key, quantizer.books, vectors)
+        return Quantizer(books, jnp.array(True))
 
-    def loss(params, codebooks, batch, key):
+    def loss(params, quantizer, batch, key):
         model = nnx.merge(autoencoder_graph(config), params)
         audio, mask_BS = batch["audio"], batch["mask"]
         latents_BFD = model.encoder(audio)
@@ -44,7 +55,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
         # A frame counts if its first sample does.
         mask_BF = mask_BS[:, :: config.hop][:, :frames]
         out = quantize.quantize(
-            codebooks,
+            quantizer.books,
             latents_BFD,
             key=key,
             train=True,
@@ -53,14 +64,16 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
             decay=weights.decay,
             expiry=weights.expiry,
         )
-        decoded = model.decoder(out.latents)[:, : audio.shape[1]] * mask_BS[..., None]
+        latents_BFD = jnp.where(quantizer.started, out.latents, latents_BFD)
+        decoded = model.decoder(latents_BFD)[:, : audio.shape[1]] * mask_BS[..., None]
         waveform = losses.l1(audio, decoded)
         mel = losses.multi_scale_mel(audio, decoded, config.rate)
-        # Relative to the energy, or a small latent would be the cheapest way to commit.
-        energy = jax.lax.stop_gradient(out.stats.energy[0]) / config.seanet.dim
-        commitment = out.commitment.mean() / (energy + 1e-6)
+        # Relative to the spread of the latents: in absolute terms the cheapest way to commit would
+        # be small latents, and relative to their energy a large constant.
+        spread = jax.lax.stop_gradient(jnp.var(latents_BFD, axis=(0, 1)).mean())
+        commitment = quantizer.started * out.commitment.mean() / (spread + 1e-6)
         total = weights.waveform * waveform + weights.mel * mel + weights.commitment * commitment
-        explained_K = 1.0 - out.stats.residual / (out.stats.energy[0] + 1e-9)
+        explained_K = 1.0 - out.stats.residual / (spread * config.seanet.dim + 1e-9)
         metrics = {
             "waveform": waveform,
             "mel": mel,
@@ -69,7 +82,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
             "entropy": out.stats.entropy,
             "explained": explained_K,
         }
-        return total, (out.state, metrics)
+        return total, (Quantizer(out.state, quantizer.started), metrics)
 
     books = quantize.init(jax.random.key(0), config.levels, config.size, config.seanet.dim)
-    return Task(init, books, loss, start, start_batches)
+    return Task(init, Quantizer(books, jnp.array(False)), loss, start, start_batches, weights.warm)

@@ -81,8 +81,6 @@ def fit(
         state = program.init(jax.random.key(config.seed), task.rest)
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state, batches)
-        elif task.start is not None:
-            state = _start(task, state, batches, mesh)
         done = int(state.step)
         log = Log(folder / "metrics.jsonl", done)
         waiting: tuple[int, dict, np.ndarray] | None = None
@@ -91,6 +89,8 @@ def fit(
         )
         with bar:
             for step in range(done + 1, config.steps + 1):
+                if task.start is not None and step == task.start_at + 1:
+                    state = _start(task, state, batches, mesh)
                 batch = next(batches)
                 state, metrics = program.step(state, sharding.place_batch(batch, mesh))
                 # The step before is looked at while this one runs: the device never waits.

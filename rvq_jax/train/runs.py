@@ -86,7 +86,7 @@ def train_codec(
         names=lambda index: [source[int(i)]["name"] for i in index],
         label=label,
     )
-    return Codec(run.codec, jax.device_get(state.ema), jax.device_get(state.rest))
+    return Codec(run.codec, jax.device_get(state.ema), jax.device_get(state.rest.books))
 
 
 def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:

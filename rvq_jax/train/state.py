@@ -37,9 +37,10 @@ class Task:
     init: Callable[[Key], Any]  # key -> params
     rest: Any
     loss: Callable[[Any, Any, dict, Key], tuple[Array, tuple[Any, dict]]]
-    # Before the first update, from the first batches: params, rest, batches, key -> rest
+    # After update `start_at`, from the next batches: params, rest, batches, key -> rest
     start: Callable[[Any, Any, list[dict], Key], Any] | None = None
     start_batches: int = 0
+    start_at: int = 0
 
 
 class TrainState(NamedTuple):
