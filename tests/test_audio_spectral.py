@@ -48,14 +48,12 @@ def test_stft_equals_a_discrete_fourier_sum(window, hop):
 def test_stft_keeps_energy():
     """Squared Hann windows a quarter apart add up to 1.5 everywhere, so by Parseval the energy of
     all two-sided spectra is 1.5 · window times the signal's, whatever the signal."""
-    window, audio_S = 64, noise(1024)
-    power = np.abs(spectral.stft(audio_S, window, window // 4)) ** 2
+    window, hop = 64, 16
+    # Silence at the ends: fewer windows cover them.
+    audio_S = np.pad(noise(900), window)
+    power = np.abs(spectral.stft(audio_S, window, hop)) ** 2
     two_sided = 2 * power.sum() - power[:, 0].sum() - power[:, -1].sum()
-    # The windows that begin before the first hop and after the last do not cover the signal's ends.
-    inside = np.pad(audio_S[64:-64], 64)
-    power = np.abs(spectral.stft(inside, window, window // 4)) ** 2
-    two_sided = 2 * power.sum() - power[:, 0].sum() - power[:, -1].sum()
-    np.testing.assert_allclose(two_sided, 1.5 * window * (inside**2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(two_sided, 1.5 * window * (audio_S**2).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])

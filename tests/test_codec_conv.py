@@ -60,7 +60,7 @@ def test_conv_equals_a_loop_for_any_length_kernel_stride_and_dilation(data):
     np.testing.assert_allclose(got, np.stack(expected), atol=1e-5)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.integers(1, 12), st.integers(1, 5), st.booleans())
 def test_transposed_conv_equals_a_scatter_and_keeps_length(frames, stride, causal):
     layer = ConvTranspose1d(3, 2, stride, nnx.Rngs(0), causal=causal)

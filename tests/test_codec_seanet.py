@@ -1,6 +1,7 @@
 """The laws of encoder and decoder: lengths, causality, translation, batches, published sizes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,7 @@ from rvq_jax.codec.codec import Autoencoder
 from rvq_jax.codec.seanet import Decoder, Encoder, SEANetConfig, elu
 from rvq_jax.systems import encodec
 
-SMALL = SEANetConfig(
-    dim=5, filters=4, ratios=(3, 2), lstm_layers=0, pad_mode="constant", residual_layers=2
-)
+SMALL = SEANetConfig(dim=5, filters=4, ratios=(3, 2), lstm_layers=0, pad_mode="constant")
 HOP, FRAMES = SMALL.hop, 12
 
 
@@ -24,21 +23,27 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@functools.cache
 def encoder(**changes):
     return jax.jit(Encoder(dataclasses.replace(SMALL, **changes), nnx.Rngs(0)).__call__)
 
 
+@functools.cache
 def decoder(**changes):
     return jax.jit(Decoder(dataclasses.replace(SMALL, **changes), nnx.Rngs(0)).__call__)
 
 
+@functools.cache
+def pullback(function):
+    return jax.jit(lambda x, cotangent: jax.vjp(function, x)[1](cotangent)[0])
+
+
 def reach(function, x, rows):
     """Where along time of x the outputs at time `rows` depend on it: bool `[time]`."""
-    y, pull = jax.vjp(function, x)
+    cotangent = np.zeros(jax.eval_shape(function, x).shape, np.float32)
     # A random cotangent: with equal weights, dependences could cancel.
-    cotangent = np.zeros(y.shape, np.float32)
     cotangent[:, rows] = noise(*cotangent[:, rows].shape, seed=1)
-    return np.abs(pull(jnp.asarray(cotangent))[0]).max(axis=(0, 2)) > 0
+    return np.abs(pullback(function)(x, cotangent)).max(axis=(0, 2)) > 0
 
 
 @pytest.mark.parametrize("frame", [0, 5, FRAMES - 1])
@@ -75,7 +80,7 @@ def test_centred_encoder_sees_both_sides():
     assert seen_S[5 * HOP] and seen_S[8 * HOP]
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.integers(1, 70), st.booleans())
 def test_lengths_are_whole_frames(samples, causal):
     latents = encoder(causal=causal, channels=2)(noise(2, samples, 2))
@@ -99,7 +104,13 @@ def test_a_shift_by_one_hop_shifts_latents_and_audio(causal):
 
 @pytest.mark.parametrize("causal, norm", [(True, "weight_norm"), (False, "time_group_norm")])
 def test_items_of_a_batch_do_not_mix(causal, norm):
-    options = {"causal": causal, "norm": norm, "lstm_layers": 1, "true_skip": not causal}
+    options = {
+        "causal": causal,
+        "norm": norm,
+        "lstm_layers": 1,
+        "true_skip": not causal,
+        "residual_layers": 2,
+    }
     audio = noise(3, 5 * HOP, 1)
     latents = encoder(**options)(audio)
     np.testing.assert_allclose(encoder(**options)(audio[1:2]), latents[1:2], atol=1e-5)

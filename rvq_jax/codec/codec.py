@@ -1,6 +1,5 @@
 """The codec: audio ↔ codes. An encoder, a residual quantizer, a decoder."""
 
-import dataclasses
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +127,13 @@ def latents(config: CodecConfig, params, audio: Audio) -> Latents:
     return nnx.merge(autoencoder_graph(config), params).encoder(audio)
 
 
-def tiny(filters: int = 16, dim: int = 64, levels: int = 4, size: int = 128, ratios=(2,4,5,8)) -> CodecConfig:
-    """A causal codec small enough to train on a laptop: 16 kHz, 50 frames per second, no LSTM."""
-    seanet = dataclasses.replace(SEANetConfig(), filters=filters, dim=dim, lstm_layers=0, ratios=ratios)
+def tiny(filters: int = 8, dim: int = 64, levels: int = 4, size: int = 128) -> CodecConfig:
+    """A causal codec small enough to train on a laptop: 16 kHz, 50 frames per second, no LSTM.
+
+    Its encoder strides by 8 first, so that little is computed at the full rate: half the time of
+    EnCodec's order at the same width. Zero padding, because reflection looks ahead.
+    """
+    seanet = SEANetConfig(
+        filters=filters, dim=dim, ratios=(2, 4, 5, 8), lstm_layers=0, pad_mode="constant"
+    )
     return CodecConfig(seanet=seanet, levels=levels, size=size)

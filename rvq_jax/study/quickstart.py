@@ -33,12 +33,12 @@ class StudyConfig:
     patterns: tuple[str, ...] = SIX
     seeds: tuple[int, ...] = (0, 1)  # one token model per pattern and seed
     codec: CodecRun = field(
-        default_factory=lambda: CodecRun(loop=LoopConfig(steps=600, checkpoint_every=200))
+        default_factory=lambda: CodecRun(loop=LoopConfig(steps=1000, checkpoint_every=250))
     )
     model: LMRun = field(
         default_factory=lambda: LMRun(
-            lm=LMConfig(size=128),
-            loop=LoopConfig(steps=200, checkpoint_every=100),
+            lm=LMConfig(size=128, layers=3),
+            loop=LoopConfig(steps=250, checkpoint_every=125),
             tuning=OptimizerConfig(learning_rate=2e-3),
         )
     )

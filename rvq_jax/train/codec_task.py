@@ -20,9 +20,9 @@ class CodecLossConfig:
     """Weights of the codec's loss (Défossez et al. 2022, §3.4, without the discriminators)."""
 
     waveform: float = 10.0  # L1 on samples
-    mel: float = 0.3  # multi-scale mel
+    mel: float = 0.6  # multi-scale mel
     commitment: float = 0.1  # mean over levels, relative to the latents' spread
-    warm: int = 150  # updates of the bare autoencoder, before codebooks start on its latents
+    warm: int = 250  # updates of the bare autoencoder, before codebooks start on its latents
     dropout: float = 0.5  # share of items trained with a random prefix of the levels
     decay: float = 0.95  # of the codebooks' running means
     expiry: float = 0.1  # share of uniform use below which a code is replaced

@@ -34,8 +34,8 @@ class CodecRun:
     tuning: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=2e-3, weight_decay=0.0)
     )
-    batch: int = 8  # crops per update, over all devices
-    seconds: float = 1.0  # of a crop
+    batch: int = 12  # crops per update, over all devices
+    seconds: float = 0.5  # of a crop
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LMRun:
     loop: LoopConfig = field(default_factory=LoopConfig)
     tuning: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 8  # crops per update, over all devices
-    frames: int = 125  # of a crop
+    frames: int = 60  # of a crop
     condition_dropout: float = 0.1  # share of examples trained without their caption
 
 

@@ -1,0 +1,416 @@
+"""The command line: a mistake is one line and exit code 2, and leaves nothing half-written."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rvq_jax import cli, files
+from rvq_jax.data.codes import CodeSet
+
+RATE = 16_000
+BAR = re.compile(r"^[\w -]+: +\d+(%|clip|song|update|it)")  # what tqdm draws of its progress
+
+
+def tone(seconds: float = 0.5, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).normal(size=round(seconds * RATE))
+
+
+def good(folder: Path) -> Path:
+    """A folder that nothing is wrong with: one clip to train on, one held out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(3):
+        soundfile.write(folder / f"ok{i}.wav", tone(seed=i), RATE)
+    return folder
+
+
+def run(capsys, *words) -> tuple[int, str, list[str]]:
+    """Exit code, standard output, and the lines of standard error that are not progress."""
+    try:
+        code = cli.main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    lines = [line for line in re.split(r"[\r\n]+", err) if line.strip()]
+    return code, out, [line for line in lines if not BAR.match(line.strip())]
+
+
+def refused(capsys, *words, say: tuple[str, ...]) -> str:
+    """The one line of a mistake, which must hold every word of `say`."""
+    code, out, lines = run(capsys, *words)
+    assert code == 2, (code, out, lines)
+    assert len(lines) == 1, "\n".join(lines)
+    assert lines[0].startswith("rvq-jax: ")
+    assert [word for word in say if str(word) not in lines[0]] == [], lines[0]
+    assert "Traceback" not in out
+    return lines[0]
+
+
+def leftovers(out: Path) -> list[str]:
+    """What a failed command left: anything but the config that says whose folder it is."""
+    places = [out.parent, *([out, *out.rglob("*")] if out.is_dir() else [])]
+    names = {p.name for place in places if place.is_dir() for p in place.iterdir()}
+    return sorted(
+        name
+        for name in names
+        if name.startswith(f".{out.name}.") or name.startswith(".dataset") or name == "dataset"
+    )
+
+
+# Words that are not known.
+
+
+@pytest.mark.parametrize(
+    ("words", "say"),
+    [
+        (["quickstrat"], ["'quickstrat'", "did you mean 'quickstart'"]),
+        (["zzzzzz"], ["'zzzzzz'", "quickstart", "data", "train", "generate"]),
+        (["quickstart", "--model.lm.layerss", "6"], ["--model.lm.layerss", "'--model.lm.layers'"]),
+        (["quickstart", "--model.lm.layerss=6"], ["--model.lm.layerss", "'--model.lm.layers'"]),
+        (["quickstart", "--codec.loop.step", "6"], ["'--codec.loop.steps'"]),
+        (["quickstart", "--seedz", "1"], ["'--seeds'"]),
+        (["quickstart", "--model.caption_dropout", "1"], ["'--model.condition-dropout'"]),
+        (["data", "--chanels", "2"], ["'--channels'"]),
+        (["generate", "--model", "m", "--prompt", "p", "--out", "o.wav", "--topk", "2"], ["top-k"]),
+        (["data", "one", "two"], ["two"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_an_unknown_word_is_told_with_the_nearest_known(capsys, words, say):
+    """The parser's own errors are boxes of many lines; a typo deserves one with the answer."""
+    refused(capsys, *words, say=say)
+
+
+@pytest.mark.parametrize(
+    ("words", "say"),
+    [
+        (["data", "--rate", "fast"], ["--rate", "fast"]),
+        (["quickstart", "--model.lm.layers", "many"], ["--model.lm.layers", "many"]),
+        (["quickstart", "--clips"], ["--clips"]),
+        (["generate", "--prompt", "p", "--out", "o.wav"], ["--model"]),
+        (["train"], ["config"]),
+        (["data", "--json", "maybe", "more"], ["more"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_a_missing_or_impossible_value_is_told_in_one_line(capsys, words, say):
+    refused(capsys, *words, say=say)
+
+
+def test_an_unknown_pattern_is_told_with_the_nearest(capsys, tmp_path):
+    """Before anything is built."""
+    out = tmp_path / "out"
+    words = ["quickstart", "--patterns", "delay", "flaten", "--out", out]
+    refused(capsys, *words, say=("'flaten'", "'flatten'"))
+    assert not out.exists()
+
+
+def test_a_study_whose_halves_do_not_fit_is_told(capsys, tmp_path):
+    words = ["quickstart", "--model.lm.levels", "3", "--out", tmp_path / "out"]
+    refused(capsys, *words, say=("4 levels", "3 of"))
+    assert not (tmp_path / "out").exists()
+
+
+# Folders of audio that are not as they should be.
+
+
+def missing(folder):
+    return folder, ("not there", "--data")
+
+
+def a_file(folder):
+    folder.write_text("")
+    return folder, ("not there",)
+
+
+def empty(folder):
+    folder.mkdir()
+    return folder, ("no audio",)
+
+
+def without_audio(folder):
+    folder.mkdir()
+    (folder / "notes.txt").write_text("none")
+    return folder, ("no audio", ".wav")
+
+
+def one_clip(folder):
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", tone(), RATE)
+    return folder, ("one clip",)
+
+
+def not_audio(folder):
+    (good(folder) / "bad.wav").write_bytes(b"this is not audio at all" * 50)
+    return folder, ("bad.wav", "cannot be read")
+
+
+def truncated(folder):
+    soundfile.write(good(folder) / "bad.flac", tone(4), RATE)
+    data = (folder / "bad.flac").read_bytes()
+    (folder / "bad.flac").write_bytes(data[: len(data) // 2])
+    return folder, ("bad.flac",)
+
+
+def no_bytes(folder):
+    (good(folder) / "bad.ogg").write_bytes(b"")
+    return folder, ("bad.ogg",)
+
+
+def no_samples(folder):
+    soundfile.write(good(folder) / "bad.wav", np.zeros(0), RATE)
+    return folder, ("bad.wav", "no samples")
+
+
+def nan(folder):
+    audio = tone()
+    audio[77] = np.nan
+    soundfile.write(good(folder) / "bad.wav", audio, RATE, subtype="FLOAT")
+    return folder, ("bad.wav", "NaN", "77")
+
+
+def table_without_column(folder):
+    (good(folder) / "metadata.csv").write_text("file,label\nok0.wav,x\nok1.wav,y\n")
+    return folder, ("metadata.csv", "'caption'")
+
+
+def table_with_missing_file(folder):
+    (good(folder) / "metadata.csv").write_text("file,caption\nok0.wav,x\ngone.wav,y\n")
+    return folder, ("metadata.csv line 3", "'gone.wav'")
+
+
+def table_with_unknown_split(folder):
+    (good(folder) / "metadata.csv").write_text("file,caption,split\nok0.wav,x,tarin\n")
+    return folder, ("metadata.csv line 2", "'tarin'")
+
+
+def table_not_text(folder):
+    (good(folder) / "metadata.csv").write_bytes(b"file,caption\n\xff\xfe\x00,x\n")
+    return folder, ("metadata.csv", "UTF-8")
+
+
+BAD = [
+    missing,
+    a_file,
+    empty,
+    without_audio,
+    one_clip,
+    not_audio,
+    truncated,
+    no_bytes,
+    no_samples,
+    nan,
+    table_without_column,
+    table_with_missing_file,
+    table_with_unknown_split,
+    table_not_text,
+]
+
+
+@pytest.mark.parametrize("command", ["data", "quickstart"])
+@pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
+def test_bad_audio_is_told_in_one_line_and_leaves_nothing(capsys, tmp_path, make, command):
+    """The line names the file; no dataset, whole or half, and no temporary folder is there."""
+    folder, say = make(tmp_path / "in")
+    out = tmp_path / "work" / "out"
+    given = [folder] if command == "data" else ["--data", folder]
+    refused(capsys, command, *given, "--out", out, say=say)
+    assert leftovers(out) == []
+    assert [path.name for path in out.iterdir()] == ["config.json"] if out.exists() else True
+
+
+def test_a_clip_shorter_than_a_frame_is_told(capsys, tmp_path):
+    """Shorter than one code of the study's codec: 320 samples at 16 kHz."""
+    soundfile.write(good(tmp_path / "in") / "bad.wav", tone()[:100], RATE)
+    words = ["quickstart", "--data", tmp_path / "in", "--out", tmp_path / "out"]
+    refused(capsys, *words, say=("bad.wav", "shorter than one frame", "100 of 320"))
+    assert leftovers(tmp_path / "out") == []
+
+
+def test_a_mended_folder_goes_on_in_the_same_place(capsys, tmp_path):
+    """What a failed command left does not stand in the way of the next."""
+    folder, _ = nan(tmp_path / "in")
+    refused(capsys, "data", folder, "--out", tmp_path / "out", say=("bad.wav",))
+    (folder / "bad.wav").unlink()
+    code, out, lines = run(capsys, "data", folder, "--out", tmp_path / "out", "--json")
+    assert (code, lines) == (0, [])
+    assert json.loads(out) == {"dataset": str(tmp_path / "out")}
+    assert leftovers(tmp_path / "out") == []
+
+
+# Places that cannot be written to, or belong to another.
+
+
+@pytest.fixture
+def no_folder(tmp_path):
+    """A place under a file, where nobody, not even root, can make a folder."""
+    (tmp_path / "file").write_text("kept")
+    yield tmp_path / "file" / "out"
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+CONFIG = """
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import LMRun
+
+def get_config():
+    lm = LMConfig(levels=2, size=7, dim=16, layers=1, heads=2, hidden=32, caption_bytes=8)
+    return LMRun(lm=lm, loop=LoopConfig(steps=2), batch=2, frames=4)
+"""
+
+
+@pytest.fixture
+def codes(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 7, (2, 9)).astype(np.int32) for _ in range(3)]
+    CodeSet(rows, ["a", "b", "c"], ["", "", ""], ["", "", ""], 50.0, 7).save(tmp_path / "codes.npz")
+    return tmp_path / "codes.npz"
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    (tmp_path / "config.py").write_text(CONFIG)
+    return tmp_path / "config.py"
+
+
+def test_a_place_that_cannot_be_written_to_is_told(capsys, tmp_path, no_folder, codes, config):
+    folder = good(tmp_path / "in")
+    refused(capsys, "data", folder, "--out", no_folder, say=("cannot write", no_folder))
+    refused(capsys, "quickstart", "--data", folder, "--out", no_folder, say=("cannot write",))
+    words = ["train", config, "--data", codes, "--out", no_folder]
+    refused(capsys, *words, say=("cannot write", no_folder))
+
+
+def test_a_place_that_is_a_file_is_told(capsys, tmp_path, codes, config):
+    folder, out = good(tmp_path / "in"), tmp_path / "out"
+    out.write_text("kept")
+    refused(capsys, "data", folder, "--out", out, say=(out,))
+    refused(capsys, "quickstart", "--data", folder, "--out", out, say=(out,))
+    refused(capsys, "train", config, "--data", codes, "--out", out, say=(out,))
+    assert out.read_text() == "kept"
+
+
+def test_a_folder_of_something_else_is_not_overwritten(capsys, tmp_path):
+    folder, out = good(tmp_path / "in"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("kept")
+    refused(capsys, "data", folder, "--out", out, say=(out, "no dataset"))
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_of_another_config_is_told(capsys, tmp_path, codes, config):
+    """Which field differs, and both values; the folder stays as it was."""
+    out = tmp_path / "out"
+    files.write_json(out / "config.json", {"pattern": "flatten"})
+    before = (out / "config.json").read_bytes()
+    words = ["train", config, "--data", codes, "--out", out]
+    refused(capsys, *words, say=("another config", "batch: None there, 2 here"))
+    refused(capsys, "quickstart", "--out", out, say=("another config",))
+    assert (out / "config.json").read_bytes() == before
+    assert [path.name for path in out.iterdir()] == ["config.json"]
+
+
+# The other inputs of train and generate.
+
+
+def test_fields_of_a_config_file_are_flags_with_the_nearest_known(capsys, tmp_path, codes, config):
+    words = ["train", config, "--data", codes, "--out", tmp_path / "out"]
+    line = refused(capsys, *words, "--loop.stepz", "3", say=("'--loop.steps'", "--loop.stepz"))
+    assert "train" in line or "--loop.stepz" in line
+    refused(capsys, *words, "--lm.levels", "3", say=("2 levels of 7", "3 of 7"))
+    refused(capsys, *words[:-1], tmp_path / "two", "--pattern", "delya", say=("'delay'",))
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "say"),
+    [
+        (None, "not there"),
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "get_config"),
+        ("def get_config(): return 3", "CodecRun"),
+        ("def get_config(): return 1 / 0", "ZeroDivisionError"),
+        ("import nowhere_to_be_found", "nowhere_to_be_found"),
+        ("raise ValueError('one\\ntwo')", "one"),
+    ],
+)
+def test_a_config_file_that_is_none_is_told(capsys, tmp_path, codes, text, say):
+    path, out = tmp_path / "config.py", tmp_path / "out"
+    if text is not None:
+        path.write_text(text)
+    refused(capsys, "train", path, "--data", codes, "--out", out, say=("config.py", say))
+    assert not out.exists()
+
+
+def test_data_that_is_none_is_told(capsys, tmp_path, config):
+    """A code cache that is not there, is damaged, or is a folder; a dataset that is not there."""
+    out = tmp_path / "out"
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 and no more")
+    for data in (tmp_path / "gone.npz", tmp_path / "bad.npz", tmp_path):
+        refused(capsys, "train", config, "--data", data, "--out", out, say=(data, "code cache"))
+    text = "from rvq_jax.train.runs import CodecRun\n\ndef get_config():\n    return CodecRun()\n"
+    (tmp_path / "codec.py").write_text(text)
+    words = ["train", tmp_path / "codec.py", "--data", tmp_path / "gone", "--out", out]
+    refused(capsys, *words, say=("gone is not a dataset", "rvq-jax data"))
+    assert not out.exists()
+
+
+def test_a_codec_folder_that_is_none_is_told_before_training(capsys, tmp_path, codes, config):
+    """Not after hours of it."""
+    words = ["train", config, "--data", codes, "--out", tmp_path / "out"]
+    refused(capsys, *words, "--codec", tmp_path / "gone", say=("gone", "not a model folder"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_folder_that_is_none_is_told(capsys, tmp_path):
+    out = tmp_path / "a.wav"
+    words = ["generate", "--model", tmp_path / "gone", "--prompt", "x", "--out", out]
+    refused(capsys, *words, say=("gone", "not a model folder"))
+    (tmp_path / "codec").mkdir()
+    (tmp_path / "codec" / "config.json").write_text('{"model": "codec"}')
+    words = ["generate", "--model", tmp_path / "codec", "--prompt", "x", "--out", out]
+    refused(capsys, *words, say=("holds a codec",))
+    assert not out.exists()
+
+
+# Help.
+
+
+def test_no_arguments_and_help_list_the_commands(capsys):
+    for words in ([], ["--help"], ["-h"]):
+        code, out, lines = run(capsys, *words)
+        assert code == 0 and lines == []
+        assert all(name in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "say"),
+    [
+        (
+            "quickstart",
+            ["--model.lm.layers", "--codec.codec.seanet.ratios", "--patterns", "--seed"],
+        ),
+        ("data", ["--rate", "resampled", "--channels", "mixed"]),
+        ("train", ["get_config()", "--data", "--out", "--codec"]),
+        ("generate", ["--guidance", "--temperature", "--top-k", "--seconds", "Caption"]),
+    ],
+)
+def test_help_of_each_command_explains_its_fields(capsys, command, say):
+    """On standard output, with exit code 0, every flag with its default."""
+    code, out, lines = run(capsys, command, "--help")
+    assert code == 0 and lines == []
+    assert [word for word in say if word not in out] == []
+    assert "default" in out
+    hidden = [flag for flag in cli._flags(cli.COMMANDS[command]) if flag not in out]
+    assert set(hidden) <= {"--config", "--folder", "--overrides"}
+
+
+def test_help_after_a_config_file_lists_its_fields(capsys, config):
+    """As the help of `train` promises, with the defaults of that very file."""
+    code, out, lines = run(capsys, "train", config, "--help")
+    assert code == 0 and lines == []
+    assert "--loop.steps" in out and "--lm.caption-bytes" in out
