@@ -1,0 +1,21 @@
+"""A small token model with the delay pattern, over codes of configs/codec_tiny.py.
+
+Command:  rvq-jax train configs/lm_delay.py --data runs/quickstart/codes/train.npz \\
+              --out runs/lm_delay --codec runs/quickstart/codec/model
+Time:     about a minute on two cores
+Expect:   the bits per frame of the delay row of the quickstart's table
+"""
+
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import LMRun
+from rvq_jax.train.state import OptimizerConfig
+
+
+def get_config() -> LMRun:
+    return LMRun(
+        pattern="delay",
+        lm=LMConfig(size=128, layers=3),
+        loop=LoopConfig(steps=250, checkpoint_every=125),
+        tuning=OptimizerConfig(learning_rate=2e-3),
+    )
