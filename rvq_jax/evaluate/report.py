@@ -112,7 +112,7 @@ def answer(results: dict) -> str:
 def pattern_table(results: dict) -> list[list[str]]:
     """Header and one row per pattern, fewest bits first."""
     head = ["pattern", "steps", "bits per frame", "real-time factor (s per s of audio)"]
-    head += ["generation, s", "compiling, s", "training, s", "Fréchet distance", "bits by level"]
+    head += ["generation, s", "training, s", "Fréchet distance", "bits by level"]
     return [head] + [
         [
             row["pattern"],
@@ -120,7 +120,6 @@ def pattern_table(results: dict) -> list[list[str]]:
             _bits_text(row),
             f"{row['real_time_factor']:.3f}",
             f"{row['generate_seconds']:.2f}",
-            f"{row['compile_seconds']:.1f}",
             f"{row['train_seconds']:.0f}",
             f"{row['frechet_distance']:.1f}",
             " + ".join(f"{bits:.2f}" for bits in row["bits_by_level"]),

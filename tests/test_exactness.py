@@ -1,0 +1,34 @@
+"""Trained models against the enumerated optimum of their pattern, on a smaller source."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rvq_jax import patterns
+
+PATH = Path(__file__).parents[1] / "experiments" / "exactness" / "run.py"
+spec = importlib.util.spec_from_file_location("exactness", PATH)
+exactness = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exactness)
+
+
+def test_the_source_is_a_distribution_with_its_dependencies():
+    joint = exactness.source(2, 3, 3)
+    assert joint.shape == (3,) * 6
+    assert joint.sum() == pytest.approx(1.0)
+    # Frame 2 of the first level depends on frame 0 through frame 1 alone: given it, no more.
+    p = joint.sum(axis=(3, 4, 5))
+    given = p / p.sum(axis=2, keepdims=True)
+    assert np.allclose(given, given.mean(axis=0, keepdims=True), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", exactness.SIX)
+def test_a_trained_model_reaches_its_patterns_optimum(name):
+    """Within 2 % above, and never below: cross-entropy over all sequences has no sampling error,
+    so less than the optimum would mean that a prediction saw what its pattern hides."""
+    joint = exactness.source(2, 3, 3)
+    best = patterns.analyse(patterns.named(name, 2, 3), joint).bits_per_frame
+    reached = exactness.cross_entropy(*exactness.train(name, joint, 2, 3, updates=500), joint)
+    assert best * (1 - 1e-5) <= reached <= best * 1.02
