@@ -1,9 +1,12 @@
 """`rvq-jax …`: one function per command; tyro turns their dataclasses into help and flags."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import io
 import json
+import re
 import shlex
 import sys
 import typing
@@ -190,13 +193,16 @@ def main(arguments: list[str] | None = None) -> int:
         name, *rest = arguments
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; {_nearest(name, COMMANDS)}")
+        if name == "train" and rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}:
+            default = load_config(rest[0])
+            _parse(type(default), ["--help"], f"{name} {rest[0]}", default)
         command = _parse(COMMANDS[name], rest, name)
         result = command.run()
         if command.json:
             print(json.dumps(result))
         return 0
     except UserError as error:
-        print(f"rvq-jax: {error}", file=sys.stderr)
+        print(f"rvq-jax: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rvq-jax: interrupted; the same command goes on from here", file=sys.stderr)
@@ -205,19 +211,43 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
     """A command's dataclass from its arguments; for `train`, the config's fields go along."""
-    parsed, unknown = tyro.cli(
-        cls,
-        args=arguments,
-        default=default,
-        prog=f"rvq-jax {name}",
-        return_unknown_args=True,
-    )
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed, unknown = tyro.cli(
+                cls,
+                args=arguments,
+                default=default,
+                prog=f"rvq-jax {name}",
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # A flag mistyped can leave its value where a folder should be: tell of the flag first.
+        words = [word.split("=")[0] for word in arguments if word.startswith("--")]
+        known = {flag.replace("_", "-") for flag in _flags(cls)}
+        known |= {flag.replace("--", "--no-", 1) for flag in known}
+        strange = [word for word in words if word.replace("_", "-") not in known]
+        if strange and cls is not Train:
+            raise _unknown(strange[0], cls) from None
+        raise UserError(f"{name}: {_unboxed(box.getvalue())}") from None
     if cls is Train:
         return dataclasses.replace(parsed, overrides=tuple(unknown))
     for word in unknown:
-        flag = word.split("=")[0]
-        raise UserError(f"unknown field {flag!r}; {_nearest(flag, _flags(cls))}")
+        raise _unknown(word.split("=")[0], cls)
     return parsed
+
+
+def _unknown(flag: str, cls) -> UserError:
+    return UserError(f"unknown field {flag!r}; {_nearest(flag, _flags(cls))}")
+
+
+def _unboxed(box: str) -> str:
+    """What tyro says in a box of many lines, as one: the part above its help."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
+    text = " ".join(line for line in lines if line.strip("- "))
+    return re.split(r" (?:Argument helptext|For full helptext)", text)[0]
 
 
 def _flags(cls, prefix: str = "--") -> list[str]:

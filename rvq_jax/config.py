@@ -27,6 +27,8 @@ def from_dict(cls, data: dict, where: str):
             raise UserError(f"{where}: unknown field {name!r}; {hint}")
         if dataclasses.is_dataclass(types[name]) and isinstance(value, dict):
             value = from_dict(types[name], value, f"{where}: {name}")
+        elif not _fits(value, types[name]):
+            raise UserError(f"{where}: {name} must be {_words(types[name])}, got {value!r}")
         values[name] = _tuples(value)
     try:
         return cls(**values)
@@ -44,6 +46,21 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif a != b:
             lines.append(f"{prefix}{name}: {a} there, {b} here")
     return lines
+
+
+def _fits(value, kind) -> bool:
+    """Whether a JSON value can be a field of this type; a whole number is a float too."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (str, bool):
+        return isinstance(value, kind)
+    return not (dataclasses.is_dataclass(kind) and not isinstance(value, kind))
+
+
+def _words(kind) -> str:
+    return getattr(kind, "__name__", str(kind))
 
 
 def _tuples(value):

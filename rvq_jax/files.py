@@ -60,9 +60,12 @@ def save_folder(path: str | Path, config: dict, tree) -> None:
 def load_config(path: str | Path) -> dict:
     """config.json of a folder; raises UserError if it is not there or not JSON."""
     try:
-        return json.loads((Path(path) / "config.json").read_text())
+        config = json.loads((Path(path) / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a model folder: config.json: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a model folder: config.json holds no object")
+    return config
 
 
 def load_weights(path: str | Path, like):
@@ -71,7 +74,11 @@ def load_weights(path: str | Path, like):
     Raises UserError naming the first array that is missing, unknown or of another shape.
     """
     try:
-        with np.load(Path(path) / "weights.npz", allow_pickle=False) as stored:
+        # Opened here: numpy leaves a damaged file open.
+        with (
+            (Path(path) / "weights.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             have = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}/weights.npz cannot be read ({error}); make it again") from error

@@ -23,15 +23,16 @@ def sample(
     greedy = jnp.argmax(logits, axis=-1)
     cold = jnp.asarray(temperature) <= 0
     logits = logits / jnp.where(cold, 1.0, temperature)
+    least = -jnp.inf
     if 0 < top_k < size:
         least = jax.lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits < least, -jnp.inf, logits)
     if top_p > 0:
         ordered = jnp.sort(logits, axis=-1, descending=True)
         p = jax.nn.softmax(ordered, axis=-1)
         # A token stays if the mass before it is below p: the first always does.
         kept = jnp.cumsum(p, axis=-1) - p < top_p
-        least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < least, -jnp.inf, logits)
+        enough = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
+        least = jnp.maximum(least, enough)
+    logits = jnp.where(logits < least, -jnp.inf, logits)
     drawn = jax.random.categorical(key, logits, axis=-1)
     return jnp.where(cold, greedy, drawn).astype(jnp.int32)

@@ -59,9 +59,10 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     _check(config)
     rate, channels = config.codec.codec.rate, config.codec.codec.seanet.channels
     origin = {"data": "built-in" if data is None else str(Path(data).resolve())}
-    open_run(out, origin | dataclasses.asdict(config))
 
+    # Bad input is told before anything else is written.
     dataset = builder.build(data, out / "dataset", rate, channels, minimum=config.codec.codec.hop)
+    open_run(out, origin | dataclasses.asdict(config))
     train = builder.open_split(dataset, "train")
     heldout = builder.open_split(dataset, "heldout")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from rvq_jax.errors import UserError
@@ -51,6 +52,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
+        self._check(like)
         try:
             loaded = self._checkpointer.load_checkpointables(
                 self.latest(), dict(state=abstract, data=data)
@@ -61,3 +63,34 @@ class Checkpoints:
                 f"{self.folder} holds checkpoints of another model ({first}); choose another --out"
             ) from error
         return loaded["state"]
+
+    def _check(self, like: TrainState) -> None:
+        """Raises UserError if the newest state has other arrays: orbax, in the middle of reading,
+        would leave tasks behind that complain when they are collected."""
+        place = self.folder / str(self.latest())
+        try:
+            saved = _shapes(ocp.metadata(place, checkpointable_name="state").metadata)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{place} cannot be read ({error}); delete it") from error
+        want = _shapes(jax.eval_shape(_raw_keys, like))
+        for name in sorted(saved.keys() | want.keys()):
+            if saved.get(name) != want.get(name):
+                raise UserError(
+                    f"{self.folder} holds checkpoints of another model ({name}: "
+                    f"{saved.get(name)} there, {want.get(name)} here); choose another --out"
+                )
+
+
+def _shapes(tree) -> dict[str, tuple]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves
+    }
+
+
+def _raw_keys(tree):
+    """Random keys as the integers that are stored."""
+    return jax.tree.map(
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x,
+        tree,
+    )

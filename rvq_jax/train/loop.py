@@ -45,6 +45,8 @@ def open_run(folder: Path, config: dict) -> None:
         raise UserError(f"{path} is not JSON ({error}); delete it or choose another --out") from (
             error
         )
+    if not isinstance(old, dict):
+        raise UserError(f"{path} holds no config; delete it or choose another --out")
     # Through JSON, so that tuples and lists compare equal.
     changed = configs.differences(old, json.loads(json.dumps(config)))
     if changed:
@@ -114,7 +116,7 @@ class Log:
         if not _first() or not path.exists():
             return
         # Lines after the checkpoint belong to updates that are done again.
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= done]
+        lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
         with files.writing(path) as target:
             target.write_text("".join(line + "\n" for line in lines))
 
@@ -150,6 +152,14 @@ def _start(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:
     key = jax.random.fold_in(state.key, 2**31 - 1)
     rest = task.start(state.params, state.rest, first, key)
     return state._replace(rest=jax.device_put(rest, sharding.replicated(mesh)))
+
+
+def _step(line: str) -> float:
+    """The step of a line of the log; infinity for one cut short by a crash."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return float("inf")
 
 
 def _first() -> bool:
