@@ -30,7 +30,7 @@ class CaptionEncoder(nnx.Module):
     """
 
     def __init__(self, dim: int, heads: int, layers: int, rngs: nnx.Rngs):
-        self.embed = weight(rngs, (257, dim), (None, "embed"), dim)
+        self.embed = weight(rngs, (257, dim), (None, "embed"), 1)
         self.blocks = stack(
             layers, lambda rngs: Block(dim, heads, 4 * dim, rngs, cross=False), rngs
         )

@@ -34,8 +34,9 @@ class TokenLM(nnx.Module):
 
     def __init__(self, config: LMConfig, rngs: nnx.Rngs):
         c = self.config = config
+        # Of the positions' scale: at 1 / sqrt(D), tokens would drown in them for hundreds of updates.
         self.embed = transformer.weight(
-            rngs, (c.levels, c.size + 1, c.dim), (None, "vocab", "embed"), c.dim
+            rngs, (c.levels, c.size + 1, c.dim), (None, "vocab", "embed"), 1
         )
         self.captions = CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs)
         self.blocks = transformer.stack(
