@@ -1,7 +1,7 @@
 """Token model: training steps and generation steps per second, beside the machine's matrix rate.
 
 Command:  python benchmarks/lm.py --device cpu
-Size:     the quickstart's model; delay pattern, 60 frames
+Size:     the quickstart's model; delay pattern, 40 frames
 """
 
 import common
@@ -18,8 +18,8 @@ from rvq_jax.train.lm_task import lm_task  # noqa: E402
 from rvq_jax.train.runs import layout  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 
-BATCH, FRAMES = 8, 60
-config = LMConfig(size=128, layers=3)
+BATCH, FRAMES = 8, 40
+config = LMConfig(size=128, dim=64, layers=2, hidden=256)
 pattern = layout("delay", config.levels, FRAMES)
 task = lm_task(config, pattern)
 program = make_program(task, OptimizerConfig(), 250, sharding.make_mesh(devices=jax.devices()[:1]))

@@ -30,5 +30,5 @@ def test_a_trained_model_reaches_its_patterns_optimum(name):
     so less than the optimum would mean that a prediction saw what its pattern hides."""
     joint = exactness.source(2, 3, 3)
     best = patterns.analyse(patterns.named(name, 2, 3), joint).bits_per_frame
-    reached = exactness.cross_entropy(*exactness.train(name, joint, 2, 3, updates=500), joint)
+    reached = exactness.cross_entropy(*exactness.train(name, joint, 2, 3, updates=400), joint)
     assert best * (1 - 1e-5) <= reached <= best * 1.02

@@ -37,9 +37,10 @@ class StudyConfig:
     )
     model: LMRun = field(
         default_factory=lambda: LMRun(
-            lm=LMConfig(size=128, layers=3),
-            loop=LoopConfig(steps=250, checkpoint_every=125),
-            tuning=OptimizerConfig(learning_rate=2e-3),
+            lm=LMConfig(size=128, dim=64, layers=2, hidden=256),
+            loop=LoopConfig(steps=600, checkpoint_every=300),
+            tuning=OptimizerConfig(learning_rate=5e-3),
+            frames=40,
         )
     )
     clips: int = 8  # generated per pattern
