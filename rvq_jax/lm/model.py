@@ -34,7 +34,7 @@ class TokenLM(nnx.Module):
 
     def __init__(self, config: LMConfig, rngs: nnx.Rngs):
         c = self.config = config
-        # Of the positions' scale: at 1 / sqrt(D), tokens would drown in them for hundreds of updates.
+        # Of the positions' scale: at 1 / sqrt(D) tokens drown in them for hundreds of updates.
         self.embed = transformer.weight(
             rngs, (c.levels, c.size + 1, c.dim), (None, "vocab", "embed"), 1
         )
