@@ -23,7 +23,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     disk, a read-only folder); nothing half-written stays.
     """
     path = Path(path)
-    beside = None
+    beside, parent_is_new = None, not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -41,6 +41,10 @@ def writing(path: str | Path) -> Iterator[Path]:
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
+        if parent_is_new:
+            # Goes only if it is empty: if nothing came of it.
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 def write_json(path: str | Path, data) -> None:

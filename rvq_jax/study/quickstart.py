@@ -60,10 +60,12 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     _check(config)
     rate, channels = config.codec.codec.rate, config.codec.codec.seanet.channels
     origin = {"data": "built-in" if data is None else str(Path(data).resolve())}
-
-    # Bad input is told before anything else is written.
+    stated = origin | dataclasses.asdict(config)
+    if (out / "config.json").exists():
+        open_run(out, stated)
+    # A new run begins with its data: bad input leaves no folder behind.
     dataset = builder.build(data, out / "dataset", rate, channels, minimum=config.codec.codec.hop)
-    open_run(out, origin | dataclasses.asdict(config))
+    open_run(out, stated)
     train = builder.open_split(dataset, "train")
     heldout = builder.open_split(dataset, "heldout")
 
