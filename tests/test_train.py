@@ -304,8 +304,8 @@ def test_a_killed_process_started_again_ends_in_the_same_bits(long_run, tmp_path
     out = tmp_path / "run"
     command = [sys.executable, "-m", "rvq_jax", "train", str(tmp_path / "config.py")]
     command += ["--data", str(tmp_path / "codes.npz"), "--out", str(out)]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    # XLA_FLAGS stay as they are here: other optimizations round otherwise.
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:

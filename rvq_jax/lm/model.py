@@ -23,6 +23,7 @@ class LMConfig:
     layers: int = 4
     heads: int = 4  # H
     hidden: int = 512  # features inside the feed-forward
+    positions: str = "rotary"  # or "sinusoidal", MusicGen's
     caption_layers: int = 1  # of the caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
     dtype: str = "float32"  # of activations; parameters stay float32
@@ -50,10 +51,11 @@ class TokenLM(nnx.Module):
     def __call__(self, inputs: Tokens, text_BL: Array) -> Array:
         """Logits `[B, K, T, N]`, float32; inputs at step t are the tokens of step t - 1."""
         condition_BLD, mask_BL = self.captions(text_BL, self.config.dtype)
-        x_BTD = self._embed(inputs) + self._positions(inputs.shape[2])[None]
+        added, turn = self._positions(inputs.shape[2])
+        x_BTD = self._embed(inputs) + added[None]
 
         def body(block, x_BTD):
-            return block(x_BTD, block.remember(condition_BLD, mask_BL), is_causal=True)
+            return block(x_BTD, block.remember(condition_BLD, mask_BL), turn, is_causal=True)
 
         x_BTD = transformer.scan(self.blocks, x_BTD, body, remat=self.config.remat)
         return self._logits(x_BTD)
@@ -73,11 +75,13 @@ class TokenLM(nnx.Module):
     ) -> tuple[Array, list[Cache]]:
         """Logits `[B, K, N]` of step t alone, and the caches with it: equal to the whole at t."""
         steps = caches[0].keys.shape[1]
-        position_1D = jax.lax.dynamic_slice_in_dim(self._positions(steps), t, 1)
-        x_B1D = self._embed(inputs_BK[:, :, None]) + position_1D[None]
+        added, turn = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, t, 1), self._positions(steps)
+        )
+        x_B1D = self._embed(inputs_BK[:, :, None]) + added[None]
         updated = []
         for layer, memory, cache in zip(layers, memories, caches, strict=True):
-            x_B1D, cache = layer.step(x_B1D, cache, t, memory)
+            x_B1D, cache = layer.step(x_B1D, cache, t, memory, turn)
             updated.append(cache)
         return self._logits(x_B1D)[:, :, 0], updated
 
@@ -88,8 +92,12 @@ class TokenLM(nnx.Module):
         )
         return x_KBTD.sum(axis=0).astype(self.config.dtype)
 
-    def _positions(self, steps: int) -> Array:
-        return jnp.asarray(transformer.positions(steps, self.config.dim), self.config.dtype)
+    def _positions(self, steps: int) -> tuple[Array, Array | None]:
+        """What is added to the embeddings `[T, D]`, and the angles of the heads or None."""
+        c = self.config
+        if c.positions == "rotary":
+            return jnp.zeros((steps, c.dim), c.dtype), jnp.asarray(transformer.angles(steps, c.dim // c.heads), jnp.float32)
+        return jnp.asarray(transformer.positions(steps, c.dim), c.dtype), None
 
     def _logits(self, x_BTD: Array) -> Array:
         heads_KDN = self.heads[...].astype(x_BTD.dtype)

@@ -63,15 +63,18 @@ class Attention(nnx.Module):
         self.value = weight(rngs, inner, into, dim)
         self.out = weight(rngs, (heads, dim // heads, dim), ("heads", None, "embed"), dim)
 
-    def project(self, x_BTD: Array) -> tuple[Array, Array]:
-        """Keys and values `[B, T, H, D / H]`."""
+    def project(self, x_BTD: Array, turn: Array | None = None) -> tuple[Array, Array]:
+        """Keys and values `[B, T, H, D / H]`; keys turned by angles `[T, D / 2H]` if given."""
         keys = jnp.einsum("btd,dhe->bthe", x_BTD, self.key[...].astype(x_BTD.dtype))
         values = jnp.einsum("btd,dhe->bthe", x_BTD, self.value[...].astype(x_BTD.dtype))
-        return keys, values
+        return rotate(keys, turn), values
 
-    def __call__(self, x_BTD: Array, keys: Array, values: Array, **mask) -> Array:
+    def __call__(
+        self, x_BTD: Array, keys: Array, values: Array, turn: Array | None = None, **mask
+    ) -> Array:
         """Attends from x to keys and values; `mask` as jax.nn.dot_product_attention takes it."""
         queries = jnp.einsum("btd,dhe->bthe", x_BTD, self.query[...].astype(x_BTD.dtype))
+        queries = rotate(queries, turn)
         y = jax.nn.dot_product_attention(queries, keys, values, **mask)
         return jnp.einsum("bthe,hed->btd", y, self.out[...].astype(x_BTD.dtype))
 
@@ -88,20 +91,25 @@ class Block(nnx.Module):
         self.up = weight(rngs, (dim, hidden), ("embed", "mlp"), dim)
         self.down = weight(rngs, (hidden, dim), ("mlp", "embed"), hidden)
 
-    def __call__(self, x_BTD: Array, memory: Memory | None = None, **mask) -> Array:
-        """The whole sequence at once; `mask` (is_causal=True or mask=…) is self-attention's."""
+    def __call__(
+        self, x_BTD: Array, memory: Memory | None = None, turn: Array | None = None, **mask
+    ) -> Array:
+        """The whole sequence at once; turn `[T, D / 2H]` and `mask` (is_causal=True or mask=…) are
+        self-attention's."""
         y = self.norm_self(x_BTD)
-        x_BTD = x_BTD + self.attend_self(y, *self.attend_self.project(y), **mask)
+        x_BTD = x_BTD + self.attend_self(y, *self.attend_self.project(y, turn), turn, **mask)
         return self._rest(x_BTD, memory)
 
-    def step(self, x_B1D: Array, cache: Cache, t: Array, memory: Memory) -> tuple[Array, Cache]:
-        """Step t alone, with the keys and values of steps before it in the cache."""
+    def step(
+        self, x_B1D: Array, cache: Cache, t: Array, memory: Memory, turn: Array | None = None
+    ) -> tuple[Array, Cache]:
+        """Step t alone, with the keys and values of steps before it in the cache; turn `[1, …]`."""
         y = self.norm_self(x_B1D)
-        key, value = self.attend_self.project(y)
+        key, value = self.attend_self.project(y, turn)
         keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, key, t, axis=1)
         values = jax.lax.dynamic_update_slice_in_dim(cache.values, value, t, axis=1)
         past = (jnp.arange(keys.shape[1]) <= t)[None, None, None, :]
-        x_B1D = x_B1D + self.attend_self(y, keys, values, mask=past)
+        x_B1D = x_B1D + self.attend_self(y, keys, values, turn, mask=past)
         return self._rest(x_B1D, memory), Cache(keys, values)
 
     def remember(self, condition_BLD: Array, mask_BL: Array) -> Memory:
@@ -148,3 +156,20 @@ def positions(steps: int, dim: int) -> np.ndarray:
     rate = 10000.0 ** (-np.arange(half) / max(half - 1, 1))
     angle = np.arange(steps)[:, None] * rate[None, :]
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+
+def angles(steps: int, dim: int) -> np.ndarray:
+    """Rotary angles `[T, D / 2]` of heads of D features: t · 10000^(-2i / D) (Su et al. 2021)."""
+    return np.arange(steps)[:, None] * 10000.0 ** (-np.arange(dim // 2)[None] / (dim // 2))
+
+
+def rotate(x_BTHD: Array, turn: Array | None) -> Array:
+    """Heads turned by angles `[T, D / 2]`, feature i with i + D / 2; as they are for None.
+
+    Products of turned queries and keys depend on distances alone.
+    """
+    if turn is None:
+        return x_BTHD
+    cos, sin = jnp.cos(turn)[None, :, None], jnp.sin(turn)[None, :, None]
+    x, y = jnp.split(x_BTHD.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([x * cos - y * sin, y * cos + x * sin], axis=-1).astype(x_BTHD.dtype)

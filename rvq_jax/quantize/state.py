@@ -47,5 +47,6 @@ def init(key: Key, levels: int, size: int, dim: int) -> Codebooks:
     """
     scale = 0.5 ** jnp.arange(levels, dtype=jnp.float32)[:, None, None]
     vectors = jax.random.normal(key, (levels, size, dim)) * scale
-    counts = jnp.full((levels, size), 1.0 / size)
+    # With its type: a weak one would compile a training step twice.
+    counts = jnp.full((levels, size), 1.0 / size, jnp.float32)
     return Codebooks(vectors, vectors * counts[..., None], counts)
