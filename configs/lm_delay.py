@@ -16,7 +16,7 @@ def get_config() -> LMRun:
     return LMRun(
         pattern="delay",
         lm=LMConfig(size=128, dim=64, layers=2, hidden=256),
-        loop=LoopConfig(steps=600, checkpoint_every=300),
+        loop=LoopConfig(steps=800, checkpoint_every=400),
         tuning=OptimizerConfig(learning_rate=5e-3),
-        frames=40,
+        frames=60,
     )

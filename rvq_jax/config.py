@@ -54,12 +54,16 @@ def _fits(value, kind) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
     if kind in (str, bool):
         return isinstance(value, kind)
     return not (dataclasses.is_dataclass(kind) and not isinstance(value, kind))
 
 
 def _words(kind) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
     return getattr(kind, "__name__", str(kind))
 
 

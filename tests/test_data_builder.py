@@ -1,6 +1,5 @@
 """Datasets: what comes out is what went in, and nothing half-written is ever left."""
 
-import os
 from pathlib import Path
 
 import grain

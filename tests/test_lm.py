@@ -1,5 +1,6 @@
 """Token models: one distribution over codes, whichever way it is computed."""
 
+import dataclasses
 import functools
 import gc
 import json
@@ -14,7 +15,7 @@ from rvq_jax import patterns
 from rvq_jax.codec.codec import Codec, CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.errors import UserError
-from rvq_jax.lm import sampling
+from rvq_jax.lm import sampling, transformer
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.model import LMConfig, TokenLM
 from rvq_jax.systems.musicgen import MusicGen, generate_codes, score_codes
@@ -76,15 +77,36 @@ def log2_table(params, pattern, codes_KF: np.ndarray, text_L: np.ndarray) -> np.
     return -bits[k, f, :, k, f]
 
 
+@pytest.mark.parametrize("positions", ["rotary", "sinusoidal"])
 @each_pattern
-def test_scoring_at_once_is_decoding_step_by_step(params, name):
+def test_scoring_at_once_is_decoding_step_by_step(params, name, positions):
     """Both forms of every layer, the caches and the pattern's two maps must agree for the bits of
     the same codes to agree: what is measured is what generation would draw from."""
     codes, pattern = random_codes(2), layout(name)
-    whole = score_codes(CONFIG, params, pattern, codes, TEXT)
-    steps = generate_codes(CONFIG, params, pattern, TEXT, KEY, codes)
+    config = dataclasses.replace(CONFIG, positions=positions)
+    whole = score_codes(config, params, pattern, codes, TEXT)
+    steps = generate_codes(config, params, pattern, TEXT, KEY, codes)
     assert (np.asarray(steps.codes) == codes).all()
     np.testing.assert_allclose(steps.bits, whole, atol=1e-4, rtol=0)
+
+
+def test_turned_heads_match_by_distance_alone():
+    """In complex numbers, feature i with i + D / 2 turns by t · 10000^(-2i / D): products of a
+    query at s and a key at t are those at s + 1000 and t + 1000, and numpy's (Su et al. 2021)."""
+    rng, dim = np.random.default_rng(0), 8
+    q, k = rng.normal(size=(2, dim)).astype(np.float32)
+    turn = 10000.0 ** (-2 * np.arange(dim // 2) / dim)
+    z, w = (x[: dim // 2] + 1j * x[dim // 2 :] for x in (q, k))
+
+    def product(s: int, t: int) -> float:
+        angles = transformer.angles(2000, dim)[[s, t]].astype(np.float32)
+        turned = transformer.rotate(jnp.stack([q, k])[None, :, None], angles)[0, :, 0]
+        return float(turned[0] @ turned[1])
+
+    for s, t in ((0, 0), (5, 5), (9, 2), (700, 3)):
+        want = (z * np.exp(1j * turn * (s - t)) * w.conj()).sum().real
+        assert product(s, t) == pytest.approx(want, abs=1e-3)
+        assert product(s + 1000, t + 1000) == pytest.approx(want, abs=1e-3)
 
 
 def test_six_patterns_of_one_shape_are_one_compile_each(params):

@@ -1,7 +1,9 @@
 """The built-in corpus: short captioned music from numpy, the same on every machine.
 
 A song is its attributes (which its caption states, so that a caption can be checked against the
-sound) rendered as notes: chords walked by a melody, a bass on their roots, a tick on every beat.
+sound) rendered as notes: chords walked by a melody, broken by a second voice, a bass on their
+roots, and drums. No two notes are equally loud, and held notes waver: of steady tones, a frame
+would tell all about the next, which it does not in music that people play.
 """
 
 import functools
@@ -65,8 +67,13 @@ def render(song: Song, index: int, rate: int, seconds: float, seed: int = 0) -> 
     for bar in range(bars):
         chord = progression[bar % 4]
         at = bar * 4 * beat
-        _add(out_S, at, rate, _note(song, chord - 7, 4 * beat, rate, 0.5))
+        for half in range(2):
+            bass = _note(song, chord - 7, 2 * beat, rate, 0.5)
+            _add(out_S, at + 2 * half * beat, rate, rng.uniform(0.6, 1.0) * _rough(rng, bass))
         for eighth in range(8):
+            broken = _note(song, chord + 7 + int(rng.choice((0, 2, 4))), beat / 2, rate, 0.3)
+            _add(out_S, at + eighth * beat / 2, rate, rng.uniform(0.0, 1.0) * _rough(rng, broken))
+            _add(out_S, at + eighth * beat / 2, rate, _hat(rng, rate, 0.05 * rng.uniform()))
             # Notes on every beat, and on half of the places between.
             if eighth % 2 and rng.random() < 0.5:
                 continue
@@ -74,9 +81,12 @@ def render(song: Song, index: int, rate: int, seconds: float, seed: int = 0) -> 
             step = rng.choice((0, 2, 4, 7)) if eighth % 2 == 0 else rng.choice((-1, 1))
             degree = chord + step if eighth % 2 == 0 else degree + step
             length = beat * (0.5 if song.instrument in ("pad", "organ") else 1.0)
-            _add(out_S, at + eighth * beat / 2, rate, _note(song, degree, length, rate, 0.4))
+            note = _note(song, degree, length, rate, 0.4)
+            _add(out_S, at + eighth * beat / 2, rate, rng.uniform(0.4, 1.0) * _rough(rng, note))
         for tick in range(4):
-            _add(out_S, at + tick * beat, rate, _tick(rng, rate, 0.15 if tick else 0.25))
+            _add(out_S, at + tick * beat, rate, _hat(rng, rate, 0.15 if tick else 0.25))
+            if tick % 2:
+                _add(out_S, at + tick * beat, rate, _snare(rng, rate, rng.uniform(0.1, 0.2)))
     peak = np.abs(out_S).max()
     return (0.7 * out_S / max(peak, 1e-9)).astype(np.float32)
 
@@ -96,7 +106,10 @@ def _note(song: Song, degree: int, length: float, rate: int, gain: float) -> np.
     if song.instrument == "organ":
         strength = strength * np.isin(partials, (1, 2, 3, 4, 6, 8))
     t = np.arange(round(length * rate)) / rate
-    waves = np.sin(2 * np.pi * hertz * partials[:, None] * t)
+    # A singer's vibrato: a fifth of a semitone either way, in place after a tenth of a second.
+    depth = 0.012 * hertz / (2 * np.pi * 5.5) if song.instrument in ("pad", "organ") else 0.0
+    waver = depth * np.minimum(t / 0.1, 1.0) * np.sin(2 * np.pi * 5.5 * t)
+    waves = np.sin(2 * np.pi * partials[:, None] * (hertz * t + waver))
     if song.instrument in ("pluck", "bell"):
         # High partials of a string die first.
         fade = (2.0 if bell else 4.0) * (1.0 + 0.4 * (partials - 1.0))
@@ -106,7 +119,18 @@ def _note(song: Song, degree: int, length: float, rate: int, gain: float) -> np.
     return gain * envelope * (strength @ waves) / strength.sum()
 
 
-def _tick(rng: np.random.Generator, rate: int, gain: float) -> np.ndarray:
+def _rough(rng: np.random.Generator, note: np.ndarray) -> np.ndarray:
+    """A note with the noise of a bow or of breath, which follows its loudness: 16 dB below it."""
+    return note * (1.0 + 0.15 * rng.normal(size=note.size))
+
+
+def _snare(rng: np.random.Generator, rate: int, gain: float) -> np.ndarray:
+    """A burst of noise in all bands."""
+    t = np.arange(round(0.15 * rate)) / rate
+    return gain * rng.normal(size=t.size) * np.exp(-t / 0.04)
+
+
+def _hat(rng: np.random.Generator, rate: int, gain: float) -> np.ndarray:
     """A short burst of high noise, like a closed hi-hat."""
     t = np.arange(round(0.03 * rate)) / rate
     return gain * np.diff(rng.normal(size=t.size + 1)) * np.exp(-t / 0.006)

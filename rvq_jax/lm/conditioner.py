@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rvq_jax.lm.transformer import Block, LayerNorm, positions, scan, stack, weight
+from rvq_jax.lm.transformer import Block, LayerNorm, scan, sinusoids, stack, weight
 from rvq_jax.typing import Array
 
 
@@ -39,7 +39,7 @@ class CaptionEncoder(nnx.Module):
     def __call__(self, text_BL: Array, dtype=jnp.float32) -> tuple[Array, Array]:
         """Features `[B, L, D]`, zero where the mask `[B, L]` is False, and the mask."""
         mask_BL = text_BL > 0
-        x_BLD = self.embed[...][text_BL] + positions(text_BL.shape[1], self.embed.shape[1])[None]
+        x_BLD = self.embed[...][text_BL] + sinusoids(text_BL.shape[1], self.embed.shape[1])[None]
         seen = mask_BL[:, None, None, :]
         x_BLD = scan(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
         return self.norm(x_BLD) * mask_BL[..., None].astype(dtype), mask_BL

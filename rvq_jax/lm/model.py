@@ -1,6 +1,7 @@
 """The token model: K embeddings summed, a transformer, K heads (MusicGen's shape)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ class LMConfig:
     layers: int = 4
     heads: int = 4  # H
     hidden: int = 512  # features inside the feed-forward
-    positions: str = "rotary"  # or "sinusoidal", MusicGen's
+    positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MusicGen's
     caption_layers: int = 1  # of the caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
     dtype: str = "float32"  # of activations; parameters stay float32
@@ -93,11 +94,12 @@ class TokenLM(nnx.Module):
         return x_KBTD.sum(axis=0).astype(self.config.dtype)
 
     def _positions(self, steps: int) -> tuple[Array, Array | None]:
-        """What is added to the embeddings `[T, D]`, and the angles of the heads or None."""
+        """What is added to the embeddings `[T, D]`, and the angles heads turn by, or None."""
         c = self.config
-        if c.positions == "rotary":
-            return jnp.zeros((steps, c.dim), c.dtype), jnp.asarray(transformer.angles(steps, c.dim // c.heads), jnp.float32)
-        return jnp.asarray(transformer.positions(steps, c.dim), c.dtype), None
+        if c.positions == "sinusoidal":
+            return jnp.asarray(transformer.sinusoids(steps, c.dim), c.dtype), None
+        angles = jnp.asarray(transformer.angles(steps, c.dim // c.heads), jnp.float32)
+        return jnp.zeros((steps, c.dim), c.dtype), angles
 
     def _logits(self, x_BTD: Array) -> Array:
         heads_KDN = self.heads[...].astype(x_BTD.dtype)

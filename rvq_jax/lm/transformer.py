@@ -150,7 +150,7 @@ def unstack(stacked) -> list:
     return [nnx.merge(graphdef, jax.tree.map(lambda x: x[i], state)) for i in range(count)]  # noqa: B023
 
 
-def positions(steps: int, dim: int) -> np.ndarray:
+def sinusoids(steps: int, dim: int) -> np.ndarray:
     """Sinusoidal positions `[T, D]`, cosines then sines, angle t / 10000^(i / (D / 2 - 1))."""
     half = dim // 2
     rate = 10000.0 ** (-np.arange(half) / max(half - 1, 1))

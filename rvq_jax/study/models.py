@@ -144,8 +144,13 @@ def generate_and_compare(
     return row, audio
 
 
+def log_of(folder: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def _seconds_of(folder: Path, updates: int) -> float:
     """Seconds of a run's updates without compiling, which patterns of one shape share."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = log_of(folder)
     first, last = lines[0], lines[-1]
     return (last["seconds"] - first["seconds"]) * updates / max(last["step"] - first["step"], 1)

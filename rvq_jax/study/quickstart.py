@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +39,9 @@ class StudyConfig:
     model: LMRun = field(
         default_factory=lambda: LMRun(
             lm=LMConfig(size=128, dim=64, layers=2, hidden=256),
-            loop=LoopConfig(steps=600, checkpoint_every=300),
+            loop=LoopConfig(steps=800, checkpoint_every=400),
             tuning=OptimizerConfig(learning_rate=5e-3),
-            frames=40,
+            frames=60,
         )
     )
     clips: int = 8  # generated per pattern
@@ -54,8 +55,8 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     data: a folder of audio, None for the built-in corpus. Started again after an interruption it
     goes on where it was. Raises UserError for anything wrong with the input or the folder.
     """
-    began = time.perf_counter()
     out = Path(out)
+    spent = _stopwatch(out)
     names = tuple(patterns.canonical(name) for name in config.patterns)
     _check(config)
     rate, channels = config.codec.codec.rate, config.codec.codec.seanet.channels
@@ -69,17 +70,17 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     train = builder.open_split(dataset, "train")
     heldout = builder.open_split(dataset, "heldout")
 
-    clock = time.perf_counter()
     codec = train_codec(out / "codec", train, config.codec)
-    codec_seconds = _once(out / "codec" / "seconds.json", time.perf_counter() - clock)
     codec.save(out / "codec" / "model")
     codes = codecs.cached_codes(out / "codes" / "train.npz", codec, train, "codes")
     held_codes = codecs.cached_codes(out / "codes" / "heldout.npz", codec, heldout, "held-out")
     levels = codecs.by_level(codec, heldout, codes)
+    spent()
 
     rows, params = models.train_and_score(
         out / "models", codes, held_codes, config.model, names, config.seeds
     )
+    spent()
     samples = _reconstructions(out, codec, heldout, config)
     captions = _captions(held_codes, config.clips)
     real = _real_features(heldout, config, rate)
@@ -117,7 +118,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             "hop": hop,
             "frame_rate": codec.config.frame_rate,
             "size": codec.config.size,
-            "train_seconds": codec_seconds,
+            "train_seconds": models.log_of(out / "codec")[-1]["seconds"],
             "updates": config.codec.loop.steps,
             "levels": levels,
         },
@@ -137,7 +138,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
         "curves": _curves(out, names, config.seeds[0]),
         "samples": samples,
     }
-    results["wall_seconds"] = _once(out / "wall.json", time.perf_counter() - began)
+    results["wall_seconds"] = spent()
     results["peak_memory_gb"] = machines.peak_memory_gb()
     files.write_json(out / "results.json", results)
     with files.writing(out / "results.md") as path:
@@ -157,11 +158,22 @@ def _check(config: StudyConfig) -> None:
         raise UserError("the study needs at least one pattern and one seed")
 
 
-def _once(path: Path, seconds: float) -> float:
-    """A duration measured by the run that did the work; later runs read it."""
-    if not path.exists():
+def _stopwatch(out: Path) -> Callable[[], float]:
+    """A function that notes the study's seconds so far, over all processes that worked on it.
+
+    A process that is killed counts up to its last note; a finished study counts no further.
+    """
+    began, path = time.perf_counter(), out / "wall.json"
+    earlier = json.loads(path.read_text()) if path.exists() else 0.0
+
+    def spent() -> float:
+        if (out / "results.json").exists():
+            return earlier
+        seconds = earlier + time.perf_counter() - began
         files.write_json(path, seconds)
-    return json.loads(path.read_text())
+        return seconds
+
+    return spent
 
 
 def _captions(codes: CodeSet, count: int) -> list[str]:
@@ -232,11 +244,10 @@ def _curves(out: Path, names: tuple, seed: int) -> dict:
     """Loss over updates of the codec and of each pattern's first seed."""
     runs = {"codec": out / "codec"}
     runs |= {name: out / "models" / f"pattern={name},seed={seed}" for name in names}
-    curves = {}
-    for name, folder in runs.items():
-        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        curves[name] = [[line["step"], line["loss"]] for line in lines]
-    return curves
+    return {
+        name: [[line["step"], line["loss"]] for line in models.log_of(folder)]
+        for name, folder in runs.items()
+    }
 
 
 def _minutes(codes: CodeSet) -> float:

@@ -119,6 +119,8 @@ class Log:
         lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
         with files.writing(path) as target:
             target.write_text("".join(line + "\n" for line in lines))
+        # Seconds go on from the last line: they count training, not what was lost or waited.
+        self.began -= json.loads(lines[-1])["seconds"] if lines else 0.0
 
     def write(self, step: int, metrics: dict) -> None:
         if _first():

@@ -1,0 +1,75 @@
+"""The smallest runs that train, and how to compare what they leave."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rvq_jax.codec.codec import CodecConfig
+from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.data import loader
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.train import runs, sharding
+from rvq_jax.train.codec_task import CodecLossConfig, codec_task
+from rvq_jax.train.lm_task import lm_task
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import LMRun
+from rvq_jax.train.state import OptimizerConfig
+
+LM = LMConfig(levels=2, size=7, dim=16, layers=1, heads=2, hidden=32, caption_bytes=8)
+RUN = LMRun(
+    lm=LM,
+    loop=LoopConfig(steps=6, log_every=1, checkpoint_every=2),
+    tuning=OptimizerConfig(warmup=1),
+    batch=4,
+    frames=6,
+    condition_dropout=0.5,
+)
+TUNING = OptimizerConfig(learning_rate=1e-3, warmup=1)
+
+
+def code_set(count: int = 9) -> CodeSet:
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, LM.size, (2, 4 + i)).astype(np.int32) for i in range(count)]
+    names = [f"song{i}" for i in range(count)]
+    return CodeSet(codes, names, [f"cap {i}" for i in range(count)], ["x"] * count, 50.0, LM.size)
+
+
+def one_device():
+    return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+def bits_of(tree) -> list[bytes]:
+    """Every leaf to the last bit; random keys by their data."""
+
+    def raw(x):
+        key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if key else x).tobytes()
+
+    return [raw(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def log_of(folder: Path) -> list[dict]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{name: line[name] for name in line if name != "seconds"} for line in lines]
+
+
+def lm_parts():
+    pattern = runs.layout("delay", 2, RUN.frames)
+    return lm_task(LM, pattern, 0.5), lambda: loader.batches(
+        code_set(), loader.cut_codes(RUN.frames, LM.caption_bytes), 8, 0
+    )
+
+
+def codec_parts():
+    seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
+    config = CodecConfig(8_000, seanet, levels=2, size=4)
+    rng = np.random.default_rng(0)
+    source = [
+        {"audio": (0.1 * rng.normal(size=(2048 + 100 * i, 1))).astype(np.float32)} for i in range(9)
+    ]
+    task = codec_task(config, CodecLossConfig(warm=2), start_batches=1)
+    return task, lambda: loader.batches(source, loader.cut_audio(2048), 8, 0)

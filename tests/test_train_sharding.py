@@ -1,0 +1,113 @@
+"""One table of axes, and the same numbers on any mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+from small_runs import TUNING, codec_parts, lm_parts, log_of, one_device
+
+from rvq_jax.errors import UserError
+from rvq_jax.train import sharding
+from rvq_jax.train.lm_task import drop
+from rvq_jax.train.loop import LoopConfig, fit
+
+# The table of axes.
+
+
+def test_an_array_lives_where_its_axes_say():
+    """The rules applied by hand; axes in front (stacked layers) are whole."""
+    mesh = sharding.make_mesh(2, 2, 2)
+    cases = {
+        (("embed", "mlp"), (16, 32)): PartitionSpec(("fsdp",), ("model",)),
+        (("embed", "mlp"), (3, 16, 32)): PartitionSpec(None, ("fsdp",), ("model",)),
+        ((None, "vocab", "embed"), (4, 10, 16)): PartitionSpec(None, ("model",), ("fsdp",)),
+        (("batch", None), (8, 5)): PartitionSpec(("data", "fsdp"), None),
+        (("heads", None, "embed"), (4, 8, 16)): PartitionSpec(("model",), None, ("fsdp",)),
+        ((), ()): PartitionSpec(),
+        # Two ways do not divide 7 or 1, and four do not divide 6: whole.
+        (("embed", "vocab"), (16, 7)): PartitionSpec(("fsdp",), None),
+        (("embed",), (1,)): PartitionSpec(None),
+        (("batch",), (6,)): PartitionSpec(None),
+    }
+    for (axes, shape), want in cases.items():
+        assert sharding.spec(axes, shape, mesh) == want, (axes, shape)
+
+
+def test_axes_that_cannot_be_placed_are_errors():
+    """Two axes on one mesh axis, or a name the table lacks, would be silent replication."""
+    mesh = sharding.make_mesh(2, 2, 2)
+    for axes in (("heads", "mlp"), ("batch", "embed"), ("vocab", "vocab")):
+        with pytest.raises(ValueError, match="twice"):
+            sharding.spec(axes, (8, 8), mesh)
+    with pytest.raises(ValueError, match="'emebd'"):
+        sharding.spec(("emebd",), (8,), mesh)
+
+
+def test_a_mesh_uses_every_device_or_says_so():
+    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1, "model": 1}
+    assert dict(sharding.make_mesh(fsdp=2, model=2).shape) == {"data": 2, "fsdp": 2, "model": 2}
+    for shape in ((3, 1, 1), (-1, 3, 1), (-1, 16, 1), (1, 1, 1)):
+        with pytest.raises(UserError, match="8 devices") as caught:
+            sharding.make_mesh(*shape)
+        assert "\n" not in str(caught.value)
+
+
+# One device or eight.
+
+
+@pytest.mark.parametrize("parts", [lm_parts, codec_parts])
+def test_a_mesh_changes_no_number(parts, tmp_path):
+    """One device and eight, split over data alone or over data, fsdp and model: the same losses
+    and the same parameters, up to the order of sums."""
+    task, batches = parts()
+    config = LoopConfig(steps=4, log_every=1)
+    meshes = {"one": one_device(), "data": sharding.make_mesh(), "all": sharding.make_mesh(2, 2, 2)}
+    done = {
+        name: fit(tmp_path / name, task, batches(), config, TUNING, mesh=mesh)
+        for name, mesh in meshes.items()
+    }
+    losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in meshes}
+    assert len(losses["one"]) == 4
+    for name in ("data", "all"):
+        np.testing.assert_allclose(losses[name], losses["one"], rtol=1e-4)
+        for a, b in zip(
+            jax.tree.leaves((done[name].params, done[name].ema, done[name].rest)),
+            jax.tree.leaves((done["one"].params, done["one"].ema, done["one"].rest)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-3)
+    check_split(done["all"], meshes["all"])
+
+
+def check_split(state, mesh) -> None:
+    """Parameters, their running mean and both moments lie where the table says, in pieces."""
+    moments = [optax.tree.get(state.opt, name) for name in ("mu", "nu")]
+    for tree in (state.params, state.ema, *moments):
+        wanted = jax.tree.leaves(sharding.of_params(state.params, mesh))
+        leaves = jax.tree.leaves(tree)
+        assert len(leaves) == len(wanted) > 0
+        for leaf, want in zip(leaves, wanted, strict=True):
+            assert leaf.sharding.is_equivalent_to(want, leaf.ndim)
+    here = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state.params))
+    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    named = any(
+        axis is not None
+        for variable in jax.tree.leaves(state.params, is_leaf=lambda x: isinstance(x, nnx.Param))
+        for axis in variable.axes
+    )
+    assert named and here < 0.6 * total
+
+
+def test_dropping_captions_is_each_records_own_draw():
+    """Whether a caption is dropped depends on the record and the key, not on its batch."""
+    text, key = jnp.ones((4, 3), jnp.int32), jax.random.key(0)
+    index = jnp.arange(4)
+    kept = drop(key, text, index, 0.5)
+    assert np.array_equal(drop(key, text, index[::-1], 0.5), kept[::-1])
+    assert np.array_equal(drop(key, text[2:], index[2:], 0.5), kept[2:])
+    assert (drop(key, text, index, 0.0) == 1).all() and (drop(key, text, index, 1.0) == 0).all()
+    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), 0.25)
+    assert 0.70 < float(many.mean()) < 0.80
