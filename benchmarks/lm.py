@@ -18,8 +18,8 @@ from rvq_jax.train.lm_task import lm_task  # noqa: E402
 from rvq_jax.train.runs import layout  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 
-BATCH, FRAMES = 8, 40
-config = LMConfig(size=128, dim=64, layers=2, hidden=256)
+BATCH, FRAMES = 8, 60
+config = LMConfig(size=128, dim=128, layers=1, hidden=256)
 pattern = layout("delay", config.levels, FRAMES)
 task = lm_task(config, pattern)
 program = make_program(task, OptimizerConfig(), 250, sharding.make_mesh(devices=jax.devices()[:1]))

@@ -19,7 +19,7 @@ from rvq_jax.data import folder, synth
 from rvq_jax.errors import UserError
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
-CLIPS = {"train": 160, "valid": 12, "test": 12}  # songs of the built-in corpus
+CLIPS = {"train": 480, "valid": 12, "test": 12}  # songs of the built-in corpus
 CLIP_SECONDS = 6.0
 
 

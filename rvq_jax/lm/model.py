@@ -36,10 +36,13 @@ class TokenLM(nnx.Module):
 
     def __init__(self, config: LMConfig, rngs: nnx.Rngs):
         c = self.config = config
-        # Of the positions' scale: at 1 / sqrt(D) tokens drown in them for hundreds of updates.
+        # Sums over levels begin as the codes do, each level half the one before, and empty places
+        # at nothing. All of one size, upper levels drown level 1 for hundreds of updates.
         self.embed = transformer.weight(
             rngs, (c.levels, c.size + 1, c.dim), (None, "vocab", "embed"), 1
         )
+        words_KVD = self.embed[...] * 0.5 ** jnp.arange(c.levels)[:, None, None]
+        self.embed.set_value(words_KVD.at[:, c.size].set(0.0))
         self.captions = CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs)
         self.blocks = transformer.stack(
             c.layers, lambda rngs: Block(c.dim, c.heads, c.hidden, rngs), rngs

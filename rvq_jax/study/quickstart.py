@@ -38,9 +38,9 @@ class StudyConfig:
     )
     model: LMRun = field(
         default_factory=lambda: LMRun(
-            lm=LMConfig(size=128, dim=64, layers=2, hidden=256),
-            loop=LoopConfig(steps=800, checkpoint_every=400),
-            tuning=OptimizerConfig(learning_rate=5e-3),
+            lm=LMConfig(size=128, dim=128, layers=1, hidden=256),
+            loop=LoopConfig(steps=1000, checkpoint_every=500),
+            tuning=OptimizerConfig(learning_rate=8e-3),
             frames=60,
         )
     )
