@@ -8,7 +8,7 @@ from rvq_jax.typing import Array, Vectors
 # Measured on two CPU cores (benchmarks/rvq_encode.py): scores of one tile stay in cache, so that
 # the maximum reads them there and not from memory.
 TILE = 256
-BLOCK = 32
+BLOCK = 64
 
 
 def nearest(vectors_MD: Vectors, codebook_ND: Array) -> Array:
