@@ -47,10 +47,10 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 """
 PATTERNS = """Bits per frame is the negative log-likelihood of all levels together on held-out
 audio, so it compares patterns exactly; ± is the standard deviation over seeds. After short
-training it also tells how fast a pattern is learned; train longer to see what it can express. Steps
-are forwards of the model. The real-time factor is seconds of compute per second of audio. The Fréchet distance
-is between held-out and generated audio, on mel statistics without learned weights: it compares
-rows of this table, not published values."""
+training it also tells how fast a pattern is learned; train longer to see what it can express.
+Steps are forwards of the model. The real-time factor is seconds of compute per second of audio.
+The Fréchet distance is between held-out and generated audio, on mel statistics without learned
+weights: it compares rows of this table, not published values."""
 CODEC = """Each row decodes that many levels of held-out audio. Use, entropy and perplexity are
 those of the row's last level on the training set."""
 INFORMATION = """Bits that two codes share, adjusted for chance (Vinh et al. 2010): what predicting

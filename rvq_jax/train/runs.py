@@ -68,18 +68,10 @@ def train_codec(
     vectors = run.batch * (samples // run.codec.hop)
     start = -(-4 * run.codec.levels * run.codec.size // vectors)
     task = codec_task(run.codec, run.loss, start)
-    batches = loader.batches(
-        source,
-        loader.cut_audio(samples),
-        run.batch // jax.process_count(),
-        run.loop.seed,
-        jax.process_index(),
-        jax.process_count(),
-    )
     state = fit(
         folder,
         task,
-        batches,
+        _batches(source, loader.cut_audio(samples), run),
         run.loop,
         run.tuning,
         mesh=mesh,
@@ -118,18 +110,10 @@ def train_lm(
             f"the codes have {levels} levels of {codes.size}, the model {run.lm.levels} of "
             f"{run.lm.size}; set lm.levels and lm.size to the codes'"
         )
-    batches = loader.batches(
-        codes,
-        loader.cut_codes(run.frames, run.lm.caption_bytes),
-        run.batch // jax.process_count(),
-        run.loop.seed,
-        jax.process_index(),
-        jax.process_count(),
-    )
     state = fit(
         folder,
         lm_task(run.lm, layout(name, run.lm.levels, run.frames), run.condition_dropout),
-        batches,
+        _batches(codes, loader.cut_codes(run.frames, run.lm.caption_bytes), run),
         run.loop,
         run.tuning,
         mesh=mesh,
@@ -144,6 +128,12 @@ def layout(name: str, levels: int, frames: int) -> Pattern:
     """A named pattern padded to a multiple of 64 steps: patterns near in length share programs."""
     pattern = patterns.named(name, levels, frames)
     return pattern.pad(-(-pattern.steps // 64) * 64)
+
+
+def _batches(source, cut, run: CodecRun | LMRun):
+    """This process's share of every batch."""
+    index, count = jax.process_index(), jax.process_count()
+    return loader.batches(source, cut, run.batch // count, run.loop.seed, index, count)
 
 
 def _whole_frames(samples: float, hop: int) -> int:
