@@ -5,7 +5,7 @@ optimum (what predicting codes of one step independently must cost), and the tra
 are its exact cross-entropy over all sequences, so there is no sampling error on either side.
 
 Command:  python experiments/exactness/run.py
-Time:     about six minutes on two cores
+Time:     six to fifteen minutes on two cores
 Expect:   every pattern within 2 % above its optimum, none below (RESULTS.md)
 """
 
@@ -107,7 +107,7 @@ def _program(config, tuning, updates, task, mesh):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--updates", type=int, default=2000, help="updates per pattern")
+    parser.add_argument("--updates", type=int, default=1000, help="updates per pattern")
     parser.add_argument("--seed", type=int, default=0, help="of the source and the models")
     arguments = parser.parse_args()
     levels, frames, size = 3, 4, 3

@@ -37,7 +37,8 @@ def main() -> None:
     for name, overrides in sweep():
         config = StudyConfig(**overrides)
         results = study(arguments.out / name, None, config, "python experiments/patterns/run.py")
-        del results["samples"]
+        for bulky in ("samples", "curves", "code_counts"):
+            del results[bulky]
         files.write_json(HERE / f"{name}.json", results)
         body = report.markdown(results).replace("# Interleaving patterns", f"## {name}", 1)
         parts.append(body.replace("\n## ", "\n### ").replace(f"### {name}", f"## {name}"))
