@@ -1,6 +1,6 @@
 """A codec for a laptop: 16 kHz, 50 frames per second, 4 levels of 128 codes (1.4 kbps).
 
-Command:  rvq-jax data --out runs/dataset
+Command:  rvq-jax data build --out runs/dataset
           rvq-jax train configs/codec_tiny.py --data runs/dataset --out runs/codec
 Time:     about three minutes on two cores
 Expect:   every level uses more than 80 % of its codes on the training set

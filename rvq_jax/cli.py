@@ -88,7 +88,7 @@ class Train:
     config: Annotated[Path, tyro.conf.Positional]
     """Python file with get_config(), as in configs/."""
     data: Path
-    """A dataset that `rvq-jax data` built (codec), or a code cache .npz (token model)."""
+    """A dataset that `rvq-jax data build` made (codec), or a code cache .npz (token model)."""
     out: Path
     """Run folder."""
     codec: Path | None = None
@@ -164,7 +164,7 @@ class Generate:
         return {"audio": str(self.out), "seconds": audio.shape[1] / model.codec.config.rate}
 
 
-COMMANDS = {"quickstart": Quickstart, "data": Data, "train": Train, "generate": Generate}
+COMMANDS = {"quickstart": Quickstart, "data build": Data, "train": Train, "generate": Generate}
 
 
 def load_config(path: Path) -> CodecRun | LMRun:
@@ -190,7 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_overview())
             return 0
-        name, *rest = arguments
+        words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+        name, rest = " ".join(arguments[:words]), arguments[words:]
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; {_nearest(name, COMMANDS)}")
         if name == "train" and rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}:

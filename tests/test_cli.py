@@ -16,17 +16,18 @@ from rvq_jax.data.codes import CodeSet
     ("words", "say"),
     [
         (["quickstrat"], ["'quickstrat'", "did you mean 'quickstart'"]),
-        (["zzzzzz"], ["'zzzzzz'", "quickstart", "data", "train", "generate"]),
+        (["zzzzzz"], ["'zzzzzz'", "quickstart", "data build", "train", "generate"]),
         (["quickstart", "--model.lm.layerss", "6"], ["--model.lm.layerss", "'--model.lm.layers'"]),
         (["quickstart", "--model.lm.layerss=6"], ["--model.lm.layerss", "'--model.lm.layers'"]),
         (["quickstart", "--codec.loop.step", "6"], ["'--codec.loop.steps'"]),
         (["quickstart", "--seedz", "1"], ["'--seeds'"]),
         (["quickstart", "--model.caption_dropout", "1"], ["'--model.condition-dropout'"]),
-        (["data", "--chanels", "2"], ["'--channels'"]),
+        (["data"], ["did you mean 'data build'"]),
+        (["data", "build", "--chanels", "2"], ["'--channels'"]),
         (["generate", "--model", "m", "--prompt", "p", "--out", "o.wav", "--topk", "2"], ["top-k"]),
-        (["data", "one", "two"], ["two"]),
+        (["data", "build", "one", "two"], ["two"]),
     ],
-    ids=lambda value: " ".join(value[:2]),
+    ids=lambda value: " ".join(value[:3]),
 )
 def test_an_unknown_word_is_told_with_the_nearest_known(capsys, words, say):
     """The parser's own errors are boxes of many lines; a typo deserves one with the answer."""
@@ -36,14 +37,14 @@ def test_an_unknown_word_is_told_with_the_nearest_known(capsys, words, say):
 @pytest.mark.parametrize(
     ("words", "say"),
     [
-        (["data", "--rate", "fast"], ["--rate", "fast"]),
+        (["data", "build", "--rate", "fast"], ["--rate", "fast"]),
         (["quickstart", "--model.lm.layers", "many"], ["--model.lm.layers", "many"]),
         (["quickstart", "--clips"], ["--clips"]),
         (["generate", "--prompt", "p", "--out", "o.wav"], ["--model"]),
         (["train"], ["config"]),
-        (["data", "--json", "maybe", "more"], ["more"]),
+        (["data", "build", "--json", "maybe", "more"], ["more"]),
     ],
-    ids=lambda value: " ".join(value[:2]),
+    ids=lambda value: " ".join(value[:3]),
 )
 def test_a_missing_or_impossible_value_is_told_in_one_line(capsys, words, say):
     refused(capsys, *words, say=say)
@@ -101,7 +102,7 @@ def config(tmp_path) -> Path:
 
 def test_a_place_that_cannot_be_written_to_is_told(capsys, tmp_path, no_folder, codes, config):
     folder = good(tmp_path / "in")
-    refused(capsys, "data", folder, "--out", no_folder, say=("cannot write", no_folder))
+    refused(capsys, "data", "build", folder, "--out", no_folder, say=("cannot write", no_folder))
     refused(capsys, "quickstart", "--data", folder, "--out", no_folder, say=("cannot write",))
     words = ["train", config, "--data", codes, "--out", no_folder]
     refused(capsys, *words, say=("cannot write", no_folder))
@@ -110,7 +111,7 @@ def test_a_place_that_cannot_be_written_to_is_told(capsys, tmp_path, no_folder, 
 def test_a_place_that_is_a_file_is_told(capsys, tmp_path, codes, config):
     folder, out = good(tmp_path / "in"), tmp_path / "out"
     out.write_text("kept")
-    refused(capsys, "data", folder, "--out", out, say=(out,))
+    refused(capsys, "data", "build", folder, "--out", out, say=(out,))
     refused(capsys, "quickstart", "--data", folder, "--out", out, say=(out,))
     refused(capsys, "train", config, "--data", codes, "--out", out, say=(out,))
     assert out.read_text() == "kept"
@@ -120,7 +121,7 @@ def test_a_folder_of_something_else_is_not_overwritten(capsys, tmp_path):
     folder, out = good(tmp_path / "in"), tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("kept")
-    refused(capsys, "data", folder, "--out", out, say=(out, "no dataset"))
+    refused(capsys, "data", "build", folder, "--out", out, say=(out, "no dataset"))
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
@@ -177,7 +178,7 @@ def test_data_that_is_none_is_told(capsys, tmp_path, config):
     text = "from rvq_jax.train.runs import CodecRun\n\ndef get_config():\n    return CodecRun()\n"
     (tmp_path / "codec.py").write_text(text)
     words = ["train", tmp_path / "codec.py", "--data", tmp_path / "gone", "--out", out]
-    refused(capsys, *words, say=("gone is not a dataset", "rvq-jax data"))
+    refused(capsys, *words, say=("gone is not a dataset", "rvq-jax data build"))
     assert not out.exists()
 
 
@@ -216,14 +217,14 @@ def test_no_arguments_and_help_list_the_commands(capsys):
             "quickstart",
             ["--model.lm.layers", "--codec.codec.seanet.ratios", "--patterns", "--seed"],
         ),
-        ("data", ["--rate", "resampled", "--channels", "mixed"]),
+        ("data build", ["--rate", "resampled", "--channels", "mixed"]),
         ("train", ["get_config()", "--data", "--out", "--codec"]),
         ("generate", ["--guidance", "--temperature", "--top-k", "--seconds", "Caption"]),
     ],
 )
 def test_help_of_each_command_explains_its_fields(capsys, command, say):
     """On standard output, with exit code 0, every flag with its default."""
-    code, out, lines = run(capsys, command, "--help")
+    code, out, lines = run(capsys, *command.split(), "--help")
     assert code == 0 and lines == []
     assert [word for word in say if word not in out] == []
     assert "default" in out

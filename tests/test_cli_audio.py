@@ -101,14 +101,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("command", ["data", "quickstart"])
+@pytest.mark.parametrize("command", ["data build", "quickstart"])
 @pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
 def test_bad_audio_is_told_in_one_line_and_leaves_nothing(capsys, tmp_path, make, command):
     """The line names the file; no dataset, whole or half, and no temporary folder is there."""
     folder, say = make(tmp_path / "in")
     out = tmp_path / "work" / "out"
-    given = [folder] if command == "data" else ["--data", folder]
-    refused(capsys, command, *given, "--out", out, say=say)
+    given = [folder] if command == "data build" else ["--data", folder]
+    refused(capsys, *command.split(), *given, "--out", out, say=say)
     assert not out.exists() and leftovers(out) == []
 
 
@@ -123,9 +123,9 @@ def test_a_clip_shorter_than_a_frame_is_told(capsys, tmp_path):
 def test_a_mended_folder_goes_on_in_the_same_place(capsys, tmp_path):
     """What a failed command left does not stand in the way of the next."""
     folder, _ = nan(tmp_path / "in")
-    refused(capsys, "data", folder, "--out", tmp_path / "out", say=("bad.wav",))
+    refused(capsys, "data", "build", folder, "--out", tmp_path / "out", say=("bad.wav",))
     (folder / "bad.wav").unlink()
-    code, out, lines = run(capsys, "data", folder, "--out", tmp_path / "out", "--json")
+    code, out, lines = run(capsys, "data", "build", folder, "--out", tmp_path / "out", "--json")
     assert (code, lines) == (0, [])
     assert json.loads(out) == {"dataset": str(tmp_path / "out")}
     assert leftovers(tmp_path / "out") == []

@@ -149,7 +149,7 @@ def open_split(dataset: str | Path, split: str) -> "Records":
     try:
         builder = tfds.builder_from_directory(place)
     except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
-        raise UserError(f"{dataset} is not a dataset; `rvq-jax data` builds one") from error
+        raise UserError(f"{dataset} is not a dataset; `rvq-jax data build` makes one") from error
     wanted = ("valid", "test") if split == "heldout" else (split,)
     present = [name for name in wanted if name in builder.info.splits]
     if not present:
