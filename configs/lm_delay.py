@@ -17,6 +17,6 @@ def get_config() -> LMRun:
         pattern="delay",
         lm=LMConfig(size=128, dim=128, layers=1, hidden=256),
         loop=LoopConfig(steps=1000, checkpoint_every=500),
-        tuning=OptimizerConfig(learning_rate=8e-3),
+        tuning=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
         frames=60,
     )
