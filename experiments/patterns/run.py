@@ -6,7 +6,7 @@ patterns show what they can express, not only how fast they learn.
 
 Command:  python experiments/patterns/run.py
 Time:     about half an hour on two cores
-Expect:   flatten the fewest bits per frame, parallel the most (RESULTS.md)
+Expect:   flatten the fewest bits per frame, parallel and coarse_first the most (RESULTS.md)
 """
 
 import argparse
