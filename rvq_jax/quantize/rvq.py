@@ -1,13 +1,20 @@
-"""Residual vector quantization: level 1 codes the latents, each next level what is left."""
+"""Residual quantization, one scan for all: level 1 codes the latents, each next what is left.
 
+Below `quantizer`, which has the public functions: here a state is one lookup with K levels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rvq_jax.quantize import learn
-from rvq_jax.quantize.search import nearest
-from rvq_jax.quantize.state import Codebooks
+from rvq_jax.quantize import estimate, learn
+from rvq_jax.quantize.beam import beam_codes
+from rvq_jax.quantize.learn import EMA, Gradient, Learning
+from rvq_jax.quantize.search import greedy_codes
+from rvq_jax.quantize.state import Lookup
 from rvq_jax.quantize.stats import LevelStats, level_stats
 from rvq_jax.typing import Array, Codes, Key, Latents
 
@@ -15,123 +22,175 @@ from rvq_jax.typing import Array, Codes, Key, Latents
 class Quantized(NamedTuple):
     """What `quantize` returns: B items of F frames through K levels."""
 
-    latents: Array  # [B, F, D]; the gradient passes straight through to the input
+    latents: Array  # [B, F, D]; the estimator's gradient passes to the input
     codes: Array  # [B, K, F] int32
-    commitment: Array  # [K], mean squared distance of each level's input to its codeword
+    commitment: Array  # [K], mean squared distance of each level's input to its constant codeword
+    codebook: Array  # [K], the same with a constant input: it teaches codewords (Gradient)
+    entropy: Array  # [K], a loss that spreads the use of codes (LFQ), else 0
     stats: LevelStats  # each [K]
-    state: Codebooks  # learned from this batch if train, else the state given
+    state: Lookup  # learned from this batch if train, else the state given
 
 
-def encode(state: Codebooks, latents: Latents, levels: int | None = None) -> Codes:
-    """Codes `[B, K, F]` of latents `[B, F, D]`, greedily level by level.
+@dataclass(frozen=True)
+class Rules:
+    """What `quantize` was asked for, checked, for every part of an arrangement."""
 
-    `levels` keeps a prefix of the levels. Raises ValueError if it is outside 1..K.
-    van den Oord et al. 2017 (VQ-VAE); Zeghidour et al. 2021 (SoundStream) for the residual form.
-    """
+    learning: Learning
+    estimator: Callable[[Array, Array], Array]
+    per_level: bool
+    temperature: float
 
-    def level(residual_MD, vectors_ND):
-        codes_M = nearest(residual_MD, vectors_ND)
-        return residual_MD - vectors_ND[codes_M], codes_M
 
+def encode(
+    state: Lookup, latents: Latents, beam: int = 1, strides: tuple[int, ...] | None = None
+) -> Codes:
+    """Codes `[B, K, F]`: greedily level by level, or the best of `beam` kept prefixes."""
     batch, frames, dim = latents.shape
-    _, codes_KM = jax.lax.scan(level, latents.reshape(-1, dim), state.first(levels).vectors)
-    return _to_BKF(codes_KM, batch, frames)
-
-
-def decode(state: Codebooks, codes: Codes) -> Latents:
-    """Latents `[B, F, D]`: the sum of the codewords of `[B, K', F]`, K' any prefix of the levels.
-
-    Raises ValueError if there are more levels of codes than codebooks.
-    """
-    batch, levels, frames = codes.shape
-
-    def level(total_BFD, inputs):
-        vectors_ND, codes_BF = inputs
-        return total_BFD + vectors_ND[codes_BF], None
-
-    zero_BFD = jnp.zeros((batch, frames, state.dim), state.vectors.dtype)
-    inputs = state.first(levels).vectors, codes.swapaxes(0, 1)
-    return jax.lax.scan(level, zero_BFD, inputs)[0]
-
-
-def quantize(
-    state: Codebooks,
-    latents: Latents,
-    *,
-    key: Key | None = None,
-    train: bool = False,
-    mask: Array | None = None,
-    dropout: float = 0.0,
-    decay: float = 0.99,
-    expiry: float = 0.1,
-) -> Quantized:
-    """Quantizes latents `[B, F, D]`, gradient straight through; learns the codebooks if train.
-
-    mask `[B, F]`: False frames give codes but no loss, no statistics and no learning.
-    dropout: share of items that keep only their first 1..K levels, drawn uniformly per item, so
-    that every prefix decodes well (SoundStream §III.C).
-    decay, expiry: of the running means, and the share of uniform use below which a code is
-    replaced (see `learn.update`).
-
-    Every level's commitment loss is taken on the input minus *constant* codewords, so its gradient
-    reaches the encoder from every level. Raises ValueError if train without a key.
-    """
-    if train and key is None:
-        raise ValueError("quantize(train=True) draws random numbers: give it a key")
-    batch, frames, dim = latents.shape
-    mask_BF = jnp.ones((batch, frames), bool) if mask is None else mask
-    weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1)
-    level_keys = drop_key = None
-    if train:
-        drop_key, learn_key = jax.random.split(key)
-        level_keys = jax.random.split(learn_key, state.levels)
-    kept_B = _kept_levels(drop_key, batch, state.levels, dropout if train else 0.0)
+    flat_MD = latents.reshape(-1, dim).astype(jnp.float32)
+    books = state.stacked()
+    if books.euclidean and strides is None:
+        # With a table in the latent space, tiles of vectors go through all levels in cache.
+        find = greedy_codes if beam == 1 else lambda *x: beam_codes(*x[:2], beam, x[2])
+        codes_KM = find(books.table(), flat_MD, getattr(books, "sizes", None))
+        return _to_BKF(codes_KM, batch, frames)
 
     def level(carry, inputs):
         residual_MD, total_MD = carry
-        index, books, level_key = inputs
-        codes_M = nearest(residual_MD, books.vectors)
-        chosen_MD = jax.lax.stop_gradient(books.vectors[codes_M])
+        lookup, stride = inputs
+        input_ME = lookup.project(_pooled(residual_MD, stride))
+        codes_M = lookup.search(input_ME, total_MD)
+        chosen_MD = lookup.unproject(lookup.codewords(codes_M, total_MD))
+        return (residual_MD - chosen_MD, total_MD + chosen_MD), codes_M
+
+    carry = state.enter(flat_MD), jnp.zeros_like(flat_MD)
+    _, codes_KM = jax.lax.scan(level, carry, (books, _strides(strides)))
+    return _to_BKF(codes_KM, batch, frames)
+
+
+def decode(state: Lookup, codes: Codes) -> Latents:
+    """Latents `[B, F, D]`: the sum of the codewords of `[B, K', F]`, K' a prefix of the levels."""
+    batch, _, frames = codes.shape
+
+    def level(total_MD, inputs):
+        lookup, codes_M = inputs
+        return total_MD + lookup.unproject(lookup.codewords(codes_M, total_MD)), None
+
+    codes_KM = codes.swapaxes(0, 1).reshape(-1, batch * frames)
+    zero_MD = jnp.zeros((batch * frames, state.dim), jnp.float32)
+    total_MD, _ = jax.lax.scan(level, zero_MD, (state.stacked(), codes_KM))
+    return total_MD.reshape(batch, frames, state.dim)
+
+
+def quantize(
+    state: Lookup,
+    latents: Latents,
+    key: Key | None,
+    mask_BF: Array,
+    kept_B: Array,
+    rules: Rules,
+    strides: tuple[int, ...] | None = None,
+) -> Quantized:
+    """One pass of training through all levels; kept_B is the number of levels each item keeps."""
+    batch, frames, dim = latents.shape
+    weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1)
+    follows = isinstance(rules.learning, EMA)
+    if not isinstance(rules.learning, Gradient):
+        state = jax.lax.stop_gradient(state)
+    keys_K = None if key is None else jax.random.split(key, state.levels)
+
+    def level(carry, inputs):
+        # Three sums of the same levels: what is left with constant codewords, so that every level's
+        # commitment reaches the input; what is left as the estimator sees it; what is decoded.
+        residual_MD, passing_MD, total_MD = carry
+        index, lookup, key, stride = inputs
         active_M = jnp.repeat(index < kept_B, frames, total_repeat_length=batch * frames)
-        error_M = jnp.mean((residual_MD - chosen_MD) ** 2, axis=1)
+        active_M1 = active_M[:, None]
+        pooled_MD = _pooled(residual_MD, stride)
+        input_ME = lookup.project(pooled_MD)
+        constant_ME, before_MD = jax.lax.stop_gradient((input_ME, total_MD))
+        draw_key, sample_key = (None, None) if key is None else jax.random.split(key)
+        if rules.temperature:
+            codes_M = _sampled(sample_key, lookup, constant_ME, batch, rules.temperature)
+        else:
+            codes_M = lookup.search(constant_ME, before_MD)
+        code_ME = lookup.codewords(codes_M, before_MD)
+        commitment_M = jnp.mean((input_ME - jax.lax.stop_gradient(code_ME)) ** 2, axis=-1)
+        codebook_M = jnp.mean((constant_ME - code_ME) ** 2, axis=-1)
+        chosen_MD = jax.lax.stop_gradient(lookup.unproject(code_ME))
         left_MD = residual_MD - chosen_MD
-        learned = (
-            learn.update(level_key, books, residual_MD, codes_M, weight_M, decay, expiry)
-            if train
-            else books
-        )
+        if rules.per_level:
+            source_ME = lookup.project(_pooled(passing_MD, stride))
+            estimated_ME = rules.estimator(source_ME, jax.lax.stop_gradient(code_ME))
+            estimated_MD = lookup.unproject(estimated_ME)
+            passing_MD = passing_MD - estimated_MD
+        else:
+            estimated_MD = chosen_MD
         outputs = (
             codes_M,
-            jnp.sum(error_M * weight_M * active_M),
-            level_stats(codes_M, residual_MD, left_MD, weight_M, state.size),
-            learned,
+            jnp.sum(commitment_M * weight_M * active_M),
+            jnp.sum(codebook_M * weight_M * active_M),
+            lookup.entropy_loss(input_ME, weight_M),
+            level_stats(codes_M, pooled_MD, left_MD, weight_M, state.size),
+            learn.follow(draw_key, lookup.books, input_ME, codes_M, weight_M, rules.learning)
+            if follows
+            else None,
         )
-        return (left_MD, total_MD + chosen_MD * active_M[:, None]), outputs
+        return (left_MD, passing_MD, total_MD + estimated_MD * active_M1), outputs
 
-    flat_MD = latents.reshape(-1, dim).astype(jnp.float32)
-    inputs = jnp.arange(state.levels), state, level_keys
-    (_, total_MD), (codes_KM, commitment_K, stats, learned) = jax.lax.scan(
-        level, (flat_MD, jnp.zeros_like(flat_MD)), inputs
+    flat_MD = state.enter(latents.reshape(-1, dim).astype(jnp.float32))
+    inputs = jnp.arange(state.levels), state.stacked(), keys_K, _strides(strides)
+    (_, _, total_MD), (codes_KM, commitment, codebook, entropy, stats, followed) = jax.lax.scan(
+        level, (flat_MD, flat_MD, jnp.zeros_like(flat_MD)), inputs
     )
-    quantized_BFD = total_MD.reshape(latents.shape).astype(latents.dtype)
-    straight_BFD = latents + jax.lax.stop_gradient(quantized_BFD - latents)
-    codes_BKF = _to_BKF(codes_KM, batch, frames)
-    return Quantized(straight_BFD, codes_BKF, commitment_K, stats, learned)
+    if not rules.per_level:
+        total_MD = rules.estimator(flat_MD, jax.lax.stop_gradient(total_MD))
+    if follows:
+        state = _taught(state, followed, rules.learning, mask_BF.any())
+    return Quantized(
+        total_MD.reshape(latents.shape).astype(latents.dtype),
+        _to_BKF(codes_KM, batch, frames),
+        commitment,
+        codebook,
+        entropy,
+        stats,
+        state,
+    )
 
 
-def _kept_levels(key: Key | None, batch: int, levels: int, dropout: float) -> Array:
-    everything_B = jnp.full((batch,), levels)
-    if dropout == 0.0:
-        return everything_B
-    # Keys are folded per item: an item's draw must not depend on the size of its batch.
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+def _taught(state: Lookup, followed: learn.Followed, rule: EMA, taught: Array) -> Lookup:
+    books = state.books
+    if books.levels < state.levels:
+        # A shared codebook learns from all levels alike.
+        followed = jax.tree.map(lambda x: x.mean(axis=0, keepdims=True), followed)
+    return state.with_books(learn.settle(books, followed, rule, taught))
 
-    def draw(item_key):
-        choose, count = jax.random.split(item_key)
-        kept = jax.random.randint(count, (), 1, levels + 1)
-        return jnp.where(jax.random.bernoulli(choose, dropout), kept, levels)
 
-    return jax.vmap(draw)(keys)
+def _sampled(key: Key, lookup: Lookup, input_ME: Array, batch: int, temperature: float) -> Array:
+    # A key per item and frame: a draw must not depend on the rest of the batch.
+    frames = input_ME.shape[0] // batch
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys_BF = jax.vmap(fold, (0, None))(fold(key, jnp.arange(batch)), jnp.arange(frames))
+    table_NE = lookup.direction(lookup.table())
+    sizes = getattr(lookup.books, "sizes", None)
+    return estimate.sample(
+        keys_BF.reshape(-1), lookup.direction(input_ME), table_NE, temperature, sizes
+    )
+
+
+def _pooled(residual_MD: Array, stride: Array | None) -> Array:
+    """Every frame replaced by the mean of its group of `stride` frames (traced, so that levels of
+    all strides are one program); None leaves the frames as they are."""
+    if stride is None:
+        return residual_MD
+    count = residual_MD.shape[0]
+    # Groups never reach over the end of an item: frames are a multiple of every stride.
+    group_M = jnp.arange(count) // stride
+    sums_MD = jax.ops.segment_sum(residual_MD, group_M, num_segments=count)
+    return sums_MD[group_M] / stride
+
+
+def _strides(strides: tuple[int, ...] | None) -> Array | None:
+    return None if strides is None else jnp.array(strides)
 
 
 def _to_BKF(codes_KM: Array, batch: int, frames: int) -> Array:

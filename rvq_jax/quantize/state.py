@@ -1,38 +1,70 @@
-"""The state of a residual quantizer: codebooks and the running statistics they are made of."""
+"""The state of a residual quantizer: codebooks and the running statistics they are made of.
 
-from typing import NamedTuple
+A lookup is one way to find and read a codeword. It is a pytree whose arrays have a leading [K], so
+that a `lax.scan` over the levels hands each level its own; the methods below see one level.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from rvq_jax.typing import Array, Key
+from rvq_jax.quantize.search import nearest
+from rvq_jax.typing import Array, Key, Vectors
 
 
-class Codebooks(NamedTuple):
-    """K codebooks of N vectors, each vector the ratio of two running means.
+class Lookup:
+    """What the scan over levels asks of a lookup; these defaults are those of a plain codebook.
 
-    `counts` are shares of use (they sum to 1 over a codebook), not numbers of vectors: nothing
-    below then depends on the size of the batch or on how many devices share it.
+    M vectors of D features; inside a level they may live in a code space of E features.
     """
 
-    vectors: Array  # [K, N, D]
-    sums: Array  # [K, N, D], running mean over input vectors of (vector if it chose code n else 0)
-    counts: Array  # [K, N], running share of input vectors that chose code n
+    euclidean = False  # whether it picks the nearest of a table of vectors in the latent space
+    books = None  # the codebooks that running means can teach, if there are any
 
-    @property
-    def levels(self) -> int:
-        return self.vectors.shape[0]
+    def stacked(self):
+        """The lookup with a leading [K] on every array, for the scan over levels."""
+        return self
 
-    @property
-    def size(self) -> int:
-        return self.vectors.shape[1]
+    def with_books(self, books):
+        """The same lookup with other codebooks."""
+        raise NotImplementedError(f"{type(self).__name__} has no codebooks")
 
-    @property
-    def dim(self) -> int:
-        return self.vectors.shape[2]
+    def enter(self, latents_MD: Array) -> Array:
+        """What level 1 sees of the latents."""
+        return latents_MD
 
-    def first(self, levels: int | None) -> "Codebooks":
-        """The first `levels` codebooks (all for None); raises ValueError outside 1..K."""
+    def project(self, residual_MD: Array) -> Array:
+        """Latent space to code space `[M, E]`."""
+        return residual_MD
+
+    def table(self) -> Array:
+        """All codewords `[N, E]` that `search` picks the nearest of."""
+        raise NotImplementedError(f"{type(self).__name__} has no table of codewords")
+
+    def search(self, input_ME: Array, total_MD: Array) -> Array:
+        """Codes `[M]` of inputs in code space; total_MD is the sum of the earlier levels."""
+        return nearest(self.direction(input_ME), self.direction(self.table()))
+
+    def direction(self, vectors: Array) -> Array:
+        """What of a vector the search compares and a running mean follows."""
+        return vectors
+
+    def codewords(self, codes_M: Array, total_MD: Array) -> Array:
+        """Codewords `[M, E]` of codes; NaN for a code outside [0, N), never another's codeword."""
+        return rows(self.table(), codes_M)
+
+    def unproject(self, code_ME: Array) -> Array:
+        """Code space to latent space `[M, D]`."""
+        return code_ME
+
+    def entropy_loss(self, input_ME: Array, weight_M: Array) -> Array:
+        """A loss that spreads the use of codes, for lookups without codebooks."""
+        return jnp.zeros(())
+
+    def first(self, levels: int | None):
+        """The first `levels` levels (all for None); raises ValueError outside 1..K."""
         if levels is None or levels == self.levels:
             return self
         if not 1 <= levels <= self.levels:
@@ -40,13 +72,92 @@ class Codebooks(NamedTuple):
         return jax.tree.map(lambda x: x[:levels], self)
 
 
-def init(key: Key, levels: int, size: int, dim: int) -> Codebooks:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Codebooks(Lookup):
+    """K codebooks of N vectors, each vector the ratio of two running means.
+
+    `counts` are shares of use, not numbers of vectors: nothing below then depends on the size of
+    the batch or on how many devices share it. A codebook that learned nothing yet has counts of 0;
+    they approach a sum of 1, and their ratio with `sums` is unbiased from the first batch on.
+    van den Oord et al. 2017 (VQ-VAE).
+    """
+
+    vectors: Array  # [K, N, D]
+    sums: Array  # [K, N, D], running mean over input vectors of (vector if it chose code n else 0)
+    counts: Array  # [K, N], running share of input vectors that chose code n
+    sizes: Array | None = None  # [K], codes in use where levels have fewer than N; None for all N
+
+    euclidean = True
+
+    @property
+    def levels(self) -> int:
+        return self.vectors.shape[0]
+
+    @property
+    def size(self) -> int:
+        return self.counts.shape[-1]
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[-1]
+
+    @property
+    def books(self) -> "Codebooks":
+        return self
+
+    def with_books(self, books: "Codebooks") -> "Codebooks":
+        return books
+
+    def table(self) -> Array:
+        return self.vectors
+
+    def search(self, input_ME: Array, total_MD: Array) -> Array:
+        return nearest(self.direction(input_ME), self.direction(self.vectors), self.sizes)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cosine(Codebooks):
+    """Codebooks searched by direction: the codeword of the greatest cosine, returned as stored.
+
+    Yu et al. 2021 (ViT-VQGAN); DAC's codebooks inside `Projected`.
+    """
+
+    euclidean = False
+
+    def direction(self, vectors: Array) -> Array:
+        return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+    @classmethod
+    def init(cls, key: Key, levels: int, size: int, dim: int) -> "Cosine":
+        """Random unit vectors `[K, N, D]`."""
+        books = init(key, levels, size, dim)
+        lengths = jnp.linalg.norm(books.vectors, axis=-1, keepdims=True)
+        return cls(books.vectors / lengths, books.sums, books.counts, books.sizes)
+
+
+def init(key: Key, levels: int, size: int | Sequence[int], dim: int) -> Codebooks:
     """Random codebooks `[K, N, D]` of unit-variance inputs, each level half the scale before.
 
-    Learning starts better from data: see `start`.
+    `size` is the number of codes N of every level, or K numbers of codes, one per level. Learning
+    starts better from data: see `start`. Raises ValueError for a size or number below 1.
     """
+    sizes = (size,) * levels if isinstance(size, int) else tuple(size)
+    if levels < 1 or dim < 1 or min(sizes, default=0) < 1:
+        raise ValueError(f"levels, size and dim must be at least 1, got {levels}, {size}, {dim}")
+    if len(sizes) != levels:
+        raise ValueError(f"{levels} levels need as many sizes, got {len(sizes)}")
+    size = max(sizes)
     scale = 0.5 ** jnp.arange(levels, dtype=jnp.float32)[:, None, None]
     vectors = jax.random.normal(key, (levels, size, dim)) * scale
-    # With its type: a weak one would compile a training step twice.
-    counts = jnp.full((levels, size), 1.0 / size, jnp.float32)
-    return Codebooks(vectors, vectors * counts[..., None], counts)
+    per_level = None if min(sizes) == size else jnp.array(sizes, jnp.int32)
+    # With their type: weak ones would compile a training step twice.
+    zero = jnp.zeros((levels, size, dim), jnp.float32)
+    return Codebooks(vectors, zero, jnp.zeros((levels, size), jnp.float32), per_level)
+
+
+def rows(table_ND: Array, codes: Array) -> Vectors:
+    """Rows of a table by index; NaN outside [0, N), where plain indexing would wrap or clamp."""
+    codes = jnp.where(codes < 0, table_ND.shape[0], codes)
+    return table_ND.at[codes].get(mode="fill", fill_value=jnp.nan)

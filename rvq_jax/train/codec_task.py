@@ -60,9 +60,8 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
             key=key,
             train=True,
             mask=mask_BF,
-            dropout=weights.dropout,
-            decay=weights.decay,
-            expiry=weights.expiry,
+            learning=quantize.EMA(weights.decay, weights.expiry),
+            dropout=quantize.Dropout(weights.dropout),
         )
         latents_BFD = jnp.where(quantizer.started, out.latents, latents_BFD)
         decoded = model.decoder(latents_BFD)[:, : audio.shape[1]] * mask_BS[..., None]

@@ -1,0 +1,158 @@
+"""Lookups made of other parts: codes in few dimensions, codebooks behind a matrix, shared ones."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from rvq_jax.quantize.state import Codebooks, Cosine, Lookup, init
+from rvq_jax.typing import Array, Key
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Projected(Lookup):
+    """Every level looks its residual up in a few dimensions, by linear maps of its own.
+
+    Kumar et al. 2023 (Improved RVQGAN, DAC): 8 dimensions, codebooks searched by cosine.
+    """
+
+    down: Array  # [K, D, E]
+    down_bias: Array  # [K, E]
+    up: Array  # [K, E, D]
+    up_bias: Array  # [K, D]
+    inner: Codebooks  # of E features
+
+    @property
+    def levels(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def size(self) -> int:
+        return self.inner.size
+
+    @property
+    def dim(self) -> int:
+        return self.down.shape[-2]
+
+    @property
+    def books(self) -> Codebooks:
+        return self.inner
+
+    def with_books(self, books: Codebooks) -> "Projected":
+        return Projected(self.down, self.down_bias, self.up, self.up_bias, books)
+
+    def project(self, residual_MD: Array) -> Array:
+        return jnp.matmul(residual_MD, self.down, precision=HIGHEST) + self.down_bias[None]
+
+    def table(self) -> Array:
+        return self.inner.table()
+
+    def search(self, input_ME: Array, total_MD: Array) -> Array:
+        return self.inner.search(input_ME, total_MD)
+
+    def direction(self, vectors: Array) -> Array:
+        return self.inner.direction(vectors)
+
+    def unproject(self, code_ME: Array) -> Array:
+        return jnp.matmul(code_ME, self.up, precision=HIGHEST) + self.up_bias[None]
+
+    @classmethod
+    def init(cls, key: Key, levels: int, size: int, dim: int, code_dim: int = 8) -> "Projected":
+        """Orthonormal maps, `up` the transpose of `down`, and unit codebooks `[K, N, code_dim]`.
+
+        So every level takes something out of the residual from the start. Raises ValueError if
+        code_dim is not in 1..dim.
+        """
+        if not 1 <= code_dim <= dim:
+            raise ValueError(f"code_dim must be in 1..{dim}, got {code_dim}")
+        map_key, book_key = jax.random.split(key)
+        down = jax.random.orthogonal(map_key, dim, (levels,))[:, :, :code_dim]
+        return cls(
+            down,
+            jnp.zeros((levels, code_dim), jnp.float32),
+            down.swapaxes(1, 2),
+            jnp.zeros((levels, dim), jnp.float32),
+            Cosine.init(book_key, levels, size, code_dim),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SimVQ(Lookup):
+    """Frozen random codebooks behind one learned matrix, so that every code moves at each step.
+
+    Zhu et al. 2024 (Addressing representation collapse with one linear layer).
+    """
+
+    frozen: Array  # [K, N, D], never learned
+    matrix: Array  # [K, D, D], learned by the codebook loss
+
+    euclidean = True
+
+    @property
+    def levels(self) -> int:
+        return self.frozen.shape[0]
+
+    @property
+    def size(self) -> int:
+        return self.frozen.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        return self.frozen.shape[-1]
+
+    def table(self) -> Array:
+        frozen = jax.lax.stop_gradient(self.frozen)
+        return jnp.matmul(frozen, self.matrix, precision=HIGHEST)
+
+    @classmethod
+    def init(cls, key: Key, levels: int, size: int, dim: int) -> "SimVQ":
+        """Codebooks as `quantize.init` draws them, behind identity matrices."""
+        eye = jnp.broadcast_to(jnp.eye(dim), (levels, dim, dim))
+        return cls(init(key, levels, size, dim).vectors, eye)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Shared(Lookup):
+    """One codebook for all K levels, taught by the residuals of all of them."""
+
+    one: Codebooks  # [1, N, D]
+    levels: int = field(metadata={"static": True})
+
+    euclidean = True
+
+    @property
+    def size(self) -> int:
+        return self.one.size
+
+    @property
+    def dim(self) -> int:
+        return self.one.dim
+
+    @property
+    def books(self) -> Codebooks:
+        return self.one
+
+    def with_books(self, books: Codebooks) -> "Shared":
+        """From [1, N, D], or from [K, N, D] statistics of the levels: their mean."""
+        return Shared(jax.tree.map(lambda x: x.mean(axis=0, keepdims=True), books), self.levels)
+
+    def stacked(self) -> Codebooks:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.levels, *x.shape[1:])), self.one)
+
+    def table(self) -> Array:
+        return self.stacked().table()
+
+    def first(self, levels: int | None) -> "Shared":
+        if levels is not None and not 1 <= levels <= self.levels:
+            raise ValueError(f"levels must be in 1..{self.levels}, got {levels}")
+        return Shared(self.one, levels or self.levels)
+
+    @classmethod
+    def init(cls, key: Key, levels: int, size: int, dim: int) -> "Shared":
+        """One random codebook of unit variance, used `levels` times."""
+        return cls(init(key, 1, size, dim), levels)

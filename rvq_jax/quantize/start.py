@@ -1,0 +1,95 @@
+"""Codebooks that start from data: k-means, level by level on the residual."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from rvq_jax.quantize.learn import draw
+from rvq_jax.quantize.search import nearest
+from rvq_jax.quantize.state import Codebooks, Lookup
+from rvq_jax.typing import Array, Key, Vectors
+
+
+def residual_kmeans(
+    key: Key, state: Lookup, vectors: Vectors, iterations: int, plus_plus: bool
+) -> Lookup:
+    """Codebooks of one lookup's K levels by k-means on vectors `[M, D]`.
+
+    Each level is fitted on a share of its own (M // K vectors), on the residual that the earlier
+    levels leave of vectors they never saw. Fitted all on the same few vectors, the first level
+    would reproduce them, and the next levels would learn its rounding errors.
+    """
+    if state.books is None or state.books.levels != state.levels:
+        raise ValueError(f"k-means and {type(state).__name__} clash: it has no codebook per level")
+    share = vectors.shape[0] // state.levels
+    if share < state.size:
+        raise ValueError(
+            f"k-means of {state.levels} levels of {state.size} codes needs at least "
+            f"{state.levels * state.size} vectors, got {vectors.shape[0]}"
+        )
+    shuffle_key, level_key = jax.random.split(key)
+    vectors = jax.random.permutation(shuffle_key, jnp.asarray(vectors, jnp.float32))
+
+    def level(residual_MD, inputs):
+        index, lookup, key = inputs
+        input_ME = lookup.project(residual_MD)
+        mine_ME = jax.lax.dynamic_slice_in_dim(input_ME, index * share, share)
+        learned = kmeans(key, lookup.books, mine_ME, iterations, plus_plus)
+        lookup = lookup.with_books(learned)
+        codes_M = lookup.search(input_ME, residual_MD)
+        left_MD = residual_MD - lookup.unproject(lookup.codewords(codes_M, residual_MD))
+        return left_MD, learned
+
+    keys = jax.random.split(level_key, state.levels)
+    _, learned = jax.lax.scan(level, vectors, (jnp.arange(state.levels), state, keys))
+    return state.with_books(learned)
+
+
+def kmeans(
+    key: Key, books: Codebooks, vectors_MD: Vectors, iterations: int, plus_plus: bool = False
+) -> Codebooks:
+    """One codebook `[N, D]` by Lloyd's algorithm; an empty cluster restarts at a random vector."""
+    first_key, empty_key = jax.random.split(key)
+    count, size = vectors_MD.shape[0], books.size
+    vectors_MD = books.direction(vectors_MD)
+    weight_M = jnp.full(count, 1.0 / count)
+    if plus_plus:
+        centres_ND = _spread(first_key, vectors_MD, size)
+    else:
+        centres_ND = vectors_MD[jax.random.permutation(first_key, count)[:size]]
+
+    def iterate(centres_ND, key):
+        chosen_MN = jax.nn.one_hot(nearest(vectors_MD, centres_ND, books.sizes), size)
+        counts_N = chosen_MN.sum(axis=0)
+        sums_ND = jnp.einsum(
+            "mn,md->nd", chosen_MN, vectors_MD, precision=jax.lax.Precision.HIGHEST
+        )
+        means_ND = books.direction(sums_ND / jnp.maximum(counts_N, 1.0)[:, None])
+        fresh_ND = draw(key, vectors_MD, weight_M, size)
+        return jnp.where(counts_N[:, None] > 0, means_ND, fresh_ND), counts_N
+
+    keys = jax.random.split(empty_key, iterations)
+    centres_ND, counts_KN = jax.lax.scan(iterate, centres_ND, keys)
+    # A cluster still empty at the end gets its uniform share, so that it is tried before it dies.
+    counts_N = jnp.where(counts_KN[-1] > 0, counts_KN[-1] / count, 1.0 / size)
+    if books.sizes is not None:
+        counts_N = jnp.where(jnp.arange(size) < books.sizes, counts_N, 0.0)
+    sums_ND = centres_ND * counts_N[:, None]
+    return dataclasses.replace(books, vectors=centres_ND, sums=sums_ND, counts=counts_N)
+
+
+def _spread(key: Key, vectors_MD: Array, size: int) -> Array:
+    """k-means++: each centre drawn in proportion to its squared distance to those before."""
+    first = vectors_MD[jax.random.randint(key, (), 0, vectors_MD.shape[0])]
+    distance_M = jnp.sum((vectors_MD - first) ** 2, axis=1)
+
+    def add(distance_M, key):
+        # All vectors equal: every distance is 0, and any vector serves.
+        logits_M = jnp.where(distance_M.max() > 0, jnp.log(distance_M), 0.0)
+        centre_D = vectors_MD[jax.random.categorical(key, logits_M)]
+        return jnp.minimum(distance_M, jnp.sum((vectors_MD - centre_D) ** 2, axis=1)), centre_D
+
+    keys = jax.random.split(jax.random.fold_in(key, 1), size - 1)
+    _, others_ND = jax.lax.scan(add, distance_M, keys)
+    return jnp.concatenate([first[None], others_ND])
