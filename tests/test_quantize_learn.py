@@ -1,6 +1,5 @@
 """How codebooks learn, and the three defects of the references that must not come back."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -82,13 +82,15 @@ def kmeans(
 def _spread(key: Key, vectors_MD: Array, size: int) -> Array:
     """k-means++: each centre drawn in proportion to its squared distance to those before."""
     first = vectors_MD[jax.random.randint(key, (), 0, vectors_MD.shape[0])]
-    distance_M = jnp.sum((vectors_MD - first) ** 2, axis=1)
+    distance_M = jnp.sum((vectors_MD - first[None]) ** 2, axis=1)
 
     def add(distance_M, key):
         # All vectors equal: every distance is 0, and any vector serves.
         logits_M = jnp.where(distance_M.max() > 0, jnp.log(distance_M), 0.0)
         centre_D = vectors_MD[jax.random.categorical(key, logits_M)]
-        return jnp.minimum(distance_M, jnp.sum((vectors_MD - centre_D) ** 2, axis=1)), centre_D
+        return jnp.minimum(
+            distance_M, jnp.sum((vectors_MD - centre_D[None]) ** 2, axis=1)
+        ), centre_D
 
     keys = jax.random.split(jax.random.fold_in(key, 1), size - 1)
     _, others_ND = jax.lax.scan(add, distance_M, keys)
