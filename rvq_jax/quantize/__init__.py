@@ -8,6 +8,7 @@ are one `jax.lax.scan` over the levels for all, so compile time does not grow wi
 from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
 from rvq_jax.quantize.dropout import Dropout, bandwidths, multiples
 from rvq_jax.quantize.estimate import rotation, straight_through
+from rvq_jax.quantize.fit import fit, refine
 from rvq_jax.quantize.implicit import QINCo
 from rvq_jax.quantize.learn import EMA, Frozen, Gradient
 from rvq_jax.quantize.lookups import Projected, Shared, SimVQ
@@ -41,11 +42,13 @@ __all__ = [
     "bandwidths",
     "decode",
     "encode",
+    "fit",
     "init",
     "level_stats",
     "multiples",
     "nearest",
     "quantize",
+    "refine",
     "rotation",
     "start",
     "straight_through",

@@ -53,11 +53,26 @@ def kmeans(
     first_key, empty_key = jax.random.split(key)
     count, size = vectors_MD.shape[0], books.size
     vectors_MD = books.direction(vectors_MD)
-    weight_M = jnp.full(count, 1.0 / count)
     if plus_plus:
         centres_ND = _spread(first_key, vectors_MD, size)
     else:
         centres_ND = vectors_MD[jax.random.permutation(first_key, count)[:size]]
+
+    centres_ND, counts_N = lloyd(empty_key, books, vectors_MD, centres_ND, iterations)
+    # A cluster still empty at the end gets its uniform share, so that it is tried before it dies.
+    counts_N = jnp.where(counts_N > 0, counts_N / count, 1.0 / size)
+    if books.sizes is not None:
+        counts_N = jnp.where(jnp.arange(size) < books.sizes, counts_N, 0.0)
+    sums_ND = centres_ND * counts_N[:, None]
+    return dataclasses.replace(books, vectors=centres_ND, sums=sums_ND, counts=counts_N)
+
+
+def lloyd(
+    key: Key, books: Codebooks, vectors_MD: Vectors, centres_ND: Array, iterations: int
+) -> tuple[Array, Array]:
+    """Centres `[N, D]` after that many steps, and how many vectors `[N]` chose each in the last."""
+    size = books.size
+    even_M = jnp.full(vectors_MD.shape[0], 1.0 / vectors_MD.shape[0])
 
     def iterate(centres_ND, key):
         chosen_MN = jax.nn.one_hot(nearest(vectors_MD, centres_ND, books.sizes), size)
@@ -66,17 +81,12 @@ def kmeans(
             "mn,md->nd", chosen_MN, vectors_MD, precision=jax.lax.Precision.HIGHEST
         )
         means_ND = books.direction(sums_ND / jnp.maximum(counts_N, 1.0)[:, None])
-        fresh_ND = draw(key, vectors_MD, weight_M, size)
+        fresh_ND = draw(key, vectors_MD, even_M, size)
         return jnp.where(counts_N[:, None] > 0, means_ND, fresh_ND), counts_N
 
-    keys = jax.random.split(empty_key, iterations)
-    centres_ND, counts_KN = jax.lax.scan(iterate, centres_ND, keys)
-    # A cluster still empty at the end gets its uniform share, so that it is tried before it dies.
-    counts_N = jnp.where(counts_KN[-1] > 0, counts_KN[-1] / count, 1.0 / size)
-    if books.sizes is not None:
-        counts_N = jnp.where(jnp.arange(size) < books.sizes, counts_N, 0.0)
-    sums_ND = centres_ND * counts_N[:, None]
-    return dataclasses.replace(books, vectors=centres_ND, sums=sums_ND, counts=counts_N)
+    keys = jax.random.split(key, iterations)
+    centres_ND, counts_XN = jax.lax.scan(iterate, centres_ND, keys)
+    return centres_ND, counts_XN[-1]
 
 
 def _spread(key: Key, vectors_MD: Array, size: int) -> Array:
