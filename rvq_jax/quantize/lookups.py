@@ -23,7 +23,7 @@ class Projected(Lookup):
     down_bias: Array  # [K, E]
     up: Array  # [K, E, D]
     up_bias: Array  # [K, D]
-    inner: Codebooks  # of E features
+    inner: Lookup  # of E features
 
     @property
     def levels(self) -> int:
@@ -38,11 +38,12 @@ class Projected(Lookup):
         return self.down.shape[-2]
 
     @property
-    def books(self) -> Codebooks:
-        return self.inner
+    def books(self) -> Codebooks | None:
+        return self.inner.books
 
     def with_books(self, books: Codebooks) -> "Projected":
-        return Projected(self.down, self.down_bias, self.up, self.up_bias, books)
+        inner = self.inner.with_books(books)
+        return Projected(self.down, self.down_bias, self.up, self.up_bias, inner)
 
     def project(self, residual_MD: Array) -> Array:
         return jnp.matmul(residual_MD, self.down, precision=HIGHEST) + self.down_bias[None]
@@ -52,6 +53,9 @@ class Projected(Lookup):
 
     def search(self, input_ME: Array, total_MD: Array) -> Array:
         return self.inner.search(input_ME, total_MD)
+
+    def codewords(self, codes_M: Array, total_MD: Array) -> Array:
+        return self.inner.codewords(codes_M, total_MD)
 
     def direction(self, vectors: Array) -> Array:
         return self.inner.direction(vectors)
@@ -69,13 +73,19 @@ class Projected(Lookup):
         if not 1 <= code_dim <= dim:
             raise ValueError(f"code_dim must be in 1..{dim}, got {code_dim}")
         map_key, book_key = jax.random.split(key)
-        down = jax.random.orthogonal(map_key, dim, (levels,))[:, :, :code_dim]
+        return cls.around(map_key, dim, Cosine.init(book_key, levels, size, code_dim))
+
+    @classmethod
+    def around(cls, key: Key, dim: int, inner: Lookup) -> "Projected":
+        """The same maps around any lookup of fewer dimensions, as FSQ."""
+        levels, code_dim = inner.levels, inner.dim
+        down = jax.random.orthogonal(key, dim, (levels,))[:, :, :code_dim]
         return cls(
             down,
             jnp.zeros((levels, code_dim), jnp.float32),
             down.swapaxes(1, 2),
             jnp.zeros((levels, dim), jnp.float32),
-            Cosine.init(book_key, levels, size, code_dim),
+            inner,
         )
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of a run: state and data position together, atomic; the one user of orbax."""
 
+import textwrap
 from pathlib import Path
 
 import jax
@@ -58,7 +59,8 @@ class Checkpoints:
                 self.latest(), dict(state=abstract, data=data)
             )
         except (ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
+            # orbax prints whole trees of shapes into its message.
+            first = textwrap.shorten(str(error).strip().splitlines()[0], 200)
             raise UserError(
                 f"{self.folder} holds checkpoints of another model ({first}); choose another --out"
             ) from error

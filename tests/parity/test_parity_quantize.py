@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity_same import assert_same_codes
+from parity_same import assert_same_codes, plain
 
 from rvq_jax import quantize
 
@@ -15,12 +15,6 @@ dac = pytest.importorskip("transformers.models.dac.modeling_dac", reason=REASON)
 mimi = pytest.importorskip("transformers.models.mimi.modeling_mimi", reason=REASON)
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def plain(vectors_KND):
-    """Our state of given codebooks."""
-    vectors_KND = jnp.asarray(np.asarray(vectors_KND), jnp.float32)
-    return quantize.Codebooks(vectors_KND, 0 * vectors_KND, 0 * vectors_KND[:, :, 0])
 
 
 def books_and_latents(seed, levels, size, dim, batch, frames):
@@ -103,8 +97,8 @@ def dac_state(peer):
         for q in peer.quantizers
     ]
     maps = (jnp.stack([jnp.asarray(x.numpy()) for x in part]) for part in zip(*parts, strict=True))
-    books = plain(torch.stack([q.codebook.weight for q in peer.quantizers]))
-    return quantize.Projected(*maps, quantize.Cosine(books.vectors, books.sums, books.counts))
+    vectors_KNE = torch.stack([q.codebook.weight for q in peer.quantizers])
+    return quantize.Projected(*maps, plain(vectors_KNE, quantize.Cosine))
 
 
 @torch.no_grad()
