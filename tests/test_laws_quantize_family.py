@@ -16,6 +16,7 @@ LOOKUPS = {
     "sizes": lambda key, k, d: q.init(key, k, [16, 7, 4][:k], d),
     "cosine": lambda key, k, d: q.Cosine.init(key, k, 16, d),
     "projected": lambda key, k, d: q.Projected.init(key, k, 16, d, code_dim=3),
+    "projected fsq": lambda key, k, d: q.Projected.around(key, d, q.FSQ.init(k, (4, 3))),
     "simvq": lambda key, k, d: q.SimVQ.init(key, k, 16, d),
     "shared": lambda key, k, d: q.Shared.init(key, k, 16, d),
     "fsq": lambda key, k, d: q.FSQ.init(k, (3, 4, 2, 3, 2, 2, 2, 2)[:d]),
@@ -79,7 +80,7 @@ def test_contract(lookup, arrangement, seed):
     assert (codes >= 0).all() and (codes < state.size).all()
     decoded = decode(state, codes)
     for per_level in (False, True):
-        if lookup == "projected" and not per_level:
+        if lookup.startswith("projected") and not per_level:
             continue
         mask = jnp.ones((batch, 8), bool)
         out = train(state, x, jax.random.key(0), mask, per_level)
@@ -110,7 +111,7 @@ def test_each_level_shrinks_what_is_left_and_has_a_gradient(lookup):
     by level, and the commitment of every level moves the input."""
     state = LOOKUPS[lookup](jax.random.key(0), LEVELS, DIM)
     x = jax.random.normal(jax.random.key(1), (4, 50, DIM))
-    per_level = lookup == "projected"
+    per_level = lookup.startswith("projected")
 
     def loss(state, x, key):
         out = q.quantize(state, x, key=key, train=True, per_level=per_level)
@@ -182,7 +183,7 @@ def numpy_level(name, lookup, k, residual, total):
     return np.broadcast_to(words, (len(residual), *words.shape))
 
 
-@pytest.mark.parametrize("name", [n for n in LOOKUPS if n != "projected"])
+@pytest.mark.parametrize("name", [n for n in LOOKUPS if not n.startswith("projected")])
 @settings(max_examples=5)
 @given(seed=st.integers(0, 99))
 def test_codes_are_their_definition(name, seed):

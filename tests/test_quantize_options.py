@@ -25,6 +25,11 @@ def books(levels=3, size=16, dim=6):
         (q.SimVQ.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "SimVQ")),
         (q.QINCo.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "QINCo")),
         (q.Projected.init(KEY, 2, 8, 6, 3), {}, ("Projected", "per_level=False")),
+        (
+            q.Projected.around(KEY, 6, q.FSQ.init(2, (3, 3))),
+            {"learning": q.EMA(), "per_level": True},
+            ("EMA", "FSQ"),
+        ),
         (q.FSQ.init(2, (3,) * 6), {"temperature": 0.5}, ("temperature=0.5", "FSQ")),
         (q.LFQ.init(2, 6), {"temperature": 0.5}, ("temperature=0.5", "LFQ")),
         (q.QINCo.init(KEY, 2, 8, 6), {"temperature": 0.5}, ("temperature=0.5", "QINCo")),

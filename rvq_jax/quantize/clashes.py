@@ -51,12 +51,14 @@ def allow_sampling(state: State, temperature: float) -> None:
 def _lookups(state: State) -> list[Lookup]:
     match state:
         case Grouped():
-            return [state.one]
+            return _lookups(state.one)
         case Split():
             return _lookups(state.first) + _lookups(state.rest)
         case Bottleneck():
             return _lookups(state.inner)
         case Strided():
-            return [state.books]
+            return _lookups(state.books)
+        case Projected():
+            return [state, state.inner]
         case _:
             return [state]

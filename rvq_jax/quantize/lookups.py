@@ -46,7 +46,8 @@ class Projected(Lookup):
         return Projected(self.down, self.down_bias, self.up, self.up_bias, inner)
 
     def project(self, residual_MD: Array) -> Array:
-        return jnp.matmul(residual_MD, self.down, precision=HIGHEST) + self.down_bias[None]
+        inside_ME = jnp.matmul(residual_MD, self.down, precision=HIGHEST) + self.down_bias[None]
+        return self.inner.project(self.inner.enter(inside_ME))
 
     def table(self) -> Array:
         return self.inner.table()
@@ -61,7 +62,11 @@ class Projected(Lookup):
         return self.inner.direction(vectors)
 
     def unproject(self, code_ME: Array) -> Array:
-        return jnp.matmul(code_ME, self.up, precision=HIGHEST) + self.up_bias[None]
+        inside_ME = self.inner.unproject(code_ME)
+        return jnp.matmul(inside_ME, self.up, precision=HIGHEST) + self.up_bias[None]
+
+    def entropy_loss(self, input_ME: Array, weight_M: Array) -> Array:
+        return self.inner.entropy_loss(input_ME, weight_M)
 
     @classmethod
     def init(cls, key: Key, levels: int, size: int, dim: int, code_dim: int = 8) -> "Projected":

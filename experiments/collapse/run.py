@@ -1,0 +1,182 @@
+"""Codebook collapse: which rules of learning keep all codes in use, at the same bitrate?
+
+Latents of a codec trained on the built-in corpus pass a linear encoder (at first the identity), a
+quantizer of 4 levels of 256 codes from a random start (no k-means: collapse is the question), and
+a linear decoder; all learn together, 1,500 updates of 512 vectors, three seeds.
+
+Command:  python experiments/collapse/run.py
+Time:     about ten minutes on two cores, of which two train the codec
+Expect:   without replacement a third of the codes or fewer stay in use, with it nearly all
+"""
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from rvq_jax import files, machine, quantize
+from rvq_jax.data import builder
+from rvq_jax.study import StudyConfig, codecs
+from rvq_jax.train.runs import train_codec
+
+HERE = Path(__file__).parent
+LEVELS, SIZE, UPDATES, BATCH, EVERY = 4, 256, 1500, 512, 250
+SEEDS = 0, 1, 2
+FOLLOW = {"learning": quantize.EMA(expiry=0.0)}
+RULES = {
+    "EMA": (quantize.init, FOLLOW),
+    "EMA, replacement": (quantize.init, {"learning": quantize.EMA()}),
+    "EMA, rotation trick": (quantize.init, FOLLOW | {"estimator": quantize.rotation}),
+    "gradient": (quantize.init, {"learning": quantize.Gradient()}),
+    "gradient, rotation trick": (
+        quantize.init,
+        {"learning": quantize.Gradient(), "estimator": quantize.rotation},
+    ),
+    "SimVQ": (quantize.SimVQ.init, {}),
+    "projection to 8, cosine": (quantize.Projected.init, {"per_level": True}),
+    "FSQ 4x4x4x4, projected": (
+        lambda key, levels, size, dim: quantize.Projected.around(key, dim, even_grid(levels)),
+        {"per_level": True},
+    ),
+}
+
+
+def even_grid(levels: int) -> quantize.FSQ:
+    """256 points at every level, on one scale: each level's projection learns its own."""
+    grid = quantize.FSQ.init(levels, (4, 4, 4, 4))
+    return dataclasses.replace(grid, scale=jnp.ones_like(grid.scale))
+
+
+def latents(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out latents `[M, D]` of the study's codec, of unit variance."""
+    run = StudyConfig().codec
+    seanet = run.codec.seanet
+    data = builder.build(
+        None, folder / "dataset", run.codec.rate, seanet.channels, minimum=run.codec.hop
+    )
+    codec = train_codec(folder / "codec", builder.open_split(data, "train"), run)
+    splits = ("train", 60_000), ("heldout", 5_000)
+    train, held = (codecs.vectors(codec, builder.open_split(data, s), n) for s, n in splits)
+    mean, spread = train.mean(0, keepdims=True), train.std()
+    return (train - mean) / spread, (held - mean) / spread
+
+
+def curve(name: str, train_MD: np.ndarray, held_MD: np.ndarray, seed: int) -> list[dict]:
+    """Held-out use (mean over levels) and distortion, every so many updates."""
+    init, options = RULES[name]
+    dim = train_MD.shape[1]
+    state = init(jax.random.key(seed), LEVELS, SIZE, dim)
+    params = {"state": state, "encoder": jnp.eye(dim), "decoder": jnp.eye(dim)}
+    optimizer = optax.adam(1e-3)
+
+    def loss(params, x_MD, key):
+        out = quantize.quantize(
+            params["state"], (x_MD @ params["encoder"])[None], key=key, train=True, **options
+        )
+        error = jnp.mean((out.latents[0] @ params["decoder"] - x_MD) ** 2)
+        return error + 0.25 * out.commitment.mean() + out.codebook.mean(), out.state
+
+    @jax.jit
+    def step(params, moments, x_MD, key):
+        (_, learned), grads = jax.value_and_grad(loss, has_aux=True)(params, x_MD, key)
+        changes, moments = optimizer.update(grads, moments)
+        # Means that learned by themselves have no gradient, and stay as they learned.
+        return optax.apply_updates(params | {"state": learned}, changes), moments
+
+    @jax.jit
+    def measure(params):
+        out = quantize.quantize(
+            params["state"],
+            (held_MD @ params["encoder"])[None],
+            per_level=options.get("per_level", False),
+        )
+        error = jnp.mean((out.latents[0] @ params["decoder"] - held_MD) ** 2)
+        return out.stats.use.mean(), out.stats.perplexity.mean(), error / jnp.var(held_MD)
+
+    rng = np.random.default_rng(seed)
+    moments, rows = optimizer.init(params), []
+    for update in range(1, UPDATES + 1):
+        batch = train_MD[rng.integers(0, len(train_MD), BATCH)]
+        params, moments = step(params, moments, batch, jax.random.key(update))
+        if update % EVERY == 0:
+            use, perplexity, error = map(float, measure(params))
+            rows.append(
+                {"update": update, "use": use, "perplexity": perplexity, "distortion": error}
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="the codec's run")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    train_MD, held_MD = latents(arguments.out)
+    work = [(name, seed) for name in RULES for seed in SEEDS]
+    curves = {name: [] for name in RULES}
+    for name, seed in tqdm(work, unit="run"):
+        curves[name].append(curve(name, train_MD, held_MD, seed))
+    results = {
+        "curves": curves,
+        "seeds": list(SEEDS),
+        "commit": machine.commit(),
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "wall_seconds": round(time.perf_counter() - began, 1),
+    }
+    files.write_json(HERE / "results.json", results)
+    with files.writing(HERE / "RESULTS.md") as path:
+        path.write_text(markdown(results))
+
+
+def markdown(results: dict) -> str:
+    """RESULTS.md, from results.json alone."""
+
+    def table(key: str, style: str) -> list[str]:
+        first = next(iter(results["curves"].values()))[0]
+        updates = [row["update"] for row in first]
+        lines = ["| rule | " + " | ".join(f"{u:,}" for u in updates) + " |"]
+        lines.append("|---|" + "---:|" * len(updates))
+        for name, runs in results["curves"].items():
+            values = np.array([[row[key] for row in run] for run in runs])
+            cells = [
+                f"{mean:{style}} ± {std:{style}}"
+                for mean, std in zip(values.mean(0), values.std(0), strict=True)
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        return [*lines, ""]
+
+    where = results["machine"]
+    return "\n".join(
+        [
+            "# Collapse",
+            "",
+            f"{LEVELS} levels of {SIZE} codes ({LEVELS * 8} bits per vector for every rule),",
+            "learned from a random start together with a linear encoder and decoder, on latents of",
+            "a codec. Held-out vectors; ± is the standard deviation over seeds; columns: updates.",
+            "",
+            "## Codes in use, share (mean over levels)",
+            "",
+            *table("use", ".1%"),
+            "## Perplexity (mean over levels)",
+            "",
+            *table("perplexity", ".0f"),
+            "## Distortion, share of the vectors' variance",
+            "",
+            *table("distortion", ".4f"),
+            f"Seeds {', '.join(map(str, results['seeds']))}; commit {results['commit']}; "
+            f"JAX {results['versions']['jax']}; {where['cores']} cores of {where['cpu']}; "
+            f"{results['wall_seconds']:.0f} s.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
