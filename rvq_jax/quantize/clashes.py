@@ -14,7 +14,8 @@ def learning_rule(state: State, learning: Learning | None, per_level: bool) -> L
     if learning is None:
         means = all(isinstance(x, Codebooks | Shared) for x in lookups)
         learning = EMA() if means else Gradient()
-    for lookup in lookups:
+    # Innermost first: what a projection cannot do is said of what it holds.
+    for lookup in reversed(lookups):
         name = type(lookup).__name__
         if isinstance(learning, EMA) and lookup.books is None:
             raise ValueError(f"EMA and {name} clash: it has no codebooks of means; use Gradient()")
