@@ -296,3 +296,16 @@ def test_a_wider_beam_leaves_less(beam):
         float(jnp.mean((q.decode(state, q.encode(state, x, beam=b)) - x) ** 2)) for b in (1, beam)
     ]
     assert errors[1] < errors[0]
+
+
+def test_random_projection_codes_the_same_latents_with_every_codebook():
+    """Each codebook alone, in plain numpy: the greatest cosine after its own map."""
+    state = q.random_projection(KEY, 3, 16, 6, code_dim=4)
+    codes = np.asarray(q.encode(state, X))
+    for k in range(3):
+        one = state if k == 2 else state.first
+        state = None if k == 2 else state.rest
+        inside = np.asarray(X) @ np.asarray(one.down[0])
+        assert (codes[:, k] == (inside @ np.asarray(one.inner.vectors[0]).T).argmax(-1)).all()
+    with pytest.raises(ValueError, match="codebooks must be at least 1"):
+        q.random_projection(KEY, 0, 16, 6)

@@ -5,7 +5,14 @@ A quantizer is a choice of *lookup* (how a level finds a codeword), of *arrangem
 are one `jax.lax.scan` over the levels for all, so compile time does not grow with their number.
 """
 
-from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
+from rvq_jax.quantize.arrangements import (
+    Bottleneck,
+    Grouped,
+    Split,
+    State,
+    Strided,
+    random_projection,
+)
 from rvq_jax.quantize.dropout import Dropout, bandwidths, multiples
 from rvq_jax.quantize.estimate import rotation, straight_through
 from rvq_jax.quantize.fit import fit, refine
@@ -48,6 +55,7 @@ __all__ = [
     "multiples",
     "nearest",
     "quantize",
+    "random_projection",
     "refine",
     "rotation",
     "start",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
+from rvq_jax.quantize.lookups import Projected
 from rvq_jax.quantize.state import Lookup
 from rvq_jax.typing import Array, Codes, Key
 
@@ -143,3 +144,21 @@ class Strided:
 
 
 State = Lookup | Grouped | Split | Bottleneck | Strided
+
+
+def random_projection(
+    key: Key, codebooks: int, size: int, dim: int, code_dim: int = 16
+) -> Projected | Split:
+    """Random maps to `code_dim` dimensions and random unit codebooks, never learned.
+
+    Every codebook codes the same latents: targets for self-supervised speech models, not codes to
+    decode. Normalise the latents first, as the paper does; in `quantize` give it `Frozen()`.
+    Chiu et al. 2022 (BEST-RQ). Raises ValueError for a number below 1.
+    """
+    if codebooks < 1:
+        raise ValueError(f"codebooks must be at least 1, got {codebooks}")
+    first_key, rest_key = jax.random.split(key)
+    first = Projected.init(first_key, 1, size, dim, code_dim)
+    if codebooks == 1:
+        return first
+    return Split(first, random_projection(rest_key, codebooks - 1, size, dim, code_dim))

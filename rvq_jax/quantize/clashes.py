@@ -2,7 +2,7 @@
 
 from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
 from rvq_jax.quantize.implicit import QINCo
-from rvq_jax.quantize.learn import EMA, Gradient, Learning
+from rvq_jax.quantize.learn import EMA, Frozen, Gradient, Learning
 from rvq_jax.quantize.lookups import Projected, Shared
 from rvq_jax.quantize.scalar import FSQ, LFQ
 from rvq_jax.quantize.state import Codebooks, Lookup
@@ -19,7 +19,8 @@ def learning_rule(state: State, learning: Learning | None, per_level: bool) -> L
         name = type(lookup).__name__
         if isinstance(learning, EMA) and lookup.books is None:
             raise ValueError(f"EMA and {name} clash: it has no codebooks of means; use Gradient()")
-        if isinstance(lookup, Projected) and not per_level:
+        learns = not isinstance(learning, Frozen)
+        if isinstance(lookup, Projected) and learns and not per_level:
             raise ValueError(
                 f"{name} and per_level=False clash: no gradient would reach its maps; "
                 "use per_level=True"
