@@ -5,8 +5,9 @@ quantizer of 4 levels of 256 codes from a random start (no k-means: collapse is 
 a linear decoder; all learn together, 1,500 updates of 512 vectors, three seeds.
 
 Command:  python experiments/collapse/run.py
-Time:     about ten minutes on two cores, of which two train the codec
-Expect:   without replacement a third of the codes or fewer stay in use, with it nearly all
+Time:     about four minutes on two cores, of which two train the codec
+Expect:   running means alone keep half of the codes in use, with replacement 99 %, and the least
+          distortion (RESULTS.md)
 """
 
 import argparse
