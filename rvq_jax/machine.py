@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def versions() -> dict:
         "jax": jax.__version__,
         "rvq_jax": metadata.version("rvq_jax"),
     }
+
+
+def provenance(began: float) -> dict:
+    """What every experiment states of itself; `began` by `time.perf_counter`."""
+    return {
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "wall_seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def sentence(stated: dict) -> str:
+    """`provenance` in a line, for the foot of a table."""
+    where = stated["machine"]
+    return (
+        f"commit {stated['commit']}; JAX {stated['versions']['jax']}; {where['cores']} cores of "
+        f"{where['cpu']}; {stated['wall_seconds']:.0f} s."
+    )
 
 
 def peak_memory_gb() -> float:

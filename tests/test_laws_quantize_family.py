@@ -81,7 +81,7 @@ def test_contract(lookup, arrangement, seed):
     decoded = decode(state, codes)
     for per_level in (False, True):
         if lookup.startswith("projected") and not per_level:
-            continue
+            continue  # two options that clash: tests/test_quantize_options.py
         mask = jnp.ones((batch, 8), bool)
         out = train(state, x, jax.random.key(0), mask, per_level)
         assert (out.codes == codes).all()

@@ -22,9 +22,7 @@ import optax
 from tqdm import tqdm
 
 from rvq_jax import files, machine, quantize
-from rvq_jax.data import builder
-from rvq_jax.study import StudyConfig, codecs
-from rvq_jax.train.runs import train_codec
+from rvq_jax.study import study_latents
 
 HERE = Path(__file__).parent
 LEVELS, SIZE, UPDATES, BATCH, EVERY = 4, 256, 1500, 512, 250
@@ -52,20 +50,6 @@ def even_grid(levels: int) -> quantize.FSQ:
     """256 points at every level, on one scale: each level's projection learns its own."""
     grid = quantize.FSQ.init(levels, (4, 4, 4, 4))
     return dataclasses.replace(grid, scale=jnp.ones_like(grid.scale))
-
-
-def latents(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out latents `[M, D]` of the study's codec, of unit variance."""
-    run = StudyConfig().codec
-    seanet = run.codec.seanet
-    data = builder.build(
-        None, folder / "dataset", run.codec.rate, seanet.channels, minimum=run.codec.hop
-    )
-    codec = train_codec(folder / "codec", builder.open_split(data, "train"), run)
-    splits = ("train", 60_000), ("heldout", 5_000)
-    train, held = (codecs.vectors(codec, builder.open_split(data, s), n) for s, n in splits)
-    mean, spread = train.mean(0, keepdims=True), train.std()
-    return (train - mean) / spread, (held - mean) / spread
 
 
 def curve(name: str, train_MD: np.ndarray, held_MD: np.ndarray, seed: int) -> list[dict]:
@@ -118,7 +102,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/search"), help="the codec's run")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    train_MD, held_MD = latents(arguments.out)
+    train_MD, held_MD = study_latents(arguments.out, 60_000, 5_000)
+    mean_1D, spread = train_MD.mean(axis=0, keepdims=True), train_MD.std()
+    train_MD, held_MD = ((x - mean_1D) / spread for x in (train_MD, held_MD))
     work = [(name, seed) for name in RULES for seed in SEEDS]
     curves = {name: [] for name in RULES}
     for name, seed in tqdm(work, unit="run"):
@@ -126,10 +112,7 @@ def main() -> None:
     results = {
         "curves": curves,
         "seeds": list(SEEDS),
-        "commit": machine.commit(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "wall_seconds": round(time.perf_counter() - began, 1),
+        **machine.provenance(began),
     }
     files.write_json(HERE / "results.json", results)
     with files.writing(HERE / "RESULTS.md") as path:
@@ -153,7 +136,6 @@ def markdown(results: dict) -> str:
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         return [*lines, ""]
 
-    where = results["machine"]
     return "\n".join(
         [
             "# Collapse",
@@ -171,9 +153,7 @@ def markdown(results: dict) -> str:
             "## Distortion, share of the vectors' variance",
             "",
             *table("distortion", ".4f"),
-            f"Seeds {', '.join(map(str, results['seeds']))}; commit {results['commit']}; "
-            f"JAX {results['versions']['jax']}; {where['cores']} cores of {where['cpu']}; "
-            f"{results['wall_seconds']:.0f} s.",
+            f"Seeds {', '.join(map(str, results['seeds']))}; {machine.sentence(results)}",
             "",
         ]
     )

@@ -124,10 +124,7 @@ def main() -> None:
         "updates": arguments.updates,
         "seed": arguments.seed,
         "patterns": rows,
-        "commit": machine.commit(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "wall_seconds": round(time.perf_counter() - began, 1),
+        **machine.provenance(began),
     }
     files.write_json(HERE / "results.json", results)
     with files.writing(HERE / "RESULTS.md") as path:
@@ -150,12 +147,9 @@ def markdown(results: dict) -> str:
         lines.append(
             f"| {row['pattern']} | {row['optimum']:.4f} | {row['model']:.4f} | {above:+.2%} |"
         )
-    where = results["machine"]
     lines += [
         "",
-        f"{results['updates']} updates, seed {results['seed']}; commit {results['commit']}; "
-        f"JAX {results['versions']['jax']}; {where['cores']} cores of {where['cpu']}; "
-        f"{results['wall_seconds']:.0f} s.",
+        f"{results['updates']} updates, seed {results['seed']}; {machine.sentence(results)}",
         "",
     ]
     return "\n".join(lines)

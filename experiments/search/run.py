@@ -17,25 +17,11 @@ import jax
 import numpy as np
 
 from rvq_jax import files, machine, quantize
-from rvq_jax.data import builder
-from rvq_jax.study import StudyConfig, codecs
-from rvq_jax.train.runs import train_codec
+from rvq_jax.study import study_latents
 
 HERE = Path(__file__).parent
 LEVELS, SIZE, BEAMS = 8, 256, (1, 2, 5, 16)
 TRAIN, HELD = 40_000, 5_000
-
-
-def latents(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out latents `[M, D]` of the study's codec on the built-in corpus."""
-    run = StudyConfig().codec
-    seanet = run.codec.seanet
-    data = builder.build(
-        None, folder / "dataset", run.codec.rate, seanet.channels, minimum=run.codec.hop
-    )
-    codec = train_codec(folder / "codec", builder.open_split(data, "train"), run)
-    splits = ("train", TRAIN), ("heldout", HELD)
-    return tuple(codecs.vectors(codec, builder.open_split(data, s), n) for s, n in splits)
 
 
 def measure(state, held_MD: np.ndarray, beam: int) -> dict:
@@ -62,7 +48,7 @@ def main() -> None:
     normal = np.random.default_rng(arguments.seed).standard_normal((TRAIN + HELD, 32))
     normal = normal.astype(np.float32)
     kinds = {
-        "codec latents": latents(arguments.out),
+        "codec latents": study_latents(arguments.out, TRAIN, HELD),
         "random normal": (normal[:TRAIN], normal[TRAIN:]),
     }
     rows = []
@@ -78,10 +64,7 @@ def main() -> None:
     results = {
         "rows": rows,
         "seed": arguments.seed,
-        "commit": machine.commit(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "wall_seconds": round(time.perf_counter() - began, 1),
+        **machine.provenance(began),
     }
     files.write_json(HERE / "results.json", results)
     with files.writing(HERE / "RESULTS.md") as path:
@@ -111,11 +94,9 @@ def markdown(results: dict) -> str:
             f"| {row['beam']} | {row['error']:.4f} | {row['error'] / first['error'] - 1:+.1%} "
             f"| {row['vectors_per_second']:,.0f} |"
         )
-    where = results["machine"]
     lines += [
         "",
-        f"Seed {results['seed']}; commit {results['commit']}; JAX {results['versions']['jax']}; "
-        f"{where['cores']} cores of {where['cpu']}; {results['wall_seconds']:.0f} s.",
+        f"Seed {results['seed']}; {machine.sentence(results)}",
         "",
     ]
     return "\n".join(lines)

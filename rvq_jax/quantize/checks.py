@@ -8,17 +8,16 @@ from rvq_jax.typing import Array
 
 
 def latents(latents_BFD: Array, dim: int) -> None:
-    """Raises ValueError unless `[B, F, dim]` and finite."""
+    """Raises ValueError unless `[B, F, dim]`."""
     if latents_BFD.ndim != 3 or latents_BFD.shape[2] != dim:
         raise ValueError(f"latents must be [B, F, {dim}], got {list(latents_BFD.shape)}")
-    _finite(latents_BFD, "latents")
 
 
 def vectors(vectors_MD: Array, dim: int) -> None:
     """Raises ValueError unless `[M, dim]` and finite."""
     if vectors_MD.ndim != 2 or vectors_MD.shape[1] != dim:
         raise ValueError(f"vectors must be [M, {dim}], got {list(vectors_MD.shape)}")
-    _finite(vectors_MD, "vectors")
+    finite(vectors_MD, "vectors")
 
 
 def mask(mask_BF: Array | None, latents_BFD: Array) -> None:
@@ -50,7 +49,8 @@ def codes(codes_BKF: Array, levels: int, sizes: int | Array) -> None:
             )
 
 
-def _finite(array: Array, name: str) -> None:
+def finite(array: Array, name: str) -> None:
+    """Raises ValueError for NaN or infinity."""
     if _concrete(array) and not np.isfinite(np.asarray(array)).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
 

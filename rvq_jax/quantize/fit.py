@@ -1,6 +1,7 @@
 """Offline training of a residual quantizer on a matrix of vectors: embeddings as well as audio."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from rvq_jax.quantize.state import Codebooks, init
 from rvq_jax.typing import Array, Key, Vectors
 
 HIGHEST = jax.lax.Precision.HIGHEST
+_encode = jax.jit(beam_codes, static_argnames="beam")
 
 
 def fit(
@@ -41,11 +43,11 @@ def fit(
     vectors = jnp.asarray(vectors, jnp.float32)
     state = _progressive(key, init(key, levels, size, vectors.shape[1]), vectors, iterations)
     for _ in range(rounds):
-        codes_KM = beam_codes(state.vectors, vectors, beam)
-        state = refine(state, vectors, codes_KM)
+        state = refine(state, vectors, _encode(state.vectors, vectors, beam=beam))
     return state
 
 
+@functools.partial(jax.jit, static_argnames="steps")
 def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20) -> Codebooks:
     """The codebooks that decode codes `[K, M]` nearest to vectors `[M, D]`, codes held fixed.
 
@@ -79,6 +81,7 @@ def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20)
     )
 
 
+@functools.partial(jax.jit, static_argnames="iterations")
 def _progressive(key: Key, state: Codebooks, vectors_MD: Array, iterations: int) -> Codebooks:
     count, dim = vectors_MD.shape
     shown = [min(2**i, dim) for i in range(dim.bit_length() + 1)]

@@ -153,8 +153,7 @@ class Shared(Lookup):
         return self.one
 
     def with_books(self, books: Codebooks) -> "Shared":
-        """From [1, N, D], or from [K, N, D] statistics of the levels: their mean."""
-        return Shared(jax.tree.map(lambda x: x.mean(axis=0, keepdims=True), books), self.levels)
+        return Shared(books, self.levels)
 
     def stacked(self) -> Codebooks:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.levels, *x.shape[1:])), self.one)

@@ -1,5 +1,6 @@
 """The public functions, over every lookup and arrangement."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -28,6 +29,7 @@ def encode(state: State, latents: Latents, levels: int | None = None, beam: int 
     Babenko & Lempitsky 2014 for the beam.
     """
     checks.latents(latents, state.dim)
+    checks.finite(latents, "latents")
     if beam < 1:
         raise ValueError(f"beam must be at least 1, got {beam}")
     if beam > 1:
@@ -73,15 +75,14 @@ def quantize(
     """
     if train and key is None:
         raise ValueError("quantize(train=True) draws random numbers: give it a key")
-    if latents.ndim != 3:
-        raise ValueError(f"latents must be [B, F, {state.dim}], got {list(latents.shape)}")
+    checks.latents(latents, state.dim)
     checks.mask(mask, latents)
     if mask is None:
         mask_BF = jnp.ones(latents.shape[:2], bool)
     else:
         mask_BF = jnp.asarray(mask, bool)
         latents = jnp.where(mask_BF[..., None], latents, 0)
-    checks.latents(latents, state.dim)
+    checks.finite(latents, "latents")
     learning = clashes.learning_rule(state, learning, per_level) if train else learning
     rules = Rules(
         learning if train or isinstance(learning, Gradient) else None,
@@ -130,6 +131,8 @@ def start(
             return residual_kmeans(key, state, vectors, *rest)
 
 
+# Compiled here as well as in a caller's program: a scan outside of jit compiles at every call.
+@functools.partial(jax.jit, static_argnames=("levels", "beam"))
 def _encode(state: State, latents: Latents, levels: int | None, beam: int) -> Codes:
     match state:
         case Grouped():
@@ -154,6 +157,7 @@ def _encode(state: State, latents: Latents, levels: int | None, beam: int) -> Co
             return rvq.encode(state.first(levels), latents, beam)
 
 
+@jax.jit
 def _decode(state: State, codes: Codes) -> Latents:
     levels = codes.shape[1]
     match state:
@@ -175,6 +179,7 @@ def _decode(state: State, codes: Codes) -> Latents:
             return rvq.decode(state.first(levels), codes)
 
 
+@functools.partial(jax.jit, static_argnames="rules")
 def _quantize(state: State, latents: Latents, key, mask_BF, kept_B, rules: Rules) -> Quantized:
     match state:
         case Grouped():

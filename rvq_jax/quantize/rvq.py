@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from rvq_jax.quantize import estimate, learn
 from rvq_jax.quantize.beam import beam_codes
 from rvq_jax.quantize.learn import EMA, Gradient, Learning
-from rvq_jax.quantize.search import greedy_codes
 from rvq_jax.quantize.state import Lookup
 from rvq_jax.quantize.stats import LevelStats, level_stats
 from rvq_jax.typing import Array, Codes, Key, Latents
@@ -35,7 +34,7 @@ class Quantized(NamedTuple):
 class Rules:
     """What `quantize` was asked for, checked, for every part of an arrangement."""
 
-    learning: Learning
+    learning: Learning | None  # None: nothing learns
     estimator: Callable[[Array, Array], Array]
     per_level: bool
     temperature: float
@@ -50,9 +49,8 @@ def encode(
     books = state.stacked()
     if books.euclidean and strides is None:
         # With a table in the latent space, tiles of vectors go through all levels in cache.
-        find = greedy_codes if beam == 1 else lambda *x: beam_codes(*x[:2], beam, x[2])
-        codes_KM = find(books.table(), flat_MD, getattr(books, "sizes", None))
-        return _to_BKF(codes_KM, batch, frames)
+        sizes = None if books.books is None else books.books.sizes
+        return _to_BKF(beam_codes(books.table(), flat_MD, beam, sizes), batch, frames)
 
     def level(carry, inputs):
         residual_MD, total_MD = carry
@@ -171,7 +169,7 @@ def _sampled(key: Key, lookup: Lookup, input_ME: Array, batch: int, temperature:
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     keys_BF = jax.vmap(fold, (0, None))(fold(key, jnp.arange(batch)), jnp.arange(frames))
     table_NE = lookup.direction(lookup.table())
-    sizes = getattr(lookup.books, "sizes", None)
+    sizes = None if lookup.books is None else lookup.books.sizes
     return estimate.sample(
         keys_BF.reshape(-1), lookup.direction(input_ME), table_NE, temperature, sizes
     )

@@ -1,6 +1,7 @@
 """Codebooks that start from data: k-means, level by level on the residual."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from rvq_jax.quantize.state import Codebooks, Lookup
 from rvq_jax.typing import Array, Key, Vectors
 
 
+@functools.partial(jax.jit, static_argnames=("iterations", "plus_plus"))
 def residual_kmeans(
     key: Key, state: Lookup, vectors: Vectors, iterations: int, plus_plus: bool
 ) -> Lookup:

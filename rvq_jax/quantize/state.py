@@ -17,7 +17,9 @@ from rvq_jax.typing import Array, Key, Vectors
 class Lookup:
     """What the scan over levels asks of a lookup; these defaults are those of a plain codebook.
 
-    M vectors of D features; inside a level they may live in a code space of E features.
+    M vectors of D features; inside a level they may live in a code space of E features. A lookup
+    has `levels`, `size` and `dim`; `with_books(books)` if its `books` are not None; and either
+    `table()`, all codewords `[N, E]`, or a `search` and `codewords` of its own.
     """
 
     euclidean = False  # whether it picks the nearest of a table of vectors in the latent space
@@ -27,10 +29,6 @@ class Lookup:
         """The lookup with a leading [K] on every array, for the scan over levels."""
         return self
 
-    def with_books(self, books):
-        """The same lookup with other codebooks."""
-        raise NotImplementedError(f"{type(self).__name__} has no codebooks")
-
     def enter(self, latents_MD: Array) -> Array:
         """What level 1 sees of the latents."""
         return latents_MD
@@ -38,10 +36,6 @@ class Lookup:
     def project(self, residual_MD: Array) -> Array:
         """Latent space to code space `[M, E]`."""
         return residual_MD
-
-    def table(self) -> Array:
-        """All codewords `[N, E]` that `search` picks the nearest of."""
-        raise NotImplementedError(f"{type(self).__name__} has no table of codewords")
 
     def search(self, input_ME: Array, total_MD: Array) -> Array:
         """Codes `[M]` of inputs in code space; total_MD is the sum of the earlier levels."""

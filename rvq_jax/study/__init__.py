@@ -1,5 +1,6 @@
 """The pattern study: from a folder of audio to which interleaving pattern to use."""
 
+from rvq_jax.study.latents import study_latents
 from rvq_jax.study.quickstart import StudyConfig, study
 
-__all__ = ["StudyConfig", "study"]
+__all__ = ["StudyConfig", "study", "study_latents"]

@@ -43,22 +43,6 @@ def cached_codes(path: Path, codec: Codec, source, label: str) -> CodeSet:
     return CodeSet.load(path)
 
 
-def vectors(codec: Codec, source, count: int) -> np.ndarray:
-    """`count` latents `[M, D]` of audio, evenly from all of it, of whole windows of two seconds.
-
-    Fewer if there are fewer.
-    """
-    config = codec.config
-    samples = 2 * config.rate // config.hop * config.hop
-    parts = []
-    for batch in tqdm(loader.segments(source, samples, 32), desc="latents", unit="batch"):
-        full_B = batch["mask"].all(axis=1)
-        latents_BFD = np.asarray(latents(config, codec.params, batch["audio"]))
-        parts.append(latents_BFD[full_B].reshape(-1, latents_BFD.shape[-1]))
-    every = np.concatenate(parts)
-    return every[:: max(1, len(every) // count)][:count]
-
-
 def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> list[dict]:
     """Per number of levels: SI-SDR, mel distance, energy explained (held-out), use (training set).
 
