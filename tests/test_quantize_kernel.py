@@ -1,5 +1,6 @@
 """The TPU kernel gives the codes of the plain version, and TPU compilers take it."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -15,21 +16,13 @@ from hypothesis import strategies as st
 
 from rvq_jax.quantize import kernel
 from rvq_jax.quantize.kernel import residual_codes
-from rvq_jax.quantize.search import nearest
+from rvq_jax.quantize.search import greedy_codes
 
-interpreted = jax.jit(lambda books, vectors: residual_codes(books, vectors, interpret=True))
+interpreted = jax.jit(functools.partial(residual_codes, interpret=True))
+plain = jax.jit(greedy_codes)
 
 # K, N, D, M: all of size one; smaller than a tile; neither M nor N whole tiles; whole ones.
 SIZES = st.sampled_from([(1, 1, 1, 1), (5, 100, 7, 9), (3, 600, 5, 700), (2, 1024, 16, 512)])
-
-
-@jax.jit
-def plain(books_KND, vectors_MD):
-    def level(residual_MD, book_ND):
-        codes_M = nearest(residual_MD, book_ND)
-        return residual_MD - book_ND[codes_M], codes_M
-
-    return jax.lax.scan(level, vectors_MD, books_KND)[1]
 
 
 def integers(sizes, seed):
@@ -58,6 +51,18 @@ def test_codes_are_the_plain_ones_and_ties_too(sizes, seed):
     codes_KM = interpreted(books_KND, vectors_MD)
     assert codes_KM.dtype == jnp.int32
     np.testing.assert_array_equal(codes_KM, plain(books_KND, vectors_MD))
+
+
+@settings(max_examples=8)
+@given(SIZES, st.integers(0, 99))
+def test_sizes_bound_the_codes_of_each_level(sizes, seed):
+    """Also where a level ends inside a block, or before the last one."""
+    books_KND, vectors_MD = integers(sizes, seed)
+    levels, size = sizes[:2]
+    sizes_K = np.random.default_rng(seed).integers(1, size + 1, levels).astype(np.int32)
+    codes_KM = interpreted(books_KND, vectors_MD, sizes_K)
+    assert (codes_KM < sizes_K[:, None]).all()
+    np.testing.assert_array_equal(codes_KM, plain(books_KND, vectors_MD, sizes_K))
 
 
 @settings(max_examples=8)

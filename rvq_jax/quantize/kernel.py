@@ -1,8 +1,8 @@
 """Residual quantization in one TPU kernel: a tile of vectors stays in VMEM through all K levels.
 
-The plain version, `search.nearest` level by level, is its oracle; on an accelerator that writes
-every level's scores `[M, N]` to memory and reads them back to find the largest. Here neither scores
-nor residuals leave the core.
+The plain version, `search.greedy_codes`, is its oracle; on an accelerator that writes every level's
+scores `[M, N]` to memory and reads them back to find the largest. Here neither scores nor residuals
+leave the core. A program for several devices must call it inside `jax.shard_map`.
 """
 
 import functools
@@ -20,11 +20,18 @@ from rvq_jax.typing import Array, Vectors
 SIDE = 512
 
 
-def residual_codes(vectors_KND: Array, latents_MD: Vectors, *, interpret: bool = False) -> Array:
+def residual_codes(
+    vectors_KND: Array,
+    latents_MD: Vectors,
+    sizes_K: Array | None = None,
+    *,
+    interpret: bool = False,
+) -> Array:
     """Codes `[K, M]` int32 of latents `[M, D]` by codebooks `[K, N, D]`, level by level.
 
-    Ties go to the lowest index; any float type is widened to float32 first. `interpret` runs the
-    kernel on any device, slowly. Zeghidour et al. 2021 (SoundStream) §III.C.
+    Codes from `sizes_K[k]` on are never chosen at level k. Ties go to the lowest index; any float
+    type is widened to float32 first. `interpret` runs the kernel on any device, slowly.
+    Zeghidour et al. 2021 (SoundStream) §III.C.
     """
     levels, size, dim = vectors_KND.shape
     count = latents_MD.shape[0]
@@ -34,21 +41,27 @@ def residual_codes(vectors_KND: Array, latents_MD: Vectors, *, interpret: bool =
     # codeword it would enter the products of all vectors, so there it must be zero.
     vectors_KND = jnp.pad(vectors_KND, ((0, 0), (0, -size % block), (0, 0)))
     tiles, blocks = pl.cdiv(count, tile), vectors_KND.shape[1] // block
+    if sizes_K is None:
+        sizes_K = jnp.full(levels, size, jnp.int32)
     call = pl.pallas_call(
-        functools.partial(_step, size=size, blocks=blocks),
+        functools.partial(_step, blocks=blocks),
         name="residual_codes",
-        grid=(tiles, levels, blocks),
-        in_specs=[
-            pl.BlockSpec((None, block, dim), lambda m, k, n: (k, n, 0)),
-            pl.BlockSpec((tile, dim), lambda m, k, n: (m, 0)),
-        ],
-        out_specs=pl.BlockSpec((levels, tile), lambda m, k, n: (0, m)),
+        # Sizes are scalars, so they come before the grid; every index map sees them last.
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=1,
+            grid=(tiles, levels, blocks),
+            in_specs=[
+                pl.BlockSpec((None, block, dim), lambda m, k, n, _: (k, n, 0)),
+                pl.BlockSpec((tile, dim), lambda m, k, n, _: (m, 0)),
+            ],
+            out_specs=pl.BlockSpec((levels, tile), lambda m, k, n, _: (0, m)),
+            scratch_shapes=[
+                pltpu.VMEM((dim, tile), jnp.float32),
+                pltpu.VMEM((dim, tile), jnp.float32),
+                pltpu.VMEM((1, tile), jnp.float32),
+            ],
+        ),
         out_shape=jax.ShapeDtypeStruct((levels, count), jnp.int32),
-        scratch_shapes=[
-            pltpu.VMEM((dim, tile), jnp.float32),
-            pltpu.VMEM((dim, tile), jnp.float32),
-            pltpu.VMEM((1, tile), jnp.float32),
-        ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary")
         ),
@@ -60,7 +73,7 @@ def residual_codes(vectors_KND: Array, latents_MD: Vectors, *, interpret: bool =
         interpret=interpret,
     )
     # Codes have no gradient, and Pallas would look for one.
-    return call(*jax.lax.stop_gradient((vectors_KND, latents_MD)))
+    return call(sizes_K, *jax.lax.stop_gradient((vectors_KND, latents_MD)))
 
 
 def _side(dim: int) -> int:
@@ -68,7 +81,9 @@ def _side(dim: int) -> int:
     return max(128, min(SIDE, SIDE * 512 // dim // 128 * 128))
 
 
-def _step(book_ref, latents_ref, codes_ref, residual_ref, chosen_ref, best_ref, *, size, blocks):
+def _step(
+    sizes_ref, book_ref, latents_ref, codes_ref, residual_ref, chosen_ref, best_ref, *, blocks
+):
     """One level's block of codewords against one tile of vectors.
 
     Vectors lie along the lanes: a maximum over codewords is then one down the sublanes, which is
@@ -82,7 +97,7 @@ def _step(book_ref, latents_ref, codes_ref, residual_ref, chosen_ref, best_ref, 
 
     book_ND = book_ref[...].astype(jnp.float32)
     first = block * book_ND.shape[0]
-    scores_NM = _scores(book_ND, residual_ref[...], size - first)
+    scores_NM = _scores(book_ND, residual_ref[...], sizes_ref[level] - first)
     best_1M, code_1M, onehot_NM = _argmax(scores_NM)
     # Only a strictly better block wins, so that ties go to the lowest index.
     better_1M = (best_1M > best_ref[...]) | (block == 0)

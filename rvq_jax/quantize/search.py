@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from rvq_jax.typing import Array, Vectors
 
-# Measured on two CPU cores (benchmarks/quantize.py): a product of 512 rows runs at the full matrix
-# rate, and its 4 MiB of scores at 2,048 codes are still in cache when the maximum reads them.
-TILE = 512
+# Measured on two CPU cores (benchmarks/quantize.py): products of 2,048 rows run at the full matrix
+# rate; a quarter of them costs 10 %, and twice as many bring nothing for twice the memory.
+TILE = 2048
 BLOCK = 64
 
 
@@ -30,9 +30,9 @@ def greedy_codes(vectors_KND: Array, latents_MD: Vectors, sizes_K: Array | None 
     Codes from `sizes_K[k]` on are never chosen at level k. Zeghidour et al. 2021 (SoundStream).
     """
     books, latents_MD = prepared(vectors_KND, sizes_K), latents_MD.astype(jnp.float32)
-    # Tiles are for a CPU's caches; an accelerator wants one large product.
+    # Tiles are for a CPU's caches; an accelerator wants one large product, and a mesh all rows.
     return jax.lax.platform_dependent(
-        *books, latents_MD, cpu=lambda *x: tiled(_levels, TILE, *x), default=_levels
+        *books, latents_MD, cpu=lambda *x: tiled(_by_blocks, TILE, *x), default=_plainly
     )
 
 
@@ -55,16 +55,26 @@ def tiled(
     half_KN: Array,
     latents_MD: Array,
 ) -> Array:
-    """Codes `[K, M]` by a function of one tile: all levels of a tile before the next tile."""
-    count, dim = latents_MD.shape
-    if count <= tile:
-        return codes(vectors_KND, half_KN, latents_MD)
+    """Codes `[K, M]` by a function of one tile: all levels of a tile before the next tile.
+
+    Tiles are as even as they can be, and the last begins early enough to be whole: what it shares
+    with the one before is computed twice, which costs less than a padded copy of all latents.
+    """
+    (levels, _, dim), count = vectors_KND.shape, latents_MD.shape[0]
     tiles = -(-count // tile)
-    padded_MD = jnp.pad(latents_MD, ((0, tiles * tile - count), (0, 0)))
-    codes_XKM = jax.lax.map(
-        lambda tile_MD: codes(vectors_KND, half_KN, tile_MD), padded_MD.reshape(tiles, tile, dim)
-    )
-    return codes_XKM.swapaxes(0, 1).reshape(-1, tiles * tile)[:, :count]
+    if tiles <= 1:
+        return codes(vectors_KND, half_KN, latents_MD)
+    # Whole vector registers of rows.
+    tile = min(tile, -(-count // (16 * tiles)) * 16)
+
+    def add(index, codes_KM):
+        first = jnp.minimum(index * tile, count - tile)
+        tile_MD = jax.lax.dynamic_slice(latents_MD, (first, 0), (tile, dim))
+        return jax.lax.dynamic_update_slice(
+            codes_KM, codes(vectors_KND, half_KN, tile_MD), (0, first)
+        )
+
+    return jax.lax.fori_loop(0, tiles, add, jnp.zeros((levels, count), jnp.int32))
 
 
 def products(rows_MD: Array, codebook_ND: Array) -> Array:
@@ -72,25 +82,60 @@ def products(rows_MD: Array, codebook_ND: Array) -> Array:
     return jnp.matmul(rows_MD, codebook_ND.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _levels(vectors_KND: Array, half_KN: Array, latents_MD: Array) -> Array:
+def block_maxima(scores_MN: Array) -> Array:
+    """Largest score of each block of codes, `[M, N / BLOCK]`.
+
+    A window, not a reshape and a maximum: XLA's CPU code for it is three times as fast.
+    """
+    window = (1, BLOCK)
+    return jax.lax.reduce_window(scores_MN, -jnp.inf, jax.lax.max, window, window, "valid")
+
+
+def blocks_of(scores_MN: Array, block_MC: Array) -> Array:
+    """The scores `[M, C, BLOCK]` of C blocks of each row."""
+
+    def slice_of(row_N, block):
+        return jax.lax.dynamic_slice(row_N, (block * BLOCK,), (BLOCK,))
+
+    return jax.vmap(jax.vmap(slice_of, (None, 0)))(scores_MN, block_MC)
+
+
+def rows_of(table_XN: Array, row_R: Array) -> Array:
+    """Rows `[R, N]` of a table, each a slice: XLA's CPU code for a gather goes number by number."""
+    return jax.vmap(lambda row: jax.lax.dynamic_index_in_dim(table_XN, row, keepdims=False))(row_R)
+
+
+def _by_blocks(vectors_KND: Array, half_KN: Array, latents_MD: Array) -> Array:
+    return _levels(_argmax, vectors_KND, half_KN, latents_MD)
+
+
+def _plainly(vectors_KND: Array, half_KN: Array, latents_MD: Array) -> Array:
+    def argmax(products_MN, half_N):
+        return jnp.argmax(products_MN - half_N[None], axis=1).astype(jnp.int32)
+
+    return _levels(argmax, vectors_KND, half_KN, latents_MD)
+
+
+def _levels(
+    argmax: Callable[[Array, Array], Array], vectors_KND: Array, half_KN: Array, latents_MD: Array
+) -> Array:
     def level(residual_MD, inputs):
         codebook_ND, half_N = inputs
-        codes_M = _argmax(products(residual_MD, codebook_ND) - half_N[None])
+        codes_M = argmax(products(residual_MD, codebook_ND), half_N)
         return residual_MD - codebook_ND[codes_M], codes_M
 
     return jax.lax.scan(level, latents_MD, (vectors_KND, half_KN))[1]
 
 
-def _argmax(scores_MN: Array) -> Array:
+def _argmax(products_MN: Array, half_N: Array) -> Array:
     """Lowest index `[M]` of the largest score: maxima of blocks, then inside the winning block.
 
     A plain argmax carries an index beside every score and spends longer than the product itself;
     the maximum over a block is a vector instruction.
     """
-    count, size = scores_MN.shape
-    scores_MXN = scores_MN.reshape(count, size // BLOCK, BLOCK)
-    block_M = _first(scores_MXN.max(axis=2))
-    inside_MN = jnp.take_along_axis(scores_MXN, block_M[:, None, None], axis=1)[:, 0]
+    block_M = _first(block_maxima(products_MN - half_N[None]))
+    # From the products, so that the scores are never written to memory.
+    inside_MN = blocks_of(products_MN, block_M[:, None])[:, 0] - half_N.reshape(-1, BLOCK)[block_M]
     return block_M * BLOCK + _first(inside_MN)
 
 
