@@ -53,9 +53,50 @@ def test_options_that_clash_in_training(state, options, both):
         (q.Split(q.init(KEY, 1, 8, 6), q.Cosine.init(KEY, 1, 8, 6)), "Cosine"),
     ],
 )
-def test_a_beam_needs_tables_in_the_latent_space(state, name):
+def test_a_beam_and_the_kernel_need_tables_in_the_latent_space(state, name):
     with pytest.raises(ValueError, match=f"beam=4 and {name} clash"):
         q.encode(state, X, beam=4)
+    with pytest.raises(ValueError, match=f"beam tables and {name} clash"):
+        q.beam_tables(state)
+    with pytest.raises(ValueError, match=f"kernel and {name} clash"):
+        q.encode(state, X, kernel=True)
+
+
+LATENT_TABLES = [
+    q.init(KEY, 3, 16, 6),
+    q.init(KEY, 3, (16, 5, 9), 6),
+    q.SimVQ.init(KEY, 3, 16, 6),
+    q.Shared.init(KEY, 3, 16, 6),
+    q.Grouped.of([q.init(KEY, 2, (16, 7), 3), q.init(jax.random.key(9), 2, (16, 7), 3)]),
+    q.Split(q.init(KEY, 1, 16, 6), q.init(KEY, 3, 8, 6)),
+    q.Bottleneck.init(KEY, 6, q.init(KEY, 3, 16, 4)),
+]
+
+
+@pytest.mark.parametrize("state", LATENT_TABLES, ids=lambda state: type(state).__name__)
+def test_tables_find_what_residuals_find(state):
+    """For all levels or a prefix. Two orders of a shared codebook's codes are equally good: so the
+    decoded latents are compared."""
+    tables = q.beam_tables(state)
+    for levels in (None, 2):
+        codes = [q.encode(state, X, levels, beam=3, tables=t) for t in (None, tables)]
+        np.testing.assert_allclose(*(q.decode(state, c) for c in codes), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("state", LATENT_TABLES, ids=lambda state: type(state).__name__)
+def test_the_kernel_is_for_tpus_and_changes_nothing_elsewhere(state):
+    assert (q.encode(state, X, kernel=True) == q.encode(state, X)).all()
+    encode = jax.jit(q.encode, static_argnames="kernel").trace(state, X, kernel=True)
+    assert "tpu_custom_call" in encode.lower(lowering_platforms=("tpu",)).as_text()
+    assert "custom_call" not in encode.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_search_options_that_clash():
+    tables = q.beam_tables(books())
+    with pytest.raises(ValueError, match="tables and beam=1 clash"):
+        q.encode(books(), X, tables=tables)
+    with pytest.raises(ValueError, match="kernel and beam=2 clash"):
+        q.encode(books(), X, beam=2, kernel=True)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rvq_jax.quantize.fit import fit, refine
 from rvq_jax.quantize.implicit import QINCo
 from rvq_jax.quantize.learn import EMA, Frozen, Gradient
 from rvq_jax.quantize.lookups import Projected, Shared, SimVQ
-from rvq_jax.quantize.quantizer import decode, encode, quantize, start
+from rvq_jax.quantize.quantizer import beam_tables, decode, encode, quantize, start
 from rvq_jax.quantize.rvq import Quantized
 from rvq_jax.quantize.scalar import FSQ, LFQ
 from rvq_jax.quantize.search import nearest
@@ -47,6 +47,7 @@ __all__ = [
     "State",
     "Strided",
     "bandwidths",
+    "beam_tables",
     "decode",
     "encode",
     "fit",

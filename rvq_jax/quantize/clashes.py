@@ -28,14 +28,15 @@ def learning_rule(state: State, learning: Learning | None, per_level: bool) -> L
     return learning
 
 
-def allow_beam(state: State, beam: int) -> None:
+def allow_beam(state: State, option: str) -> None:
+    """Raises ValueError unless every level picks from a table of vectors in the latent space."""
     if isinstance(state, Strided):
-        raise ValueError(f"beam={beam} and Strided clash: a prefix of codes covers several frames")
+        raise ValueError(f"{option} and Strided clash: a prefix of codes covers several frames")
     for lookup in _lookups(state):
         if not lookup.euclidean:
             raise ValueError(
-                f"beam={beam} and {type(lookup).__name__} clash: "
-                "a beam needs tables of vectors in the latent space"
+                f"{option} and {type(lookup).__name__} clash: "
+                "it needs tables of vectors in the latent space"
             )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from rvq_jax.quantize import checks, clashes, estimate, rvq
 from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
+from rvq_jax.quantize.beam import pair_products
 from rvq_jax.quantize.dropout import Dropout
 from rvq_jax.quantize.learn import Gradient, Learning
 from rvq_jax.quantize.rvq import Quantized, Rules
@@ -16,15 +17,26 @@ from rvq_jax.quantize.state import Lookup
 from rvq_jax.typing import Array, Codes, Key, Latents, Vectors
 
 HIGHEST = jax.lax.Precision.HIGHEST
+Tables = Array | tuple  # as the state: one for each part of a split
 
 
-def encode(state: State, latents: Latents, levels: int | None = None, beam: int = 1) -> Codes:
+def encode(
+    state: State,
+    latents: Latents,
+    levels: int | None = None,
+    beam: int = 1,
+    *,
+    tables: Tables | None = None,
+    kernel: bool = False,
+) -> Codes:
     """Codes `[B, K, F]` int32 of latents `[B, F, D]`, greedily level by level.
 
     `levels` keeps a prefix of the levels. `beam` > 1 keeps that many prefixes of codes per frame
-    and returns the best. Distances are float32 whatever the latents' type; ties go to the lowest
-    code. Raises ValueError for levels outside 1..K, a shape that does not fit, latents that are not
-    finite (outside of jit), or a beam that the lookup has no table for.
+    and returns the best; `tables` (`beam_tables`) make it faster where D is large. `kernel` runs
+    all levels of a greedy search as one kernel where the device is a TPU; a program for several
+    devices must then call this inside `jax.shard_map`. Distances are float32 whatever the latents'
+    type; ties go to the lowest code. Raises ValueError for levels outside 1..K, a shape that does
+    not fit, latents that are not finite (outside of jit), or options that clash.
     van den Oord et al. 2017 (VQ-VAE); Zeghidour et al. 2021 (SoundStream) for the residual form;
     Babenko & Lempitsky 2014 for the beam.
     """
@@ -33,8 +45,32 @@ def encode(state: State, latents: Latents, levels: int | None = None, beam: int 
     if beam < 1:
         raise ValueError(f"beam must be at least 1, got {beam}")
     if beam > 1:
-        clashes.allow_beam(state, beam)
-    return _encode(state, jnp.asarray(latents), levels, beam)
+        clashes.allow_beam(state, f"beam={beam}")
+    if tables is not None and beam == 1:
+        raise ValueError("tables and beam=1 clash: a greedy search has no use for them")
+    if kernel and beam > 1:
+        raise ValueError(f"kernel and beam={beam} clash: the kernel's search is greedy")
+    if kernel:
+        clashes.allow_beam(state, "kernel")
+    return _encode(state, jnp.asarray(latents), levels, beam, tables, kernel)
+
+
+def beam_tables(state: State) -> Tables:
+    """Products of the codewords of each two levels, for `encode(…, beam, tables=…)`.
+
+    K(K-1)/2 · N² floats for each residual quantizer of the state, to be made once per codebooks.
+    Raises ValueError for a state that a beam cannot search.
+    """
+    clashes.allow_beam(state, "beam tables")
+    match state:
+        case Grouped():
+            return jax.vmap(lambda books: pair_products(books.stacked().table()))(state.books)
+        case Split():
+            return beam_tables(state.first), beam_tables(state.rest)
+        case Bottleneck():
+            return beam_tables(state.inner)
+        case _:
+            return jax.jit(pair_products)(state.stacked().table())
 
 
 def decode(state: State, codes: Codes) -> Latents:
@@ -132,29 +168,37 @@ def start(
 
 
 # Compiled here as well as in a caller's program: a scan outside of jit compiles at every call.
-@functools.partial(jax.jit, static_argnames=("levels", "beam"))
-def _encode(state: State, latents: Latents, levels: int | None, beam: int) -> Codes:
+@functools.partial(jax.jit, static_argnames=("levels", "beam", "kernel"))
+def _encode(
+    state: State,
+    latents: Latents,
+    levels: int | None,
+    beam: int,
+    tables: Tables | None,
+    kernel: bool,
+) -> Codes:
     match state:
         case Grouped():
             books = jax.vmap(lambda b: b.first(_per_group(state, levels)))(state.books)
-            codes_GBKF = jax.vmap(lambda b, x: rvq.encode(b, x, beam))(
-                books, _grouped(latents, state.groups)
+            codes_GBKF = jax.vmap(lambda b, x, t: rvq.encode(b, x, beam, t, kernel))(
+                books, _grouped(latents, state.groups), tables
             )
             return _level_major(codes_GBKF)
         case Split():
             first, rest = _split_levels(state, levels)
-            parts = [_encode(state.first, latents, first, beam)]
+            of_first, of_rest = (None, None) if tables is None else tables
+            parts = [_encode(state.first, latents, first, beam, of_first, kernel)]
             if rest:
-                parts.append(_encode(state.rest, latents, rest, beam))
+                parts.append(_encode(state.rest, latents, rest, beam, of_rest, kernel))
             return jnp.concatenate(parts, axis=1)
         case Bottleneck():
             inside = jnp.matmul(latents, state.down, precision=HIGHEST)
-            return _encode(state.inner, inside, levels, beam)
+            return _encode(state.inner, inside, levels, beam, tables, kernel)
         case Strided():
             books = state.books.first(levels)
             return rvq.encode(books, latents, strides=_whole(state, latents)[: books.levels])
         case _:
-            return rvq.encode(state.first(levels), latents, beam)
+            return rvq.encode(state.first(levels), latents, beam, tables, kernel)
 
 
 @jax.jit

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 
 from rvq_jax.quantize import estimate, learn
 from rvq_jax.quantize.beam import beam_codes
+from rvq_jax.quantize.kernel import residual_codes
 from rvq_jax.quantize.learn import EMA, Gradient, Learning
+from rvq_jax.quantize.search import greedy_codes
 from rvq_jax.quantize.state import Lookup
 from rvq_jax.quantize.stats import LevelStats, level_stats
 from rvq_jax.typing import Array, Codes, Key, Latents
@@ -41,7 +43,12 @@ class Rules:
 
 
 def encode(
-    state: Lookup, latents: Latents, beam: int = 1, strides: tuple[int, ...] | None = None
+    state: Lookup,
+    latents: Latents,
+    beam: int = 1,
+    tables: Array | None = None,
+    kernel: bool = False,
+    strides: tuple[int, ...] | None = None,
 ) -> Codes:
     """Codes `[B, K, F]`: greedily level by level, or the best of `beam` kept prefixes."""
     batch, frames, dim = latents.shape
@@ -49,8 +56,12 @@ def encode(
     books = state.stacked()
     if books.euclidean and strides is None:
         # With a table in the latent space, tiles of vectors go through all levels in cache.
-        sizes = None if books.books is None else books.books.sizes
-        return _to_BKF(beam_codes(books.table(), flat_MD, beam, sizes), batch, frames)
+        inputs = books.table(), flat_MD, None if books.books is None else books.books.sizes
+        if kernel:
+            codes_KM = jax.lax.platform_dependent(*inputs, tpu=residual_codes, default=greedy_codes)
+        else:
+            codes_KM = beam_codes(*inputs, beam=beam, tables=tables)
+        return _to_BKF(codes_KM, batch, frames)
 
     def level(carry, inputs):
         residual_MD, total_MD = carry
