@@ -24,6 +24,11 @@ def books(levels=3, size=16, dim=6):
         (q.LFQ.init(2, 6), {"learning": q.EMA()}, ("EMA", "LFQ")),
         (q.SimVQ.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "SimVQ")),
         (q.QINCo.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "QINCo")),
+        (
+            q.SimVQ.init(KEY, 2, 8, 6),
+            {"learning": q.Gradient(expiry=0.1)},
+            ("Gradient(expiry=0.1)", "SimVQ"),
+        ),
         (q.Projected.init(KEY, 2, 8, 6, 3), {}, ("Projected", "per_level=False")),
         (
             q.Projected.around(KEY, 6, q.FSQ.init(2, (3, 3))),
@@ -99,12 +104,15 @@ def test_search_options_that_clash():
         q.encode(books(), X, beam=2, kernel=True)
 
 
-@pytest.mark.parametrize(
-    "state", [q.FSQ.init(2, (3,) * 6), q.SimVQ.init(KEY, 2, 8, 6), q.Shared.init(KEY, 2, 8, 6)]
-)
-def test_k_means_needs_a_codebook_per_level(state):
+@pytest.mark.parametrize("state", [q.FSQ.init(2, (3,) * 6), q.LFQ.init(2, 6)])
+def test_k_means_needs_codebooks(state):
     with pytest.raises(ValueError, match=f"k-means and {type(state).__name__} clash"):
         q.start(KEY, state, jnp.ones((5000, 6)))
+
+
+def test_projections_need_a_codebook_per_level():
+    with pytest.raises(ValueError, match="Projected and Shared clash"):
+        q.Projected.around(KEY, 6, q.Shared.init(KEY, 2, 8, 3))
 
 
 def test_bad_input():
@@ -162,6 +170,8 @@ def test_vectors_all_equal(plus_plus):
         q.init(KEY, 2, (16, 5), 6),
         q.Cosine.init(KEY, 2, 16, 6),
         q.Projected.init(KEY, 2, 16, 6, 3),
+        q.SimVQ.init(KEY, 2, 16, 6),
+        q.Shared.init(KEY, 2, 16, 6),
         q.Grouped.of([q.init(KEY, 2, 16, 3), q.init(KEY, 2, 16, 3)]),
         q.Split(q.init(KEY, 1, 16, 6), q.init(KEY, 1, 16, 6)),
         q.Bottleneck.init(KEY, 6, q.init(KEY, 2, 16, 4)),
@@ -176,6 +186,16 @@ def test_start_of_every_kind_beats_random_codebooks(state):
     before, after = q.quantize(state, x), q.quantize(started, x)
     assert after.commitment[0] < before.commitment[0]
     assert (after.stats.use > 0.25).all()
+
+
+def test_a_shared_codebook_starts_on_what_every_level_sees():
+    """Fitted to the vectors alone, it would suit no residual: the last level must shrink it too."""
+    x = jax.random.normal(jax.random.key(2), (8, 128, 6))
+    state = q.start(KEY, q.Shared.init(KEY, 4, 32, 6), x.reshape(-1, 6))
+    residual = np.asarray(q.quantize(state, x).stats.residual)
+    assert (np.diff(residual) < 0).all()
+    with pytest.raises(ValueError, match="at least 128 vectors, got 127"):
+        q.start(KEY, state, x.reshape(-1, 6)[:127])
 
 
 def test_plus_plus_finds_every_cluster():
@@ -319,6 +339,54 @@ def test_the_codebook_loss_teaches_by_gradient():
         mine = x[codes == n]
         want = 2 * (len(mine) * np.asarray(state.vectors[0, n]) - mine.sum(0)) / x.size
         np.testing.assert_allclose(grad.vectors[0, n], want, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [q.init, q.Cosine.init, q.Shared.init])
+def test_gradient_learning_replaces_dead_codes_too(make):
+    """Codes that one batch never chose become vectors of that batch (cosine: directions); codes
+    that it chose stay for the gradient to move; and the losses are as without replacement."""
+    state = make(KEY, 1, 16, 6)
+    rule = q.Gradient(expiry=0.1)
+    options = {"key": KEY, "train": True}
+    out = q.quantize(state, X, learning=rule, **options)
+    plain = q.quantize(state, X, learning=q.Gradient(), **options)
+    np.testing.assert_array_equal(out.codebook, plain.codebook)
+    books = getattr(state, "one", state)
+    learned = getattr(out.state, "one", out.state)
+    codes = np.asarray(out.codes).ravel()
+    alive = np.isin(np.arange(16), codes)
+    assert 0 < alive.sum() < 16
+    np.testing.assert_array_equal(learned.vectors[0, alive], books.vectors[0, alive])
+    candidates = np.asarray(books.direction(X.reshape(-1, 6)))
+    for vector in np.asarray(learned.vectors[0, ~alive]):
+        assert np.abs(candidates - vector).sum(1).min() < 1e-5
+    share = np.bincount(codes, minlength=16) / codes.size
+    np.testing.assert_allclose(learned.counts[0, alive], 0.01 * share[alive], rtol=1e-4)
+    # Evaluation has the losses and changes nothing.
+    same = q.quantize(state, X, learning=rule).state
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+def test_replacement_and_gradient_learn_together():
+    """From far codebooks: the gradient alone would leave most codes dead for ever."""
+    x = jax.random.normal(jax.random.key(7), (1, 512, 6))
+    use = {}
+    for expiry in (0.0, 0.1):
+        state = q.Codebooks.of(books(1, 64).vectors + 30.0)
+        rule = q.Gradient(expiry=expiry)
+
+        @jax.jit
+        def step(state, key, rule=rule):
+            def loss(state):
+                out = q.quantize(state, x, key=key, train=True, learning=rule)
+                return out.codebook.sum(), out
+
+            grads, out = jax.grad(loss, has_aux=True)(state)
+            return jax.tree.map(lambda p, g: p - 3.0 * g, out.state, grads), out.stats.use[0]
+
+        for i in range(50):
+            state, use[expiry] = step(state, jax.random.key(i))
+    assert use[0.0] < 0.2 and use[0.1] > 0.7
 
 
 def test_bfloat16_latents_have_float32_distances():

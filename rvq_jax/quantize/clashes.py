@@ -19,6 +19,11 @@ def learning_rule(state: State, learning: Learning | None, per_level: bool) -> L
         name = type(lookup).__name__
         if isinstance(learning, EMA) and lookup.books is None:
             raise ValueError(f"EMA and {name} clash: it has no codebooks of means; use Gradient()")
+        if isinstance(learning, Gradient) and learning.expiry and lookup.books is None:
+            raise ValueError(
+                f"Gradient(expiry={learning.expiry}) and {name} clash: "
+                "it has no codebooks whose dead codes could be replaced"
+            )
         learns = not isinstance(learning, Frozen)
         if isinstance(lookup, Projected) and learns and not per_level:
             raise ValueError(

@@ -24,7 +24,14 @@ class EMA:
 
 @dataclass(frozen=True)
 class Gradient:
-    """Parameters learn by `Quantized.codebook`, a loss whose gradient reaches the state."""
+    """Parameters learn by `Quantized.codebook`, a loss whose gradient reaches the state.
+
+    With expiry, codebooks count their use and dead codes are replaced as in `EMA`: take the
+    optimizer's step from `Quantized.state`.
+    """
+
+    decay: float = 0.99  # of the running share of use
+    expiry: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,19 @@ class Followed(NamedTuple):
 
 
 def follow(
-    key: Key, books: Codebooks, input_MD: Vectors, codes_M: Array, weight_M: Array, rule: EMA
+    key: Key,
+    books: Codebooks,
+    input_MD: Vectors,
+    codes_M: Array,
+    weight_M: Array,
+    rule: EMA | Gradient,
 ) -> Followed:
     """One level's running means after a batch; weight_M sums to 1 over the valid vectors.
 
     An all-masked batch teaches nothing: its weights sum to 0.
     """
-    input_MD = books.direction(jax.lax.stop_gradient(input_MD))
+    books, input_MD = jax.lax.stop_gradient((books, input_MD))
+    input_MD = books.direction(input_MD)
     # One-hot products, not scatters: under a mesh they reduce over the batch with one all-reduce.
     chosen_MN = jax.nn.one_hot(codes_M, books.size) * weight_M[:, None]
     sums_ND = jnp.einsum("mn,md->nd", chosen_MN, input_MD, precision=jax.lax.Precision.HIGHEST)
@@ -63,7 +76,7 @@ def follow(
     )
 
 
-def settle(books: Codebooks, followed: Followed, rule: EMA, taught: Array) -> Codebooks:
+def settle(books: Codebooks, followed: Followed, rule: EMA | Gradient, taught: Array) -> Codebooks:
     """Codebooks `[K, N, D]` from followed means `[K, …]`, dead codes replaced.
 
     A code whose share of use falls below `expiry` / N of all use is replaced by a vector of the
@@ -78,6 +91,11 @@ def settle(books: Codebooks, followed: Followed, rule: EMA, taught: Array) -> Co
     if books.sizes is not None:
         dead &= jnp.arange(books.size)[None] < sizes
     counts = jnp.where(dead, mass / sizes, counts)
+    if isinstance(rule, Gradient):
+        vectors = jnp.where(dead[..., None], fresh, books.vectors)
+        return dataclasses.replace(
+            books, vectors=vectors, sums=vectors * counts[..., None], counts=counts
+        )
     sums = jnp.where(dead[..., None], fresh * counts[..., None], sums)
     # Without expiry a share may underflow to 0: such a code keeps its vector.
     alive = (counts > 1e-20)[..., None]

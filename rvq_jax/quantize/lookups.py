@@ -82,7 +82,12 @@ class Projected(Lookup):
 
     @classmethod
     def around(cls, key: Key, dim: int, inner: Lookup) -> "Projected":
-        """The same maps around any lookup of fewer dimensions, as FSQ."""
+        """The same maps around any lookup of fewer dimensions, as FSQ.
+
+        Raises ValueError for a shared codebook: every level's projection wants codes of its own.
+        """
+        if isinstance(inner, Shared):
+            raise ValueError("Projected and Shared clash: each level's maps need its own codebook")
         levels, code_dim = inner.levels, inner.dim
         down = jax.random.orthogonal(key, dim, (levels,))[:, :, :code_dim]
         return cls(

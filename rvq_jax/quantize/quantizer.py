@@ -11,9 +11,10 @@ from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Str
 from rvq_jax.quantize.beam import pair_products
 from rvq_jax.quantize.dropout import Dropout
 from rvq_jax.quantize.learn import Gradient, Learning
+from rvq_jax.quantize.lookups import Shared, SimVQ
 from rvq_jax.quantize.rvq import Quantized, Rules
-from rvq_jax.quantize.start import residual_kmeans
-from rvq_jax.quantize.state import Lookup
+from rvq_jax.quantize.start import residual_kmeans, shared_kmeans
+from rvq_jax.quantize.state import Codebooks, Lookup
 from rvq_jax.typing import Array, Codes, Key, Latents, Vectors
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -141,10 +142,10 @@ def start(
 ) -> State:
     """Codebooks by k-means on vectors `[M, D]`, level by level on the residual.
 
-    Each level is fitted on M // K vectors of its own. plus_plus: first centres far from each other
-    (Arthur & Vassilvitskii 2007), at the cost of N passes over them; else random vectors. Raises
-    ValueError if a share has fewer than N vectors (collect more batches), if a vector is not
-    finite, or if the state has no codebooks of its own at each level.
+    Each level is fitted on M // K vectors of its own; a shared codebook on what every level sees of
+    such a share. plus_plus: first centres far from each other (Arthur & Vassilvitskii 2007), at the
+    cost of N passes over them; else random vectors. Raises ValueError if a share has fewer than N
+    vectors (collect more batches), if a vector is not finite, or if the state has no codebooks.
     """
     checks.vectors(vectors, state.dim)
     rest = iterations, plus_plus
@@ -162,7 +163,12 @@ def start(
             inside_ME = jnp.matmul(vectors, state.down, precision=HIGHEST)
             return Bottleneck(state.down, state.up, start(key, state.inner, inside_ME, *rest))
         case Strided():
-            return Strided(residual_kmeans(key, state.books, vectors, *rest), state.strides)
+            return Strided(start(key, state.books, vectors, *rest), state.strides)
+        case Shared():
+            return Shared(shared_kmeans(key, state.one, state.levels, vectors, *rest), state.levels)
+        case SimVQ():
+            books = residual_kmeans(key, Codebooks.of(state.frozen), vectors, *rest)
+            return SimVQ(books.vectors, jnp.broadcast_to(jnp.eye(state.dim), state.matrix.shape))
         case _:
             return residual_kmeans(key, state, vectors, *rest)
 

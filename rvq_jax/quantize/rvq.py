@@ -102,7 +102,8 @@ def quantize(
     """One pass of training through all levels; kept_B is the number of levels each item keeps."""
     batch, frames, dim = latents.shape
     weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1)
-    follows = isinstance(rules.learning, EMA)
+    # Only in training, which has a key: evaluation by `Gradient` has losses but changes nothing.
+    follows = isinstance(rules.learning, EMA) or (key is not None and _replaces(rules.learning))
     if not isinstance(rules.learning, Gradient):
         state = jax.lax.stop_gradient(state)
     keys_K = None if key is None else jax.random.split(key, state.levels)
@@ -154,7 +155,7 @@ def quantize(
     if not rules.per_level:
         total_MD = rules.estimator(flat_MD, jax.lax.stop_gradient(total_MD))
     if follows:
-        state = _taught(state, followed, rules.learning, mask_BF.any())
+        state = _taught(jax.lax.stop_gradient(state), followed, rules.learning, mask_BF.any())
     return Quantized(
         total_MD.reshape(latents.shape).astype(latents.dtype),
         _to_BKF(codes_KM, batch, frames),
@@ -166,7 +167,11 @@ def quantize(
     )
 
 
-def _taught(state: Lookup, followed: learn.Followed, rule: EMA, taught: Array) -> Lookup:
+def _replaces(rule: Learning | None) -> bool:
+    return isinstance(rule, Gradient) and rule.expiry > 0
+
+
+def _taught(state: Lookup, followed: learn.Followed, rule: EMA | Gradient, taught: Array) -> Lookup:
     books = state.books
     if books.levels < state.levels:
         # A shared codebook learns from all levels alike.

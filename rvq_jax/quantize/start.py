@@ -11,6 +11,8 @@ from rvq_jax.quantize.search import nearest
 from rvq_jax.quantize.state import Codebooks, Lookup
 from rvq_jax.typing import Array, Key, Vectors
 
+ROUNDS = 3  # of fitting a shared codebook anew to what its levels see
+
 
 @functools.partial(jax.jit, static_argnames=("iterations", "plus_plus"))
 def residual_kmeans(
@@ -22,14 +24,9 @@ def residual_kmeans(
     levels leave of vectors they never saw. Fitted all on the same few vectors, the first level
     would reproduce them, and the next levels would learn its rounding errors.
     """
-    if state.books is None or state.books.levels != state.levels:
-        raise ValueError(f"k-means and {type(state).__name__} clash: it has no codebook per level")
-    share = vectors.shape[0] // state.levels
-    if share < state.size:
-        raise ValueError(
-            f"k-means of {state.levels} levels of {state.size} codes needs at least "
-            f"{state.levels * state.size} vectors, got {vectors.shape[0]}"
-        )
+    if state.books is None:
+        raise ValueError(f"k-means and {type(state).__name__} clash: it has no codebooks")
+    share = _share(vectors, state.levels, state.size)
     shuffle_key, level_key = jax.random.split(key)
     vectors = jax.random.permutation(shuffle_key, jnp.asarray(vectors, jnp.float32))
 
@@ -46,6 +43,44 @@ def residual_kmeans(
     keys = jax.random.split(level_key, state.levels)
     _, learned = jax.lax.scan(level, vectors, (jnp.arange(state.levels), state, keys))
     return state.with_books(learned)
+
+
+@functools.partial(jax.jit, static_argnames=("levels", "iterations", "plus_plus"))
+def shared_kmeans(
+    key: Key, one: Codebooks, levels: int, vectors: Vectors, iterations: int, plus_plus: bool
+) -> Codebooks:
+    """One codebook `[1, N, D]` for all levels, by k-means on what every level sees of it.
+
+    What the levels see depends on the codebook: so it is fitted to the vectors, then `ROUNDS` times
+    to the inputs of all levels that the codebook before leads to, on M // K vectors each.
+    """
+    share = _share(vectors, levels, one.size)
+    shuffle_key, first_key, round_key = jax.random.split(key, 3)
+    vectors = jax.random.permutation(shuffle_key, jnp.asarray(vectors, jnp.float32))
+    books = jax.tree.map(lambda x: x[0], one)
+    books = kmeans(first_key, books, vectors, iterations, plus_plus)
+
+    def again(books, key):
+        def level(residual_MD, _):
+            codes_M = nearest(residual_MD, books.vectors)
+            return residual_MD - books.vectors[codes_M], residual_MD
+
+        seen_KMD = jax.lax.scan(level, vectors[:share], None, length=levels)[1]
+        seen_MD = seen_KMD.reshape(-1, books.dim)
+        return kmeans(key, books, seen_MD, iterations, plus_plus), None
+
+    books, _ = jax.lax.scan(again, books, jax.random.split(round_key, ROUNDS))
+    return jax.tree.map(lambda x: x[None], books)
+
+
+def _share(vectors: Vectors, levels: int, size: int) -> int:
+    """Vectors for each level; raises ValueError if they are fewer than its codes."""
+    if vectors.shape[0] // levels < size:
+        raise ValueError(
+            f"k-means of {levels} levels of {size} codes needs at least {levels * size} vectors, "
+            f"got {vectors.shape[0]}"
+        )
+    return vectors.shape[0] // levels
 
 
 def kmeans(

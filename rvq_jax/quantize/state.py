@@ -84,6 +84,13 @@ class Codebooks(Lookup):
 
     euclidean = True
 
+    @classmethod
+    def of(cls, vectors: Array, sizes: Array | None = None):
+        """Given vectors `[K, N, D]` as codebooks that have learned nothing yet."""
+        vectors = jnp.asarray(vectors, jnp.float32)
+        # Not of a weak type, which would compile a training step twice.
+        return cls(vectors, jnp.zeros_like(vectors), jnp.zeros_like(vectors[..., 0]), sizes)
+
     @property
     def levels(self) -> int:
         return self.vectors.shape[0]
@@ -128,7 +135,7 @@ class Cosine(Codebooks):
         """Random unit vectors `[K, N, D]`."""
         books = init(key, levels, size, dim)
         lengths = jnp.linalg.norm(books.vectors, axis=-1, keepdims=True)
-        return cls(books.vectors / lengths, books.sums, books.counts, books.sizes)
+        return cls.of(books.vectors / lengths, books.sizes)
 
 
 def init(key: Key, levels: int, size: int | Sequence[int], dim: int) -> Codebooks:
@@ -146,9 +153,7 @@ def init(key: Key, levels: int, size: int | Sequence[int], dim: int) -> Codebook
     scale = 0.5 ** jnp.arange(levels, dtype=jnp.float32)[:, None, None]
     vectors = jax.random.normal(key, (levels, size, dim)) * scale
     per_level = None if min(sizes) == size else jnp.array(sizes, jnp.int32)
-    # With their type: weak ones would compile a training step twice.
-    zero = jnp.zeros((levels, size, dim), jnp.float32)
-    return Codebooks(vectors, zero, jnp.zeros((levels, size), jnp.float32), per_level)
+    return Codebooks.of(vectors, per_level)
 
 
 def rows(table_ND: Array, codes: Array) -> Vectors:

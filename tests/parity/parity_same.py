@@ -1,6 +1,5 @@
 """Our states of a peer's codebooks, and what "the same codes" means where rounding differs."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from rvq_jax import quantize
@@ -9,9 +8,8 @@ TIE = 1e-5  # relative difference of two squared distances that rounding may dec
 
 
 def plain(vectors_KND, kind=quantize.Codebooks):
-    """Our state of given codebooks, which learned nothing yet."""
-    vectors_KND = jnp.asarray(np.asarray(vectors_KND), jnp.float32)
-    return kind(vectors_KND, 0 * vectors_KND, 0 * vectors_KND[:, :, 0])
+    """Our state of given codebooks."""
+    return kind.of(np.asarray(vectors_KND))
 
 
 def assert_same_codes(ours_BKF, theirs_BKF, latents_BFD=None, books_KND=None):

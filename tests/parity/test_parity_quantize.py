@@ -61,11 +61,13 @@ def test_beam_error_as_faiss(dim, levels, use_lut):
     theirs_MD = peer.decode(peer.compute_codes(latents_1MD[0]))
     state = plain(books_KND)
 
-    def error(beam):
-        decoded = quantize.decode(state, quantize.encode(state, latents_1MD, beam=beam))
-        return np.mean((decoded - latents_1MD) ** 2)
+    def error(beam, tables=None):
+        codes = quantize.encode(state, latents_1MD, beam=beam, tables=tables)
+        return np.mean((quantize.decode(state, codes) - latents_1MD) ** 2)
 
-    assert error(5) == pytest.approx(np.mean((theirs_MD - latents_1MD[0]) ** 2), rel=1e-3)
+    theirs = np.mean((theirs_MD - latents_1MD[0]) ** 2)
+    assert error(5) == pytest.approx(theirs, rel=1e-3)
+    assert error(5, quantize.beam_tables(state)) == pytest.approx(theirs, rel=1e-3)
     assert error(5) < 0.99 * error(1)
 
 
