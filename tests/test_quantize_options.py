@@ -171,6 +171,7 @@ def test_vectors_all_equal(plus_plus):
         q.Cosine.init(KEY, 2, 16, 6),
         q.Projected.init(KEY, 2, 16, 6, 3),
         q.SimVQ.init(KEY, 2, 16, 6),
+        q.QINCo.init(KEY, 2, 16, 6),
         q.Shared.init(KEY, 2, 16, 6),
         q.Grouped.of([q.init(KEY, 2, 16, 3), q.init(KEY, 2, 16, 3)]),
         q.Split(q.init(KEY, 1, 16, 6), q.init(KEY, 1, 16, 6)),

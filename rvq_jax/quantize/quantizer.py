@@ -1,5 +1,6 @@
 """The public functions, over every lookup and arrangement."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from rvq_jax.quantize import checks, clashes, estimate, rvq
 from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
 from rvq_jax.quantize.beam import pair_products
 from rvq_jax.quantize.dropout import Dropout
+from rvq_jax.quantize.implicit import QINCo
 from rvq_jax.quantize.learn import Gradient, Learning
 from rvq_jax.quantize.lookups import Shared, SimVQ
 from rvq_jax.quantize.rvq import Quantized, Rules
@@ -143,9 +145,10 @@ def start(
     """Codebooks by k-means on vectors `[M, D]`, level by level on the residual.
 
     Each level is fitted on M // K vectors of its own; a shared codebook on what every level sees of
-    such a share. plus_plus: first centres far from each other (Arthur & Vassilvitskii 2007), at the
-    cost of N passes over them; else random vectors. Raises ValueError if a share has fewer than N
-    vectors (collect more batches), if a vector is not finite, or if the state has no codebooks.
+    such a share; QINCo's base codebooks as if its network moved nothing yet. plus_plus: first
+    centres far from each other (Arthur & Vassilvitskii 2007), at the cost of N passes over them;
+    else random vectors. Raises ValueError if a share has fewer than N vectors (collect more
+    batches), if a vector is not finite, or if the state has no codebooks.
     """
     checks.vectors(vectors, state.dim)
     rest = iterations, plus_plus
@@ -166,6 +169,9 @@ def start(
             return Strided(start(key, state.books, vectors, *rest), state.strides)
         case Shared():
             return Shared(shared_kmeans(key, state.one, state.levels, vectors, *rest), state.levels)
+        case QINCo():
+            books = residual_kmeans(key, Codebooks.of(state.base), vectors, *rest)
+            return dataclasses.replace(state, base=books.vectors)
         case SimVQ():
             books = residual_kmeans(key, Codebooks.of(state.frozen), vectors, *rest)
             return SimVQ(books.vectors, jnp.broadcast_to(jnp.eye(state.dim), state.matrix.shape))

@@ -11,18 +11,21 @@ from rvq_jax.study.quickstart import StudyConfig
 from rvq_jax.train.runs import train_codec
 
 
-def study_latents(folder: Path, train: int, heldout: int) -> tuple[np.ndarray, np.ndarray]:
+def study_latents(
+    folder: Path, train: int, heldout: int, data: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out latents `[M, D]`, as many as asked for or as there are.
 
-    Of the codec that the quickstart trains on the built-in corpus, trained or found in `folder`.
+    Of the codec that the quickstart trains on a folder of audio, or on the built-in corpus for
+    None; trained in `folder`, or found there.
     """
     run = StudyConfig().codec
     channels = run.codec.seanet.channels
-    data = builder.build(None, folder / "dataset", run.codec.rate, channels, run.codec.hop)
-    split = builder.open_split(data, "train")
+    dataset = builder.build(data, folder / "dataset", run.codec.rate, channels, run.codec.hop)
+    split = builder.open_split(dataset, "train")
     codec = train_codec(folder / "codec", split, run)
     return vectors(codec, split, train), vectors(
-        codec, builder.open_split(data, "heldout"), heldout
+        codec, builder.open_split(dataset, "heldout"), heldout
     )
 
 
