@@ -11,7 +11,6 @@ Target:   encode 8x transformers, 18x vector-quantize-pytorch, 4.5x faiss, at 75
           within 0.1 % of its error
 """
 
-import dataclasses
 import importlib.util
 import time
 
@@ -27,22 +26,17 @@ from rvq_jax import quantize  # noqa: E402
 
 D, K, N = 128, 8, 2048
 SMALL, LARGE = 6_000, 96_000
+LONG = 512  # dimensions at which tables of codebook products pay
 BEAM, THREADS, SQUARE = 5, 2, 2048
 PEERS = "transformers", "vector_quantize_pytorch", "faiss"
 
 
-def problem(count):
+def problem(count, dim=D):
     """Vectors `[M, D]` and codebooks `[K, N, D]` whose levels shrink as those of data do."""
     rng = np.random.default_rng(0)
     scale_K11 = 0.8 ** np.arange(K)[:, None, None]
-    books_KND = (rng.standard_normal((K, N, D)) * scale_K11).astype(np.float32)
-    return rng.standard_normal((count, D)).astype(np.float32), books_KND
-
-
-def codebooks(books_KND):
-    state = quantize.init(jax.random.key(0), *books_KND.shape)
-    vectors = jnp.asarray(books_KND)
-    return dataclasses.replace(state, vectors=vectors, sums=vectors * state.counts[..., None])
+    books_KND = (rng.standard_normal((K, N, dim)) * scale_K11).astype(np.float32)
+    return rng.standard_normal((count, dim)).astype(np.float32), books_KND
 
 
 def ours(function, *inputs):
@@ -95,7 +89,7 @@ def faiss_quantizer(books_KND, beam):
     import faiss
 
     faiss.omp_set_num_threads(THREADS)
-    quantizer = faiss.ResidualQuantizer(D, K, int(np.log2(N)))
+    quantizer = faiss.ResidualQuantizer(books_KND.shape[2], K, int(np.log2(N)))
     faiss.copy_array_to_vector(books_KND.reshape(-1), quantizer.codebooks)
     quantizer.is_trained = True
     quantizer.max_beam_size = beam
@@ -170,13 +164,13 @@ def interleaved(calls, repeats, warm=True):
     return least
 
 
-def ratio(least, name):
-    return round(least[name] / least["ours"], 3) if name in least else None
+def ratio(least, peer, mine="ours"):
+    return round(least[peer] / least[mine], 3) if peer in least else None
 
 
 def encode_figures(count, repeats, warm):
     latents_MD, books_KND = problem(count)
-    state, latents = codebooks(books_KND), jnp.asarray(latents_MD)[None]
+    state, latents = quantize.Codebooks.of(books_KND), jnp.asarray(latents_MD)[None]
     calls = {"ours": ours(quantize.encode, state, latents), "matmul": matmul()}
     least = interleaved({**calls, **encode_peers(latents_MD, books_KND)}, repeats, warm)
     rate = 2 * count * D * K * N / least["ours"]
@@ -191,11 +185,16 @@ def encode_figures(count, repeats, warm):
     }
 
 
-def beam_figures():
-    latents_MD, books_KND = problem(SMALL)
-    state, latents = codebooks(books_KND), jnp.asarray(latents_MD)[None]
+def beam_figures(dim):
+    """By residuals and by tables of codebook products, whose making is not timed, as faiss's."""
+    latents_MD, books_KND = problem(SMALL, dim)
+    state, latents = quantize.Codebooks.of(books_KND), jnp.asarray(latents_MD)[None]
+    tables = quantize.beam_tables(state)
     calls = {
         "ours": ours(lambda s, x: quantize.encode(s, x, beam=BEAM), state, latents),
+        "by_tables": ours(
+            lambda s, x, t: quantize.encode(s, x, beam=BEAM, tables=t), state, latents, tables
+        ),
         "greedy": ours(quantize.encode, state, latents),
     }
     if has("faiss") and parsed.device != "gpu":
@@ -210,8 +209,11 @@ def beam_figures():
     theirs = error(quantizer.decode(calls["faiss"]())) if "faiss" in calls else None
     return {
         "ms": round(1e3 * least["ours"], 2),
+        "ms_by_tables": round(1e3 * least["by_tables"], 2),
         "times_faster_than_faiss_table": ratio(least, "faiss"),
+        "by_tables_times_faster_than_faiss_table": ratio(least, "faiss", "by_tables"),
         "error": mine,
+        "error_by_tables": error(quantize.decode(state, calls["by_tables"]())[0]),
         "error_over_faiss": theirs and mine / theirs,
         "error_over_greedy": mine / error(quantize.decode(state, calls["greedy"]())[0]),
     }
@@ -219,7 +221,7 @@ def beam_figures():
 
 def training_figures():
     latents_MD, books_KND = problem(SMALL)
-    state, latents = codebooks(books_KND), jnp.asarray(latents_MD)[None]
+    state, latents = quantize.Codebooks.of(books_KND), jnp.asarray(latents_MD)[None]
 
     def step(state, latents, key):
         out = quantize.quantize(state, latents, key=key, train=True)
@@ -237,7 +239,7 @@ def training_figures():
 
 def memory_figures():
     latents_MD, books_KND = problem(LARGE)
-    inputs = codebooks(books_KND), jnp.asarray(latents_MD)[None]
+    inputs = quantize.Codebooks.of(books_KND), jnp.asarray(latents_MD)[None]
     used = jax.jit(quantize.encode).lower(*inputs).compile().memory_analysis()
     given = latents_MD.nbytes + books_KND.nbytes
     own = used.temp_size_in_bytes + used.output_size_in_bytes
@@ -259,7 +261,7 @@ def compile_seconds(levels):
 def rounded_share():
     """Share of all codes that differ where the vectors are rounded to bfloat16 first."""
     latents_MD, books_KND = problem(SMALL)
-    state, latents = codebooks(books_KND), jnp.asarray(latents_MD)[None]
+    state, latents = quantize.Codebooks.of(books_KND), jnp.asarray(latents_MD)[None]
     codes, rounded = (quantize.encode(state, x) for x in (latents, latents.astype(jnp.bfloat16)))
     return float((codes != rounded).mean())
 
@@ -272,7 +274,8 @@ common.emit(
         f"encode_{SMALL}": encode_figures(SMALL, repeats=7, warm=True),
         # Without a first call of its own: the small one has warmed all libraries.
         f"encode_{LARGE}": encode_figures(LARGE, repeats=2, warm=False),
-        "beam": beam_figures(),
+        "beam": beam_figures(D),
+        f"beam_dim_{LONG}": beam_figures(LONG),
         "training_step": training_figures(),
         "memory": memory_figures(),
         "compile_seconds": {levels: compile_seconds(levels) for levels in (4, 64)},

@@ -173,26 +173,62 @@ for levels, size, dim, count in json.loads(sys.argv[1]):
     print(json.dumps(["tpu_custom_call" in compiled.as_text(), memory.temp_size_in_bytes]))
 """
 
+COMPILE_SHARDED = """
+import json, re
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from rvq_jax import quantize
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (jax[tpu])")
-def test_it_compiles_for_tpu_v5e():
-    """Ahead of time, no TPU needed; scores and residuals are nowhere in its memory.
+topology = topologies.get_topology_desc(topology_name="v5e:2x2", platform="tpu")
+mesh = Mesh(np.array(topology.devices), ("data",), axis_types=(AxisType.Auto,))
+state = jax.eval_shape(lambda: quantize.init(jax.random.key(0), 8, 2048, 128))
+whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state)
+latents = jax.ShapeDtypeStruct((64, 750, 128), "float32", sharding=split)
+specs = {"mesh": mesh, "in_specs": (P(), P("data")), "out_specs": P("data"), "check_vma": False}
+for encode in (
+    jax.shard_map(lambda s, x: quantize.encode(s, x, kernel=True), **specs),
+    quantize.encode,
+):
+    text = jax.jit(encode).lower(state, latents).compile().as_text()
+    found = re.findall("all-gather|all-reduce|all-to-all|collective-permute", text)
+    print(json.dumps(["tpu_custom_call" in text, found]))
+"""
 
-    In a process of its own: libtpu reads its environment once and holds a lock.
-    """
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu-plan]'"
+)
+
+
+def printed_for_tpu(program, *arguments):
+    """JSON lines of a process of its own: libtpu reads its environment once and holds a lock."""
     flags = {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
     }
     done = subprocess.run(
-        [sys.executable, "-c", COMPILE, json.dumps(SHAPES)],
+        [sys.executable, "-c", program, *arguments],
         env={**os.environ, **flags},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for (levels, size, dim, _), line in zip(SHAPES, done.stdout.splitlines(), strict=True):
-        called, temporary = json.loads(line)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@needs_libtpu
+def test_it_compiles_for_tpu_v5e():
+    """Ahead of time, no TPU needed; scores and residuals are nowhere in its memory."""
+    lines = printed_for_tpu(COMPILE, json.dumps(SHAPES))
+    for (levels, size, dim, _), (called, temporary) in zip(SHAPES, lines, strict=True):
         # At most the padded copy of the codebooks, and what aligns it.
         assert called and temporary <= 4 * levels * (size + kernel.SIDE) * (dim + 128)
+
+
+@needs_libtpu
+def test_devices_encode_their_own_vectors():
+    """On four chips that share a batch nothing is exchanged, with the kernel or without it."""
+    assert printed_for_tpu(COMPILE_SHARDED) == [[True, []], [False, []]]

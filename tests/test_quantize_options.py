@@ -344,8 +344,9 @@ def test_the_codebook_loss_teaches_by_gradient():
 
 @pytest.mark.parametrize("make", [q.init, q.Cosine.init, q.Shared.init])
 def test_gradient_learning_replaces_dead_codes_too(make):
-    """Codes that one batch never chose become vectors of that batch (cosine: directions); codes
-    that it chose stay for the gradient to move; and the losses are as without replacement."""
+    """Codes that one batch never chose become vectors of that batch (whole, also where they are
+    searched by direction); codes that it chose stay for the gradient to move; and the losses are as
+    without replacement."""
     state = make(KEY, 1, 16, 6)
     rule = q.Gradient(expiry=0.1)
     options = {"key": KEY, "train": True}
@@ -358,7 +359,7 @@ def test_gradient_learning_replaces_dead_codes_too(make):
     alive = np.isin(np.arange(16), codes)
     assert 0 < alive.sum() < 16
     np.testing.assert_array_equal(learned.vectors[0, alive], books.vectors[0, alive])
-    candidates = np.asarray(books.direction(X.reshape(-1, 6)))
+    candidates = np.asarray(X.reshape(-1, 6))
     for vector in np.asarray(learned.vectors[0, ~alive]):
         assert np.abs(candidates - vector).sum(1).min() < 1e-5
     share = np.bincount(codes, minlength=16) / codes.size

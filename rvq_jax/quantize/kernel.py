@@ -1,8 +1,9 @@
 """Residual quantization in one TPU kernel: a tile of vectors stays in VMEM through all K levels.
 
-The plain version, `search.greedy_codes`, is its oracle; on an accelerator that writes every level's
-scores `[M, N]` to memory and reads them back to find the largest. Here neither scores nor residuals
-leave the core. A program for several devices must call it inside `jax.shard_map`.
+The plain version, `search.greedy_codes`, is its oracle. There XLA reads and writes the residuals of
+all vectors at every level, and on some chips (v5p) scores too; here neither leaves the core. XLA
+cannot split a kernel: a program for several devices must call it inside
+`jax.shard_map(…, check_vma=False)`.
 """
 
 import functools

@@ -63,7 +63,9 @@ def follow(
     An all-masked batch teaches nothing: its weights sum to 0.
     """
     books, input_MD = jax.lax.stop_gradient((books, input_MD))
-    input_MD = books.direction(input_MD)
+    # What a gradient teaches has the length of its inputs, even if searched by direction.
+    whole_MD, input_MD = input_MD, books.direction(input_MD)
+    fresh_MD = whole_MD if isinstance(rule, Gradient) else input_MD
     # One-hot products, not scatters: under a mesh they reduce over the batch with one all-reduce.
     chosen_MN = jax.nn.one_hot(codes_M, books.size) * weight_M[:, None]
     sums_ND = jnp.einsum("mn,md->nd", chosen_MN, input_MD, precision=jax.lax.Precision.HIGHEST)
@@ -72,7 +74,7 @@ def follow(
     return Followed(
         books.sums * keep + sums_ND * rate,
         books.counts * keep + chosen_MN.sum(axis=0) * rate,
-        draw(key, input_MD, weight_M, books.size),
+        draw(key, fresh_MD, weight_M, books.size),
     )
 
 

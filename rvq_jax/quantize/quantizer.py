@@ -37,9 +37,10 @@ def encode(
     `levels` keeps a prefix of the levels. `beam` > 1 keeps that many prefixes of codes per frame
     and returns the best; `tables` (`beam_tables`) make it faster where D is large. `kernel` runs
     all levels of a greedy search as one kernel where the device is a TPU; a program for several
-    devices must then call this inside `jax.shard_map`. Distances are float32 whatever the latents'
-    type; ties go to the lowest code. Raises ValueError for levels outside 1..K, a shape that does
-    not fit, latents that are not finite (outside of jit), or options that clash.
+    devices must then call this inside `jax.shard_map(…, check_vma=False)`. Distances are float32
+    whatever the latents' type; ties go to the lowest code. Raises ValueError for levels outside
+    1..K, a shape that does not fit, latents that are not finite (outside of jit), or options that
+    clash.
     van den Oord et al. 2017 (VQ-VAE); Zeghidour et al. 2021 (SoundStream) for the residual form;
     Babenko & Lempitsky 2014 for the beam.
     """
