@@ -105,6 +105,68 @@ def test_contract(lookup, arrangement, seed):
     )
 
 
+WITHOUT_BOOKS = "simvq", "qinco", "fsq", "lfq", "projected fsq"
+WITHOUT_TABLE = "qinco", "fsq", "lfq", "projected fsq"
+
+
+def clash(lookup, learning, per_level, temperature):
+    """Whether two of the options exclude each other, as the documentation has it."""
+    replaces = isinstance(learning, q.EMA) or getattr(learning, "expiry", 0) > 0
+    learns = not isinstance(learning, q.Frozen)
+    return (
+        (replaces and lookup in WITHOUT_BOOKS)
+        or (lookup.startswith("projected") and learns and not per_level)
+        or (temperature > 0 and lookup in WITHOUT_TABLE)
+    )
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(list(LOOKUPS)),
+    st.sampled_from(list(ARRANGEMENTS)),
+    st.sampled_from(
+        [None, q.EMA(), q.EMA(expiry=0.0), q.Gradient(), q.Gradient(expiry=0.1), q.Frozen()]
+    ),
+    st.sampled_from([q.straight_through, q.rotation]),
+    st.booleans(),
+    st.sampled_from([0.0, 0.5]),
+    st.sampled_from([None, q.Dropout(), q.Dropout(1.0, per_batch=True)]),
+)
+def test_options_compose_or_say_which_two_clash(
+    lookup, arrangement, learning, estimator, per_level, temperature, dropout
+):
+    """Whatever is chosen: finite values, codes in range, a gradient for the input, a learned state
+    of the same form that encodes again; or an error, exactly where two options exclude another."""
+    state = ARRANGEMENTS[arrangement](LOOKUPS[lookup], jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 8, DIM))
+
+    def loss(x):
+        out = q.quantize(
+            state,
+            x,
+            key=jax.random.key(2),
+            train=True,
+            learning=learning,
+            estimator=estimator,
+            per_level=per_level,
+            temperature=temperature,
+            dropout=dropout,
+        )
+        return jnp.sum(out.latents**2) + out.commitment.sum() + out.codebook.sum(), out
+
+    if clash(lookup, learning, per_level, temperature):
+        with pytest.raises(ValueError, match=r"^\S+ and \S+ clash: "):
+            loss(x)
+        return
+    grad, out = jax.grad(loss, has_aux=True)(x)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((grad, out)))
+    assert np.abs(grad).max() > 0
+    assert out.codes.shape == (2, state.levels, 8)
+    assert (out.codes >= 0).all() and (out.codes < state.size).all()
+    assert jax.tree.map(jnp.shape, out.state) == jax.tree.map(jnp.shape, state)
+    assert encode(out.state, x).shape == out.codes.shape
+
+
 @pytest.mark.parametrize("lookup", LOOKUPS)
 def test_each_level_shrinks_what_is_left_and_has_a_gradient(lookup):
     """After training on the data itself, by its own rule of learning, the residual shrinks level
