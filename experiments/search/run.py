@@ -1,6 +1,6 @@
 """Beam search and least-squares refinement: what do better codes cost, and what do they bring?
 
-A residual quantizer of 8 levels is fitted to latents of a codec trained on the built-in corpus (or
+A residual quantizer of 8 levels is fitted to latents of a codec trained on the built-in corpus (and
 on a folder of audio), and to random normal vectors, once level by level and once with refinement;
 then held-out vectors are encoded with beams of 1 to 16, by residuals and by tables of products.
 
@@ -50,20 +50,20 @@ def timed(state, held_MD: np.ndarray, beam: int, tables) -> tuple[jax.Array, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of audio; the built-in corpus if not")
+    parser.add_argument("--data", type=Path, help="a folder of audio too")
     parser.add_argument("--out", type=Path, default=Path("runs/latents"), help="the codecs' runs")
     parser.add_argument("--seed", type=int, default=0, help="of the fits and the random vectors")
     arguments = parser.parse_args()
     began = time.perf_counter()
+    corpora = {"built-in": None}
+    if arguments.data is not None:
+        corpora[arguments.data.name] = arguments.data
     normal = np.random.default_rng(arguments.seed).standard_normal((TRAIN + HELD, 32))
     normal = normal.astype(np.float32)
-    corpus = "built-in" if arguments.data is None else arguments.data.name
     kinds = {
-        f"codec latents, {corpus}": study_latents(
-            arguments.out / corpus, TRAIN, HELD, arguments.data
-        ),
-        "random normal": (normal[:TRAIN], normal[TRAIN:]),
-    }
+        f"codec latents, {name}": study_latents(arguments.out / name, TRAIN, HELD, data)
+        for name, data in corpora.items()
+    } | {"random normal": (normal[:TRAIN], normal[TRAIN:])}
     rows = []
     for kind, (train_MD, held_MD) in kinds.items():
         for rounds in (0, 3):
