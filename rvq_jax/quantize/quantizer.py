@@ -157,8 +157,7 @@ def start(
         case Grouped():
             keys_G = jax.random.split(key, state.groups)
             parts_GMD = jnp.stack(jnp.split(jnp.asarray(vectors), state.groups, axis=1))
-            books = jax.vmap(lambda *x: residual_kmeans(*x, *rest))(keys_G, state.books, parts_GMD)
-            return Grouped(books)
+            return Grouped(jax.vmap(lambda *x: start(*x, *rest))(keys_G, state.books, parts_GMD))
         case Split():
             keys = jax.random.split(key)
             parts = state.first, state.rest
