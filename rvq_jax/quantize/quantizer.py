@@ -66,15 +66,7 @@ def beam_tables(state: State) -> Tables:
     Raises ValueError for a state that a beam cannot search.
     """
     clashes.allow_beam(state, "beam tables")
-    match state:
-        case Grouped():
-            return jax.vmap(lambda books: pair_products(books.stacked().table()))(state.books)
-        case Split():
-            return beam_tables(state.first), beam_tables(state.rest)
-        case Bottleneck():
-            return beam_tables(state.inner)
-        case _:
-            return jax.jit(pair_products)(state.stacked().table())
+    return _beam_tables(state)
 
 
 def decode(state: State, codes: Codes) -> Latents:
@@ -211,6 +203,19 @@ def _encode(
             return rvq.encode(books, latents, strides=_whole(state, latents)[: books.levels])
         case _:
             return rvq.encode(state.first(levels), latents, beam, tables, kernel)
+
+
+@jax.jit
+def _beam_tables(state: State) -> Tables:
+    match state:
+        case Grouped():
+            return jax.vmap(lambda books: pair_products(books.stacked().table()))(state.books)
+        case Split():
+            return _beam_tables(state.first), _beam_tables(state.rest)
+        case Bottleneck():
+            return _beam_tables(state.inner)
+        case _:
+            return pair_products(state.stacked().table())
 
 
 @jax.jit
