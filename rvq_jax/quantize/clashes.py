@@ -2,7 +2,7 @@
 
 from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
 from rvq_jax.quantize.implicit import QINCo
-from rvq_jax.quantize.learn import EMA, Frozen, Gradient, Learning
+from rvq_jax.quantize.learn import EMA, Frozen, Gradient, Learning, follows
 from rvq_jax.quantize.lookups import Projected, Shared
 from rvq_jax.quantize.scalar import FSQ, LFQ
 from rvq_jax.quantize.state import Codebooks, Lookup
@@ -17,12 +17,10 @@ def learning_rule(state: State, learning: Learning | None, per_level: bool) -> L
     # Innermost first: what a projection cannot do is said of what it holds.
     for lookup in reversed(lookups):
         name = type(lookup).__name__
-        if isinstance(learning, EMA) and lookup.books is None:
-            raise ValueError(f"EMA and {name} clash: it has no codebooks of means; use Gradient()")
-        if isinstance(learning, Gradient) and learning.expiry and lookup.books is None:
+        if follows(learning) and lookup.books is None:
+            option = "EMA" if isinstance(learning, EMA) else f"Gradient(expiry={learning.expiry})"
             raise ValueError(
-                f"Gradient(expiry={learning.expiry}) and {name} clash: "
-                "it has no codebooks whose dead codes could be replaced"
+                f"{option} and {name} clash: it has no codebooks of means; use Gradient()"
             )
         learns = not isinstance(learning, Frozen)
         if isinstance(lookup, Projected) and learns and not per_level:

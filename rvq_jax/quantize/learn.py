@@ -42,6 +42,11 @@ class Frozen:
 Learning = EMA | Gradient | Frozen
 
 
+def follows(rule: Learning | None) -> bool:
+    """Whether the rule keeps running means of what chose each code, to learn or to replace."""
+    return isinstance(rule, EMA) or (isinstance(rule, Gradient) and rule.expiry > 0)
+
+
 class Followed(NamedTuple):
     """What one level saw of a batch: new running means, and candidates for dead codes."""
 

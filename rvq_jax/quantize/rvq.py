@@ -103,7 +103,7 @@ def quantize(
     batch, frames, dim = latents.shape
     weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1)
     # Only in training, which has a key: evaluation by `Gradient` has losses but changes nothing.
-    follows = isinstance(rules.learning, EMA) or (key is not None and _replaces(rules.learning))
+    follows = key is not None and learn.follows(rules.learning)
     if not isinstance(rules.learning, Gradient):
         state = jax.lax.stop_gradient(state)
     keys_K = None if key is None else jax.random.split(key, state.levels)
@@ -165,10 +165,6 @@ def quantize(
         stats,
         state,
     )
-
-
-def _replaces(rule: Learning | None) -> bool:
-    return isinstance(rule, Gradient) and rule.expiry > 0
 
 
 def _taught(state: Lookup, followed: learn.Followed, rule: EMA | Gradient, taught: Array) -> Lookup:
