@@ -1,0 +1,141 @@
+"""Pickles read as data: the opcodes are followed here, so nothing is ever imported or called."""
+
+import dataclasses
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import BinaryIO
+
+VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# Opcodes that push what stands behind them in the file.
+LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+# What a pickle that is damaged, or made to do harm, fails with here.
+BROKEN = (ValueError, TypeError, LookupError, ArithmeticError)
+
+
+@dataclasses.dataclass(eq=False)
+class Foreign:
+    """What stands for a class, a function, an object or a call: its name and what it was given."""
+
+    name: str
+    args: tuple = ()
+    state: object = None
+    items: list = dataclasses.field(default_factory=list)
+
+
+def load(
+    stream: BinaryIO,
+    call: Callable[[str, tuple], object] = Foreign,
+    persistent: Callable[[object], object] | None = None,
+):
+    """The value of the pickle (protocol 2 to 5) at a stream's position, which moves behind it.
+
+    `call(name, args)` gives what an object or a call of that name becomes, `persistent(id)` what
+    stands outside the pickle. Raises one of `BROKEN`. The stream should be one of bytes in memory,
+    where a length that promises more than there is costs nothing.
+    """
+    stack, marks, memo = [], [], {}
+
+    def above_mark() -> list:
+        start = marks.pop()
+        if start > len(stack):
+            raise ValueError("a mark above the stack")
+        values = stack[start:]
+        del stack[start:]
+        return values
+
+    for opcode, arg, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name in LITERALS:
+            stack.append(arg)
+        elif name in VALUES:
+            stack.append(VALUES[name])
+        elif name in EMPTY:
+            stack.append(EMPTY[name]())
+        elif name in TUPLES:
+            values = [stack.pop() for _ in range(TUPLES[name])]
+            stack.append(tuple(reversed(values)))
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name == "TUPLE":
+            stack.append(tuple(above_mark()))
+        elif name == "FROZENSET":
+            stack.append(frozenset(above_mark()))
+        elif name in ("APPENDS", "ADDITEMS"):
+            values = above_mark()
+            _extend(stack[-1], values)
+        elif name == "APPEND":
+            value = stack.pop()
+            _extend(stack[-1], [value])
+        elif name == "SETITEMS":
+            values = above_mark()
+            _update(stack[-1], zip(values[::2], values[1::2], strict=True))
+        elif name == "SETITEM":
+            value, key = stack.pop(), stack.pop()
+            _update(stack[-1], [(key, value)])
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[arg] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[arg])
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            above_mark()
+        elif name == "GLOBAL":
+            stack.append(_name(*arg.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            attribute, module = stack.pop(), stack.pop()
+            stack.append(_name(module, attribute))
+        elif name in ("REDUCE", "NEWOBJ"):
+            args, function = stack.pop(), stack.pop()
+            if not (isinstance(function, Foreign) and isinstance(args, tuple)):
+                raise ValueError("a call of what is no function")
+            stack.append(call(function.name, args))
+        elif name == "BUILD":
+            state = stack.pop()
+            if isinstance(stack[-1], Foreign):
+                stack[-1].state = state
+            # A state dict is an OrderedDict with attributes of no interest.
+            elif not isinstance(stack[-1], OrderedDict):
+                raise ValueError(f"a state for a {type(stack[-1]).__name__}")
+        elif name == "BINPERSID" and persistent is not None:
+            stack.append(persistent(stack.pop()))
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise ValueError(f"pickle opcode {name} is not read")
+    return stack.pop()
+
+
+def _name(module: str, attribute: str) -> Foreign:
+    """One that messages can hold in their line."""
+    name = f"{module}.{attribute}"
+    if not name.isprintable():
+        raise ValueError(f"the name {name!r}")
+    return Foreign(name)
+
+
+def _extend(target, values: list) -> None:
+    if isinstance(target, Foreign):
+        target.items.extend(values)
+    elif isinstance(target, set):
+        target.update(values)
+    elif isinstance(target, list):
+        target.extend(values)
+    else:
+        raise ValueError(f"items for a {type(target).__name__}")
+
+
+def _update(target, pairs) -> None:
+    if isinstance(target, Foreign):
+        target.items.extend(pairs)
+    elif isinstance(target, dict):
+        target.update(pairs)
+    else:
+        raise ValueError(f"keys for a {type(target).__name__}")

@@ -1,0 +1,121 @@
+"""Folders of named tensors as transformers writes them, and what a model wants of them."""
+
+import json
+import re
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from rvq_jax import files
+from rvq_jax.convert import torch_file
+from rvq_jax.errors import UserError
+from rvq_jax.typing import Array
+
+SINGLE, INDEX, TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+NAMED = 8  # names of tensors in one message
+
+
+def load_folder(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a model's folder by name, bfloat16 as float32.
+
+    Reads model.safetensors, or the shards that model.safetensors.index.json lists, or else
+    pytorch_model.bin. Raises UserError if there is none of them or one is damaged.
+    """
+    path = Path(path)
+    if (path / SINGLE).is_file():
+        return read(path / SINGLE)
+    if (path / INDEX).is_file():
+        return _load_shards(path)
+    if (path / TORCH).is_file():
+        return torch_file.read_state(path / TORCH)[0]
+    raise UserError(f"{path} holds neither {SINGLE} nor {INDEX} nor {TORCH}; check the folder")
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of one file of safetensors by name, bfloat16 as float32.
+
+    Raises UserError if it is not there, is damaged, or has numbers of a kind that numpy lacks.
+    """
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, safetensors.SafetensorError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); get it again") from error
+    return {
+        name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
+        for name, value in found.items()
+    }
+
+
+def save_folder(path: str | Path, config: dict, tensors: dict[str, Array]) -> None:
+    """A folder of config.json and model.safetensors, whole or not at all.
+
+    Raises UserError if the place cannot be written to.
+    """
+    safetensors = _safetensors()
+    from safetensors.numpy import save_file
+
+    # Strided arrays would be written in the order of their memory.
+    dense = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    with files.writing(path) as folder:
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        try:
+            # Without this metadata transformers before 5 refuses the file.
+            save_file(dense, folder / SINGLE, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{error}") from error
+
+
+def take(
+    tensors: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]], path: str | Path
+) -> dict[str, np.ndarray]:
+    """The tensors of `path` in the order of `wanted`, names with shapes, which they must fit.
+
+    Raises UserError that names those that are missing, unknown or of another shape.
+    """
+    missing = [name for name in wanted if name not in tensors]
+    unknown = [name for name in tensors if name not in wanted]
+    other = [
+        f"{name} is {tensors[name].shape}, not {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in tensors and tensors[name].shape != tuple(shape)
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{path} does not fit its config: tensors " + "; ".join(problems))
+    return {name: tensors[name] for name in wanted}
+
+
+def _load_shards(path: Path) -> dict[str, np.ndarray]:
+    """What the index lists; it may name files of its own folder only."""
+    try:
+        shards = json.loads((path / INDEX).read_text())["weight_map"]
+        names = sorted(set(shards.values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / INDEX} lists no tensors ({error}); get it again") from error
+    found = {}
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+\.safetensors", name):
+            raise UserError(f"{path / INDEX} names {name!r}, no file of its folder; get it again")
+        found |= read(path / name)
+    if lost := [name for name in shards if name not in found]:
+        raise UserError(f"{path / INDEX} lists {lost[0]}, which its shards lack; get it again")
+    return found
+
+
+def _safetensors():
+    """The package, which is optional."""
+    try:
+        import safetensors
+    except ImportError as error:
+        raise UserError(
+            "such files need the package safetensors: pip install 'rvq_jax[convert]'"
+        ) from error
+    return safetensors
