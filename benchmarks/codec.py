@@ -12,7 +12,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from rvq_jax import Codec  # noqa: E402
-from rvq_jax.codec.codec import tiny  # noqa: E402
+from rvq_jax.codec.config import tiny  # noqa: E402
 from rvq_jax.systems.encodec import encodec_24khz  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task  # noqa: E402

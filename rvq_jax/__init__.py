@@ -6,9 +6,10 @@ This is the public face; everything else may change. Importing it computes nothi
 """
 
 from rvq_jax import patterns, quantize
-from rvq_jax.codec.codec import Codec, CodecConfig, Coded
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems.codec import Codec, Coded
 from rvq_jax.systems.musicgen import MusicGen
 
 __all__ = [

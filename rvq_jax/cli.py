@@ -98,9 +98,9 @@ class Train:
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> dict:
-        from rvq_jax.codec.codec import Codec
         from rvq_jax.data import builder
         from rvq_jax.data.codes import CodeSet
+        from rvq_jax.systems.codec import Codec
         from rvq_jax.systems.musicgen import MusicGen
         from rvq_jax.train import runs, sharding
 

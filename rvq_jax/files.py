@@ -58,7 +58,7 @@ def save_folder(path: str | Path, config: dict, tree) -> None:
     with writing(path) as folder:
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        np.savez(folder / "weights.npz", **_named(tree))
+        np.savez(folder / "weights.npz", **named(tree))
 
 
 def load_config(path: str | Path) -> dict:
@@ -86,7 +86,7 @@ def load_weights(path: str | Path, like):
             have = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}/weights.npz cannot be read ({error}); make it again") from error
-    want = _named(like)
+    want = named(like)
     for name in [*want, *have]:
         if name not in have:
             problem = "is missing"
@@ -100,7 +100,7 @@ def load_weights(path: str | Path, like):
     return jax.tree.unflatten(jax.tree.structure(like), [have[name] for name in want])
 
 
-def _named(tree) -> dict:
+def named(tree) -> dict:
     """Leaves by path, 'encoder/downs/0/bias'."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

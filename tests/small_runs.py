@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rvq_jax.codec.codec import CodecConfig
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet

@@ -8,7 +8,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvq_jax.codec.conv import LSTM, Conv1d, ConvTranspose1d, GroupNorm, pad
+from rvq_jax.codec.conv import Conv1d, ConvTranspose1d, GroupNorm
+from rvq_jax.codec.edges import pad
+from rvq_jax.codec.lstm import LSTM
 
 
 def noise(*shape, seed=0):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from small_lm import CAPTIONS, CONFIG, KEY, PARAMS, F, K, N, filled, random_codes
 
-from rvq_jax.codec.codec import Codec, CodecConfig
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.errors import UserError
+from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 
 
@@ -19,8 +20,8 @@ def saved(tmp_path_factory):
     """A model's folder, its codes and their bits."""
     seanet = SEANetConfig(filters=2, dim=4, ratios=(2, 2), lstm_layers=0)
     config = CodecConfig(100, seanet, levels=K, size=N)
-    shapes = jax.eval_shape(lambda: Codec.init(config, jax.random.key(0))._weights())
-    codec = Codec(config, *filled(shapes))
+    codec = Codec.init(config, jax.random.key(0))
+    codec = Codec(config, *filled((codec.params, codec.quantizer)))
     model = MusicGen(CONFIG, "delay", PARAMS, codec)
     folder = tmp_path_factory.mktemp("musicgen") / "model"
     model.save(folder)

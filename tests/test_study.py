@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from rvq_jax import patterns
-from rvq_jax.codec.codec import tiny
+from rvq_jax.codec.config import tiny
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import StudyConfig, study

@@ -1,5 +1,1 @@
-"""Audio ↔ latents, and the codec: encoder, residual quantizer, decoder."""
-
-from rvq_jax.codec.codec import Codec, CodecConfig, Coded
-
-__all__ = ["Codec", "CodecConfig", "Coded"]
+"""Audio ↔ latents: encoders, decoders, their three ways to run, and the file of codes."""

@@ -1,8 +1,10 @@
 """Convolutions over time under EnCodec's rules: what is padded, what is trimmed, how it is normed.
 
-Arrays are channels-last `[B, S, D]`. XLA's convolution was measured against matrix products over
-shifted slices, frames and blocks at laptop sizes on two CPU cores: forward with backward it is the
-fastest at nearly every size. The transposed convolution is one matrix product and one overlap-add.
+Arrays are channels-last `[B, S, D]`. Every layer runs in three ways that agree: over whole arrays,
+over items marked by edges inside longer arrays, and by `step`, block after block with a state.
+XLA's convolution was measured against matrix products over shifted slices, frames and blocks at
+laptop sizes on two CPU cores: forward with backward it is the fastest at nearly every size. The
+transposed convolution is one matrix product and one overlap-add.
 """
 
 import math
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax.codec.edges import MODES, Edges, fill, pad, padding
 from rvq_jax.typing import Array
 
 NORMS = ("weight_norm", "time_group_norm", "none")
@@ -21,7 +24,8 @@ class Conv1d(nnx.Module):
 
     norm: 'weight_norm' (Salimans & Kingma 2016, one gain per output channel), 'time_group_norm'
     (after the convolution, one group, statistics over time and channels: not causal), 'none'.
-    Raises ValueError for an unknown norm, a causal group norm, or a stride beyond the kernel.
+    Raises ValueError for an unknown norm or padding, a causal group norm, or a stride beyond the
+    kernel.
     """
 
     def __init__(
@@ -36,38 +40,80 @@ class Conv1d(nnx.Module):
         causal: bool = True,
         norm: str = "weight_norm",
         pad_mode: str = "reflect",
+        bias: bool = True,
     ):
         if (kernel - 1) * dilation + 1 < stride:
             raise ValueError(f"kernel {kernel} leaves gaps at stride {stride}")
         if causal and norm == "time_group_norm":
             raise ValueError("time_group_norm sees the whole of time, so it cannot be causal")
+        if pad_mode not in MODES:
+            raise ValueError(f"pad_mode must be one of {MODES}, got {pad_mode!r}")
         self.stride, self.dilation = stride, dilation
         self.causal, self.pad_mode = causal, pad_mode
         self.kernel = Kernel((kernel, inner, outer), (0, 1), kernel * inner, norm, rngs)
-        self.bias = nnx.Param(jnp.zeros(outer), axes=(None,))
+        self.bias = nnx.Param(jnp.zeros(outer), axes=(None,)) if bias else None
         self.norm = GroupNorm(outer) if norm == "time_group_norm" else None
 
-    def __call__(self, x_BSD: Array) -> Array:
-        kernel = self.kernel().astype(x_BSD.dtype)
-        reach = (kernel.shape[0] - 1) * self.dilation + 1
-        left, right = padding(x_BSD.shape[1], reach, self.stride, self.causal)
+    @property
+    def reach(self) -> int:
+        """Input steps that one output sees."""
+        return (self.kernel.width - 1) * self.dilation + 1
+
+    def moves(self, edges: Edges) -> Edges:
+        """Where an item lies after this layer."""
+        return edges.down(self.stride)
+
+    def __call__(self, x_BSD: Array, edges: Edges | None = None) -> Array:
+        if edges is None:
+            left, right = padding(x_BSD.shape[1], self.reach, self.stride, self.causal)
+            y = self._valid(pad(x_BSD, left, right, self.pad_mode))
+            return y if self.norm is None else self.norm(y)
+        left, right = padding(0, self.reach, self.stride, self.causal)
+        y = self._valid(fill(x_BSD, left, right, self.stride, self.pad_mode, edges))
+        return y if self.norm is None else self.norm(y, self.moves(edges))
+
+    def step(self, x_BSD: Array, past: tuple | None, edges: Edges | None = None):
+        """The next S / stride outputs, and the inputs that later ones will see.
+
+        past: None at the very beginning, where a mirrored start needs reach - stride + 1 inputs;
+        other paddings may begin with a `past` of zeros. edges: where the stream ends in this block.
+        Only for causal layers.
+        """
+        left, samples = self.reach - self.stride, x_BSD.shape[1]
+        if past is None and edges is not None:
+            whole = Edges(jnp.zeros_like(edges.end), edges.end)
+            x_BSD = fill(x_BSD, left, 0, self.stride, self.pad_mode, whole)
+        elif past is None:
+            x_BSD = pad(x_BSD, left, 0, self.pad_mode)
+        else:
+            before_BSD, begun = past
+            if self.pad_mode == "replicate":
+                before_BSD = jnp.where(begun, before_BSD, x_BSD[:, :1])
+            x_BSD = jnp.concatenate([before_BSD, x_BSD], axis=1)
+            if edges is not None:
+                shifted = Edges(jnp.zeros_like(edges.end), edges.end + left)
+                x_BSD = fill(x_BSD, 0, 0, self.stride, self.pad_mode, shifted)
+        past = x_BSD[:, samples : samples + left], jnp.array(True)
+        return self._valid(x_BSD), past
+
+    def _valid(self, x_BSD: Array) -> Array:
         y = jax.lax.conv_general_dilated(
-            pad(x_BSD, left, right, self.pad_mode),
-            kernel,
+            x_BSD,
+            self.kernel().astype(x_BSD.dtype),
             (self.stride,),
             "VALID",
             rhs_dilation=(self.dilation,),
             dimension_numbers=("NWC", "WIO", "NWC"),
         )
-        y = y + self.bias[...].astype(y.dtype)[None, None]
-        return y if self.norm is None else self.norm(y)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)[None, None]
 
 
 class ConvTranspose1d(nnx.Module):
-    """A transposed convolution of kernel 2 · stride that gives exactly S · stride steps for S.
+    """A transposed convolution of kernel 2 · stride that gives S · stride - missing steps for S.
 
     Each step becomes two blocks of `stride`, the second overlapping the next step's first. What
-    exceeds S · stride is trimmed: all from the end if causal, else half from each side.
+    exceeds S · stride is trimmed: all from the end if causal, else half from each side. `missing`
+    steps more go from the end (DAC's odd strides lose one).
     """
 
     def __init__(
@@ -79,27 +125,53 @@ class ConvTranspose1d(nnx.Module):
         *,
         causal: bool = True,
         norm: str = "weight_norm",
+        missing: int = 0,
     ):
-        self.stride, self.causal = stride, causal
+        self.stride, self.causal, self.missing = stride, causal, missing
         # The published layout keeps one gain per *input* channel here.
         self.kernel = Kernel((2 * stride, inner, outer), (0, 2), 2 * inner, norm, rngs)
         self.bias = nnx.Param(jnp.zeros(outer), axes=(None,))
         self.norm = GroupNorm(outer) if norm == "time_group_norm" else None
 
-    def __call__(self, x_BFD: Array) -> Array:
-        kernel = self.kernel().astype(x_BFD.dtype)
-        batch, frames, _ = x_BFD.shape
-        _, inner, outer = kernel.shape
-        blocks = x_BFD @ kernel.swapaxes(0, 1).reshape(inner, -1)
-        blocks = blocks.reshape(batch, frames, 2, self.stride * outer)
-        first = jnp.pad(blocks[:, :, 0], ((0, 0), (0, 1), (0, 0)))
-        second = jnp.pad(blocks[:, :, 1], ((0, 0), (1, 0), (0, 0)))
-        y = (first + second).reshape(batch, (frames + 1) * self.stride, outer)
-        y = y + self.bias[...].astype(y.dtype)[None, None]
-        # The norm sees what the reference's sees: everything, before trimming.
-        y = y if self.norm is None else self.norm(y)
+    @property
+    def reach(self) -> int:
+        """Input steps that one output sees."""
+        return 2
+
+    def moves(self, edges: Edges) -> Edges:
+        """Where an item lies after this layer."""
+        return edges.up(self.stride, self.missing)
+
+    def __call__(self, x_BFD: Array, edges: Edges | None = None) -> Array:
+        if edges is not None:
+            # Beyond its ends an item adds nothing to the overlap.
+            x_BFD = jnp.where(edges.inside(x_BFD.shape[1])[..., None], x_BFD, 0)
+        first, second = self._blocks(x_BFD)
+        first = jnp.pad(first, ((0, 0), (0, 1), (0, 0)))
+        second = jnp.pad(second, ((0, 0), (1, 0), (0, 0)))
+        y = self._joined(first + second)
+        if self.norm is not None:
+            # The norm sees what the reference's sees: everything, before trimming.
+            y = self.norm(y, edges and edges.up(self.stride, -self.stride))
         begin = 0 if self.causal else self.stride - self.stride // 2
-        return y[:, begin : begin + frames * self.stride]
+        return y[:, begin : begin + x_BFD.shape[1] * self.stride - self.missing]
+
+    def step(self, x_BFD: Array, past: Array | None, edges: Edges | None = None):
+        """The next S · stride outputs, and what the last input adds to those after."""
+        first, second = self._blocks(x_BFD)
+        past = jnp.zeros_like(second[:, :1]) if past is None else past
+        before = jnp.concatenate([past, second[:, :-1]], axis=1)
+        return self._joined(first + before), second[:, -1:]
+
+    def _blocks(self, x_BFD: Array) -> tuple[Array, Array]:
+        kernel = self.kernel().astype(x_BFD.dtype)
+        blocks = x_BFD @ kernel.swapaxes(0, 1).reshape(kernel.shape[1], -1)
+        return jnp.split(blocks, 2, axis=-1)
+
+    def _joined(self, blocks_BFE: Array) -> Array:
+        outer = self.bias.shape[0]
+        y = blocks_BFE.reshape(blocks_BFE.shape[0], -1, outer)
+        return y + self.bias[...].astype(y.dtype)[None, None]
 
 
 class Kernel(nnx.Module):
@@ -108,7 +180,7 @@ class Kernel(nnx.Module):
     def __init__(self, shape: tuple, over: tuple, fan_in: int, norm: str, rngs: nnx.Rngs):
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
-        self.over = over
+        self.over, self.width = over, shape[0]
         # Keeps the variance of its input. At a third of that, the usual default, a deep stack
         # starts nearly silent and its gradients with it.
         bound = math.sqrt(3.0 / fan_in)
@@ -123,6 +195,10 @@ class Kernel(nnx.Module):
             return v
         return v * (self.gain[...] * jax.lax.rsqrt(jnp.sum(v**2, self.over, keepdims=True)))
 
+    def fold(self) -> None:
+        """Becomes the plain kernel that it stands for."""
+        self.v[...], self.gain = self(), None
+
 
 class GroupNorm(nnx.Module):
     """One group over time and channels of each item (Wu & He 2018)."""
@@ -131,69 +207,11 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(dim), axes=(None,))
         self.bias = nnx.Param(jnp.zeros(dim), axes=(None,))
 
-    def __call__(self, x_BSD: Array) -> Array:
+    def __call__(self, x_BSD: Array, edges: Edges | None = None) -> Array:
         y = x_BSD.astype(jnp.float32)
-        y = y - y.mean((1, 2), keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(y**2, (1, 2), keepdims=True) + 1e-5)
+        inside_BSD = True
+        if edges is not None:
+            inside_BSD = jnp.broadcast_to(edges.inside(y.shape[1])[..., None], y.shape)
+        y = y - y.mean((1, 2), keepdims=True, where=inside_BSD)
+        y = y * jax.lax.rsqrt(jnp.mean(y**2, (1, 2), keepdims=True, where=inside_BSD) + 1e-5)
         return (y * self.scale[...][None, None] + self.bias[...][None, None]).astype(x_BSD.dtype)
-
-
-class LSTM(nnx.Module):
-    """Stacked LSTM layers with a skip around them all (Hochreiter & Schmidhuber 1997).
-
-    Gates in the order input, forget, cell, output; two biases, as published weights have.
-    """
-
-    def __init__(self, dim: int, layers: int, rngs: nnx.Rngs):
-        self.dim, self.layers = dim, layers
-        bound = 1.0 / math.sqrt(dim)
-
-        def draw(*shape):
-            return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-
-        self.input = nnx.Param(draw(layers, dim, 4 * dim), axes=(None, "embed", "mlp"))
-        self.hidden = nnx.Param(draw(layers, dim, 4 * dim), axes=(None, "embed", "mlp"))
-        self.bias = nnx.Param(draw(layers, 2, 4 * dim), axes=(None, None, None))
-
-    def __call__(self, x_BSD: Array) -> Array:
-        y_SBD = x_BSD.swapaxes(0, 1)
-        for layer in range(self.layers):
-            # All inputs in one product; only the recurrence is sequential.
-            bias = self.bias[layer].sum(0).astype(x_BSD.dtype)
-            gates_SBG = y_SBD @ self.input[layer].astype(x_BSD.dtype) + bias[None, None]
-            hidden_DG = self.hidden[layer].astype(x_BSD.dtype)
-
-            def step(carry, gates_BG, hidden_DG=hidden_DG):
-                h, c = carry
-                i, f, g, o = jnp.split(gates_BG + h @ hidden_DG, 4, axis=-1)
-                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-                h = jax.nn.sigmoid(o) * jnp.tanh(c)
-                return (h, c), h
-
-            zero_BD = jnp.zeros_like(y_SBD[0])
-            y_SBD = jax.lax.scan(step, (zero_BD, zero_BD), gates_SBG)[1]
-        return y_SBD.swapaxes(0, 1) + x_BSD
-
-
-def padding(samples: int, reach: int, stride: int, causal: bool) -> tuple[int, int]:
-    """Left and right padding for a kernel reaching over `reach` samples: ceil(S / stride) windows.
-
-    Causal: everything but what fills the last window goes left. Centred: the smaller half right.
-    """
-    total = reach - stride
-    last = -samples % stride
-    if causal:
-        return total, last
-    right = total // 2
-    return total - right, right + last
-
-
-def pad(x_BSD: Array, left: int, right: int, mode: str) -> Array:
-    """Pads time by 'constant' zeros or 'reflect'; too short an input is first made longer by zeros
-    on the right, which are cut again after reflecting."""
-    if mode == "constant":
-        return jnp.pad(x_BSD, ((0, 0), (left, right), (0, 0)))
-    missing = max(0, max(left, right) + 1 - x_BSD.shape[1])
-    y = jnp.pad(x_BSD, ((0, 0), (0, missing), (0, 0)))
-    y = jnp.pad(y, ((0, 0), (left, right), (0, 0)), mode=mode)
-    return y[:, : y.shape[1] - missing]

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rvq_jax.codec.conv import LSTM, Conv1d, ConvTranspose1d
+from rvq_jax.codec.conv import Conv1d, ConvTranspose1d
+from rvq_jax.codec.lstm import LSTM
+from rvq_jax.codec.passes import through
 from rvq_jax.typing import Array, Audio, Latents
 
 
@@ -32,8 +34,8 @@ class SEANetConfig:
     lstm_layers: int = 2
     causal: bool = True
     norm: str = "weight_norm"  # or time_group_norm, none
-    # Or constant. The first frames of a causal model look ahead under reflect (as EnCodec's do):
-    # only constant makes streaming equal to whole.
+    # Or constant, replicate. Under reflect the first frames of a causal model look ahead (as
+    # EnCodec's do), so a stream must wait for them before it starts.
     pad_mode: str = "reflect"
     dtype: str = "float32"  # of the computation; parameters, latents and audio stay float32
 
@@ -53,13 +55,17 @@ class Residual(nnx.Module):
         self.pointwise = conv(c, inner, dim, 1, rngs)
         self.shortcut = None if c.true_skip else conv(c, dim, dim, 1, rngs)
 
-    def __call__(self, x_BSD: Array) -> Array:
-        y = self.pointwise(elu(self.dilated(elu(x_BSD))))
-        return y + (x_BSD if self.shortcut is None else self.shortcut(x_BSD))
+    def __call__(self, x_BSD: Array, run) -> Array:
+        y = run(self.pointwise, elu(run(self.dilated, elu(x_BSD))))
+        return y + (x_BSD if self.shortcut is None else run(self.shortcut, x_BSD))
 
 
 class Encoder(nnx.Module):
-    """Audio `[B, S, C]` to latents `[B, F, D]`, F = ceil(S / hop)."""
+    """Audio `[B, S, C]` to latents `[B, F, D]`, F = ceil(S / hop).
+
+    `front` and `back` are convolutions, between them the recurrent layers; `run` is one of the
+    ways in `rvq_jax.codec.passes` to run layers.
+    """
 
     def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
         c = config
@@ -72,28 +78,33 @@ class Encoder(nnx.Module):
             downs.append(conv(c, dim, 2 * dim, 2 * ratio, rngs, stride=ratio))
             dim *= 2
         self.residuals, self.downs = nnx.List(residuals), nnx.List(downs)
-        self.lstm = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
+        self.middle = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
         self.last = conv(c, dim, c.dim, c.last_kernel, rngs)
 
-    def __call__(self, audio: Audio) -> Latents:
-        x = self.first(audio.astype(self.dtype))
+    def front(self, audio: Audio, run) -> Array:
+        x = run(self.first, audio.astype(self.dtype))
         for units, down in zip(self.residuals, self.downs, strict=True):
             for unit in units:
-                x = unit(x)
-            x = down(elu(x))
-        x = x if self.lstm is None else self.lstm(x)
-        return self.last(elu(x)).astype(jnp.float32)
+                x = unit(x, run)
+            x = run(down, elu(x))
+        return x
+
+    def back(self, x_BFD: Array, run) -> Latents:
+        return run(self.last, elu(x_BFD)).astype(jnp.float32)
+
+    def __call__(self, audio: Audio, run=None) -> Latents:
+        return through(self, audio, run)
 
 
 class Decoder(nnx.Module):
-    """Latents `[B, F, D]` to audio `[B, F · hop, C]`."""
+    """Latents `[B, F, D]` to audio `[B, F · hop, C]`, the mirror of the encoder."""
 
     def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
         c = config
         self.dtype = c.dtype
         dim = c.filters * 2 ** len(c.ratios)
         self.first = conv(c, c.dim, dim, c.kernel, rngs)
-        self.lstm = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
+        self.middle = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
         ups, residuals = [], []
         for ratio in c.ratios:
             ups.append(ConvTranspose1d(dim, dim // 2, ratio, rngs, causal=c.causal, norm=c.norm))
@@ -102,14 +113,19 @@ class Decoder(nnx.Module):
         self.ups, self.residuals = nnx.List(ups), nnx.List(residuals)
         self.last = conv(c, dim, c.channels, c.last_kernel, rngs)
 
-    def __call__(self, latents: Latents) -> Audio:
-        x = self.first(latents.astype(self.dtype))
-        x = x if self.lstm is None else self.lstm(x)
+    def front(self, latents: Latents, run) -> Array:
+        return run(self.first, latents.astype(self.dtype))
+
+    def back(self, x_BFD: Array, run) -> Audio:
+        x = x_BFD
         for up, units in zip(self.ups, self.residuals, strict=True):
-            x = up(elu(x))
+            x = run(up, elu(x))
             for unit in units:
-                x = unit(x)
-        return self.last(elu(x)).astype(jnp.float32)
+                x = unit(x, run)
+        return run(self.last, elu(x)).astype(jnp.float32)
+
+    def __call__(self, latents: Latents, run=None) -> Audio:
+        return through(self, latents, run)
 
 
 def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, **options) -> Conv1d:

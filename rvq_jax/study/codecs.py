@@ -8,10 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from rvq_jax import quantize
-from rvq_jax.codec.codec import Codec, latents
+from rvq_jax.codec.autoencoder import latents
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate import metrics
+from rvq_jax.systems.codec import Codec
 
 
 def encode_records(codec: Codec, source, label: str) -> CodeSet:
@@ -62,7 +63,7 @@ def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> 
             continue
         audio = audio[full_B]
         latents_BFD = latents(config, codec.params, audio)
-        stats = quantize.quantize(codec.codebooks, latents_BFD).stats
+        stats = quantize.quantize(codec.quantizer, latents_BFD).stats
         coded = codec.encode(audio)
         weights.append(len(audio))
         energies.append(float(stats.energy[0]))

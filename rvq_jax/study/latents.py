@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rvq_jax.codec.codec import Codec, latents
+from rvq_jax.codec.autoencoder import latents
 from rvq_jax.data import builder, loader
 from rvq_jax.study.quickstart import StudyConfig
+from rvq_jax.systems.codec import Codec
 from rvq_jax.train.runs import train_codec
 
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from rvq_jax import files, patterns
-from rvq_jax.codec.codec import Codec
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate import metrics
 from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import generate_codes, score_codes
 from rvq_jax.train.runs import LMRun, layout, lm_program, train_lm
 

@@ -13,13 +13,13 @@ import numpy as np
 from rvq_jax import files, patterns
 from rvq_jax import machine as machines
 from rvq_jax.audio import io
-from rvq_jax.codec.codec import Codec
 from rvq_jax.data import builder, loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import information, metrics, report
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import codecs, models
+from rvq_jax.systems.codec import Codec
 from rvq_jax.train.loop import LoopConfig, open_run
 from rvq_jax.train.runs import CodecRun, LMRun, train_codec
 from rvq_jax.train.state import OptimizerConfig

@@ -1,6 +1,6 @@
 """EnCodec's published sizes (Défossez et al. 2022; 32 and 16 kHz from Copet et al. 2023)."""
 
-from rvq_jax.codec.codec import CodecConfig
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 
 

@@ -12,12 +12,12 @@ from flax import nnx
 
 from rvq_jax import config as configs
 from rvq_jax import files, patterns
-from rvq_jax.codec.codec import Codec
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.generate import Decoded, decode
 from rvq_jax.lm.model import LMConfig, TokenLM, score
 from rvq_jax.patterns import Pattern
+from rvq_jax.systems.codec import Codec
 from rvq_jax.typing import Array, Audio, Codes, Key
 
 

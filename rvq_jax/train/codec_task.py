@@ -9,7 +9,8 @@ from flax import nnx
 
 from rvq_jax import quantize
 from rvq_jax.codec import losses
-from rvq_jax.codec.codec import Autoencoder, CodecConfig, autoencoder_graph, latents
+from rvq_jax.codec.autoencoder import graph, latents
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.quantize import Codebooks
 from rvq_jax.train.state import Task
 from rvq_jax.typing import Array, Key
@@ -39,7 +40,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
     """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding)."""
 
     def init(key: Key):
-        return nnx.state(Autoencoder(config, nnx.Rngs(params=key)), nnx.Param)
+        return nnx.state(config.autoencoder(nnx.Rngs(params=key)), nnx.Param)
 
     def start(params, quantizer, batches, key):
         frames = [latents(config, params, batch["audio"]) for batch in batches]
@@ -48,7 +49,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
         return Quantizer(books, jnp.array(True))
 
     def loss(params, quantizer, batch, key):
-        model = nnx.merge(autoencoder_graph(config), params)
+        model = nnx.merge(graph(config), params)
         audio, mask_BS = batch["audio"], batch["mask"]
         latents_BFD = model.encoder(audio)
         frames = latents_BFD.shape[1]
@@ -72,7 +73,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
         spread = jax.lax.stop_gradient(jnp.var(latents_BFD, axis=(0, 1)).mean())
         commitment = quantizer.started * out.commitment.mean() / (spread + 1e-6)
         total = weights.waveform * waveform + weights.mel * mel + weights.commitment * commitment
-        explained_K = 1.0 - out.stats.residual / (spread * config.seanet.dim + 1e-9)
+        explained_K = 1.0 - out.stats.residual / (spread * config.dim + 1e-9)
         metrics = {
             "waveform": waveform,
             "mel": mel,
@@ -83,5 +84,5 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
         }
         return total, (Quantizer(out.state, quantizer.started), metrics)
 
-    books = quantize.init(jax.random.key(0), config.levels, config.size, config.seanet.dim)
+    books = config.quantizer(jax.random.key(0))
     return Task(init, Quantizer(books, jnp.array(False)), loss, start, start_batches, weights.warm)

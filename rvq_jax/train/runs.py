@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax import patterns
-from rvq_jax.codec.codec import Codec, CodecConfig, tiny
+from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import Pattern
+from rvq_jax.systems.codec import Codec
 from rvq_jax.train import sharding
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
 from rvq_jax.train.lm_task import lm_task

@@ -1,0 +1,80 @@
+"""Audio ↔ codes as pure functions of a config, parameters and a quantizer; one program per shape.
+
+A config says `autoencoder(rngs)` and `quantizer(key)`, beside its sizes: `CodecConfig` (EnCodec and
+its kin), `DACConfig`, `MimiConfig`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rvq_jax import quantize
+from rvq_jax.codec.conv import Kernel
+from rvq_jax.codec.edges import Edges
+from rvq_jax.codec.passes import Whole
+from rvq_jax.quantize import State
+from rvq_jax.typing import Array, Audio, Codes, Latents
+
+
+class Autoencoder(nnx.Module):
+    """The learned halves around the quantizer."""
+
+    def __init__(self, encoder: nnx.Module, decoder: nnx.Module):
+        self.encoder, self.decoder = encoder, decoder
+
+
+@functools.lru_cache(maxsize=32)
+def graph(config):
+    """The structure that `nnx.merge` joins with parameters; computes nothing."""
+    return nnx.graphdef(nnx.eval_shape(lambda: config.autoencoder(nnx.Rngs(0))))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def latents(config, params, audio: Audio, edges: Edges | None = None) -> Latents:
+    """The encoder's latents `[B, F, D]` of audio `[B, S, C]`, before quantization.
+
+    edges: where each item lies in its row; latents outside an item mean nothing.
+    """
+    return nnx.merge(graph(config), params).encoder(audio, Whole(edges))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "levels"))
+def encode(
+    config,
+    params,
+    quantizer: State,
+    audio: Audio,
+    levels: int | None = None,
+    edges: Edges | None = None,
+    scales: Array | None = None,
+) -> Codes:
+    """Codes `[B, K, F]` of audio `[B, S, C]`, which is divided by `scales` `[B]` first."""
+    audio = audio if scales is None else audio / scales[:, None, None]
+    return quantize.encode(quantizer, latents(config, params, audio, edges), levels)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def decode(config, params, quantizer: State, codes: Codes, edges: Edges | None = None) -> Audio:
+    """Audio `[B, F · hop, C]` of codes `[B, K, F]`; edges are in frames."""
+    latents_BFD = quantize.decode(quantizer, codes)
+    return nnx.merge(graph(config), params).decoder(latents_BFD, Whole(edges))
+
+
+@jax.jit
+def loudness(audio: Audio, edges: Edges | None = None) -> Array:
+    """Root mean square `[B]` of each item's mono mix, never 0 (EnCodec at 48 kHz)."""
+    mono_BS = audio.mean(axis=2)
+    inside_BS = True if edges is None else edges.inside(audio.shape[1])
+    return jnp.sqrt(jnp.mean(mono_BS**2, axis=1, where=inside_BS)) + 1e-8
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def folded(config, params):
+    """Parameters of `config.plain()`: weight norm multiplied into the kernels, once and for all."""
+    model = nnx.merge(graph(config), params)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, Kernel):
+            module.fold()
+    return nnx.state(model, nnx.Param)

@@ -1,0 +1,72 @@
+"""The recurrent layers between EnCodec's convolutions."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rvq_jax.codec.edges import Edges
+from rvq_jax.typing import Array
+
+Carry = tuple[Array, Array]  # hidden and cell [layers, B, D]
+
+
+class LSTM(nnx.Module):
+    """Stacked LSTM layers with a skip around them all (Hochreiter & Schmidhuber 1997).
+
+    Gates in the order input, forget, cell, output; two biases, as published weights have.
+    """
+
+    def __init__(self, dim: int, layers: int, rngs: nnx.Rngs):
+        self.dim, self.layers = dim, layers
+        bound = 1.0 / math.sqrt(dim)
+
+        def draw(*shape):
+            return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+
+        self.input = nnx.Param(draw(layers, dim, 4 * dim), axes=(None, "embed", "mlp"))
+        self.hidden = nnx.Param(draw(layers, dim, 4 * dim), axes=(None, "embed", "mlp"))
+        self.bias = nnx.Param(draw(layers, 2, 4 * dim), axes=(None, None, None))
+
+    def moves(self, edges: Edges) -> Edges:
+        """Where an item lies after this layer."""
+        return edges
+
+    def __call__(self, x_BSD: Array, edges: Edges | None = None) -> Array:
+        return self.step(x_BSD, None, edges)[0]
+
+    def step(self, x_BSD: Array, carry: Carry | None, edges: Edges | None = None):
+        """The next S outputs `[B, S, D]`, and what the layers carry on; None for the beginning.
+
+        Steps before an item's begin leave the carry as it is.
+        """
+        if carry is None:
+            zeros_LBD = jnp.zeros((self.layers, x_BSD.shape[0], self.dim), x_BSD.dtype)
+            carry = zeros_LBD, zeros_LBD
+        y_SBD = x_BSD.swapaxes(0, 1)
+        begun_SB = None if edges is None else jnp.arange(len(y_SBD))[:, None] >= edges.begin[None]
+        last = []
+        for layer in range(self.layers):
+            # All inputs in one product; only the recurrence is sequential.
+            bias = self.bias[layer].sum(0).astype(x_BSD.dtype)
+            gates_SBG = y_SBD @ self.input[layer].astype(x_BSD.dtype) + bias[None, None]
+            hidden_DG = self.hidden[layer].astype(x_BSD.dtype)
+
+            def step(carry, inputs, hidden_DG=hidden_DG):
+                gates_BG, begun_B = inputs
+                h, c = carry
+                i, f, g, o = jnp.split(gates_BG + h @ hidden_DG, 4, axis=-1)
+                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                h = jax.nn.sigmoid(o) * jnp.tanh(c)
+                if begun_B is not None:
+                    h, c = (
+                        jnp.where(begun_B[:, None], *x) for x in zip((h, c), carry, strict=True)
+                    )
+                return (h, c), h
+
+            start = carry[0][layer], carry[1][layer]
+            end, y_SBD = jax.lax.scan(step, start, (gates_SBG, begun_SB))
+            last.append(end)
+        hidden, cell = zip(*last, strict=True)
+        return y_SBD.swapaxes(0, 1) + x_BSD, (jnp.stack(hidden), jnp.stack(cell))

@@ -1,0 +1,116 @@
+"""Codecs that code segments apart from each other: EnCodec at 48 kHz, one second at a time.
+
+Segments overlap a little, and are faded into each other when decoded. Each keeps its own loudness.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rvq_jax.codec import autoencoder
+from rvq_jax.codec.edges import Edges
+from rvq_jax.quantize import State
+from rvq_jax.typing import Array, Audio, Codes
+
+TOGETHER = 8  # segments of an item in one program, so that memory does not depend on the length
+
+
+def sizes(config) -> tuple[int, int]:
+    """Samples of a segment, and from the beginning of one to that of the next."""
+    samples = int(config.segment * config.rate)
+    return samples, max(1, int((1.0 - config.overlap) * samples))
+
+
+def frames_of(config, samples: int) -> list[int]:
+    """Frames of each segment of so many samples."""
+    size, stride = sizes(config)
+    return [-(-min(size, samples - start) // config.hop) for start in range(0, samples, stride)]
+
+
+def encode(
+    config, params, quantizer: State, audio: Audio, lengths: Array, levels: int | None
+) -> Iterator[tuple[Codes, Array]]:
+    """Codes `[B, K, F]` and scales `[B, segments]` of audio `[B, S, C]`, some segments at a time.
+
+    lengths `[B]`: samples of each item.
+    """
+    size, stride = sizes(config)
+    starts = range(0, audio.shape[1], stride)
+    counts = frames_of(config, audio.shape[1])
+    batch = audio.shape[0]
+    together = min(TOGETHER, len(starts))
+    for i in range(0, len(starts), together):
+        group = starts[i : i + together]
+        parts = np.zeros((batch, together, size, audio.shape[2]), np.float32)
+        ends = np.zeros((batch, together), np.int32)
+        for j, start in enumerate(group):
+            part = audio[:, start : start + size]
+            parts[:, j, : part.shape[1]] = part
+            ends[:, j] = np.clip(np.asarray(lengths) - start, 0, size)
+        parts, edges = parts.reshape(-1, size, audio.shape[2]), _edges(ends)
+        scales = autoencoder.loudness(parts, edges) if config.normalize else None
+        codes = autoencoder.encode(config, params, quantizer, parts, levels, edges, scales)
+        codes = np.asarray(codes).reshape(batch, together, codes.shape[1], -1)
+        # Frames after an item's end are 0, as are the segments.
+        inside_BGF = np.arange(codes.shape[3]) < -(-ends[..., None] // config.hop)
+        codes = np.where(inside_BGF[:, :, None], codes, 0)
+        kept = [codes[:, j, :, : counts[i + j]] for j in range(len(group))]
+        scales = np.ones(ends.size, np.float32) if scales is None else np.asarray(scales)
+        scales = np.where(ends > 0, scales.reshape(ends.shape), np.float32(1))
+        yield np.concatenate(kept, axis=2), scales[:, : len(group)]
+
+
+def decode(
+    config,
+    params,
+    quantizer: State,
+    codes: Codes,
+    scales: Array,
+    lengths: Array,
+    samples: int,
+) -> Iterator[Audio]:
+    """Audio `[B, S, C]` of what `encode` gave for items of `lengths` `[B]` in rows of `samples`."""
+    stride = sizes(config)[1]
+    counts = frames_of(config, samples)
+    batch, levels, _ = codes.shape
+    together = min(TOGETHER, len(counts))
+    begins = np.cumsum([0, *counts])
+    longest = counts[0] * config.hop
+    ramp_S = np.linspace(0, 1, longest + 2, dtype=np.float32)[1:-1]
+    weight_S = 0.5 - np.abs(ramp_S - 0.5)
+    # What the segments so far add up to beyond the next one's start, and their weights.
+    audio_over = np.zeros((batch, 0, config.channels), np.float32)
+    weight_over = np.zeros((batch, 0, 1), np.float32)
+    for i in range(0, len(counts), together):
+        group = range(i, min(i + together, len(counts)))
+        parts = np.zeros((batch, together, levels, counts[0]), np.int32)
+        ends = np.zeros((batch, together), np.int32)
+        for j in group:
+            parts[:, j - i, :, : counts[j]] = codes[:, :, begins[j] : begins[j + 1]]
+            own = np.asarray(lengths) - j * stride
+            ends[:, j - i] = np.clip(-(-own // config.hop), 0, counts[j])
+        audio = autoencoder.decode(
+            config, params, quantizer, parts.reshape(-1, levels, counts[0]), _edges(ends)
+        )
+        audio = np.asarray(audio).reshape(batch, together, longest, -1)
+        for j in group:
+            length = counts[j] * config.hop
+            inside_BS = np.arange(length) < ends[:, j - i, None] * config.hop
+            weight_BS1 = (inside_BS * weight_S[:length])[..., None]
+            part_BSC = np.where(weight_BS1 > 0, audio[:, j - i, :length], 0) * weight_BS1
+            audio_BSC = _added(scales[:, j, None, None] * part_BSC, audio_over)
+            weight_BS1 = _added(weight_BS1, weight_over)
+            ready = length if j == len(counts) - 1 else stride
+            yield audio_BSC[:, :ready] / np.maximum(weight_BS1[:, :ready], 1e-12)
+            audio_over, weight_over = audio_BSC[:, stride:], weight_BS1[:, stride:]
+
+
+def _added(x: np.ndarray, over: np.ndarray) -> np.ndarray:
+    reach = min(x.shape[1], over.shape[1])
+    x[:, :reach] += over[:, :reach]
+    return x
+
+
+def _edges(ends: np.ndarray) -> Edges:
+    ends = ends.reshape(-1)
+    return Edges(np.zeros_like(ends), ends)

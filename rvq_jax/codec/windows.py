@@ -1,0 +1,117 @@
+"""Long audio through centred codecs, window by window, equal to one pass over the whole.
+
+Convolutions see a halo of neighbouring frames on both sides of a window and what they compute in it
+is thrown away; recurrent layers carry their state from one window to the next. One program serves
+every window of every length, so memory does not depend on the length, nor does compiling.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rvq_jax import quantize
+from rvq_jax.codec import autoencoder
+from rvq_jax.codec.edges import Edges
+from rvq_jax.codec.passes import Survey, Whole
+from rvq_jax.quantize import State
+from rvq_jax.typing import Array, Audio, Codes
+
+
+def encode(
+    config, params, quantizer: State, audio: Audio, lengths: Array, levels: int | None, frames: int
+) -> Iterator[Codes]:
+    """Codes `[B, K, F]` of audio `[B, S, C]` in turn, of `frames` frames each but the last.
+
+    lengths `[B]`: samples of each item; codes after its end mean nothing.
+    """
+    halo = sum(halos(config)["encoder"])
+    hop, total = config.hop, -(-audio.shape[1] // config.hop)
+    carry = None
+    for first in range(0, total, frames):
+        window = _cut(audio, (first - halo) * hop, (frames + 2 * halo) * hop)
+        edges = _edges(lengths, (first - halo) * hop, window.shape[1])
+        codes, carry = _encode(config, params, quantizer, window, edges, carry, levels, frames)
+        yield codes[:, :, : total - first]
+
+
+def decode(
+    config, params, quantizer: State, codes: Codes, lengths: Array, frames: int
+) -> Iterator[Audio]:
+    """Audio `[B, S, C]` of codes `[B, K, F]` in turn; lengths `[B]` are in frames."""
+    halo = sum(halos(config)["decoder"])
+    total, carry = codes.shape[2], None
+    for first in range(0, total, frames):
+        window = _cut(codes.swapaxes(1, 2), first - halo, frames + 2 * halo).swapaxes(1, 2)
+        edges = _edges(lengths, first - halo, window.shape[2])
+        audio, carry = _decode(config, params, quantizer, window, edges, carry, frames)
+        yield audio[:, : (total - first) * config.hop]
+
+
+@functools.lru_cache(maxsize=32)
+def halos(config) -> dict[str, tuple[int, int]]:
+    """Frames that convolutions before and after the recurrent layers see to either side."""
+
+    def survey(half: nnx.Module, x: Array, frame: int) -> tuple[int, int]:
+        front, back = Survey(), Survey()
+        half.back(half.front(x, front), back)
+        return math.ceil(front.sides / frame), math.ceil(back.sides)
+
+    found = {}
+
+    def both():
+        model = config.autoencoder(nnx.Rngs(0))
+        audio, latents = jnp.zeros((1, config.hop, config.channels)), jnp.zeros((1, 1, config.dim))
+        found["encoder"] = survey(model.encoder, audio, config.hop)
+        found["decoder"] = survey(model.decoder, latents, 1)
+        return 0
+
+    jax.eval_shape(both)
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("config", "levels", "frames"))
+def _encode(config, params, quantizer, window, edges, carry, levels, frames):
+    half = nnx.merge(autoencoder.graph(config), params).encoder
+    latents, carry = _through(half, window, edges, carry, frames, *halos(config)["encoder"])
+    return quantize.encode(quantizer, latents, levels), carry
+
+
+@functools.partial(jax.jit, static_argnames=("config", "frames"))
+def _decode(config, params, quantizer, window, edges, carry, frames):
+    half = nnx.merge(autoencoder.graph(config), params).decoder
+    latents = quantize.decode(quantizer, window)
+    return _through(half, latents, edges, carry, frames, *halos(config)["decoder"])
+
+
+def _through(half, x, edges, carry, frames, front, back):
+    run = Whole(edges)
+    y = half.front(x, run)
+    y, edges = y[:, front : y.shape[1] - front], run.edges.shift(front)
+    if half.middle is not None:
+        # What the next window starts from is the state where its own frames less a halo begin.
+        y_first, carry = half.middle.step(y[:, :frames], carry, edges)
+        y_rest, _ = half.middle.step(y[:, frames:], carry, edges.shift(frames))
+        y = jnp.concatenate([y_first, y_rest], axis=1)
+    z = half.back(y, Whole(edges))
+    rate = z.shape[1] // y.shape[1]
+    return z[:, back * rate : (back + frames) * rate], carry
+
+
+def _cut(x: Array, first: int, size: int) -> np.ndarray:
+    """`size` steps of `[B, S, …]` from `first` on, zeros where there are none."""
+    part = np.asarray(x[:, max(first, 0) : max(first + size, 0)])
+    before = max(-first, 0)
+    widths = [(0, 0), (before, size - before - part.shape[1]), (0, 0)]
+    return np.pad(part, widths)
+
+
+def _edges(lengths: Array, first: int, size: int) -> Edges:
+    """Where items that begin at 0 lie in a window."""
+    lengths = np.asarray(lengths, np.int32)
+    whole = Edges(np.full_like(lengths, -first), lengths - first)
+    return jax.tree.map(np.asarray, whole.within(size))

@@ -1,0 +1,197 @@
+"""EnCodec folders of transformers: their config and the names of their tensors."""
+
+import math
+
+from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.convert.fields import checked, refuse
+from rvq_jax.convert.layout import CONV, MATRIX, TRANSPOSED, Layout, Place
+
+CONFIG = CodecConfig
+# transformers' defaults for what a config file may leave out.
+DEFAULTS = {
+    "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "normalize": False,
+    "chunk_length_s": None,
+    "overlap": None,
+    "hidden_size": 128,
+    "num_filters": 32,
+    "num_residual_layers": 1,
+    "upsampling_ratios": [8, 5, 4, 2],
+    "norm_type": "weight_norm",
+    "kernel_size": 7,
+    "last_kernel_size": 7,
+    "residual_kernel_size": 3,
+    "dilation_growth_rate": 2,
+    "use_causal_conv": True,
+    "pad_mode": "reflect",
+    "compress": 2,
+    "num_lstm_layers": 2,
+    "trim_right_ratio": 1.0,
+    "codebook_size": 1024,
+    "codebook_dim": None,
+    "use_conv_shortcut": True,
+}
+
+
+def from_fields(fields: dict, where: str) -> CodecConfig:
+    """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
+    f = checked(fields, DEFAULTS, where)
+    if f["trim_right_ratio"] != 1.0:
+        refuse(where, "trim_right_ratio", f["trim_right_ratio"], "1.0")
+    if f["codebook_dim"] not in (None, f["hidden_size"]):
+        refuse(where, "codebook_dim", f["codebook_dim"], f"hidden_size, {f['hidden_size']}")
+    seanet = SEANetConfig(
+        channels=f["audio_channels"],
+        dim=f["hidden_size"],
+        filters=f["num_filters"],
+        ratios=tuple(f["upsampling_ratios"]),
+        residual_layers=f["num_residual_layers"],
+        kernel=f["kernel_size"],
+        last_kernel=f["last_kernel_size"],
+        residual_kernel=f["residual_kernel_size"],
+        dilation_base=f["dilation_growth_rate"],
+        compress=f["compress"],
+        true_skip=not f["use_conv_shortcut"],
+        lstm_layers=f["num_lstm_layers"],
+        causal=f["use_causal_conv"],
+        norm=f["norm_type"],
+        pad_mode=f["pad_mode"],
+    )
+    bandwidths = tuple(map(float, f["target_bandwidths"]))
+    return CodecConfig(
+        rate=f["sampling_rate"],
+        seanet=seanet,
+        levels=_levels(f["sampling_rate"], seanet.hop, f["codebook_size"], bandwidths),
+        size=f["codebook_size"],
+        normalize=f["normalize"],
+        segment=float(f["chunk_length_s"] or 0.0),
+        overlap=0.01 if f["overlap"] is None else f["overlap"],
+        bandwidths=bandwidths,
+    )
+
+
+def to_fields(config: CodecConfig) -> dict | None:
+    """The config.json of a codec, or None if transformers' EncodecConfig has no words for it."""
+    s = config.seanet
+    bandwidths = config.bandwidths or (
+        config.levels * math.ceil(config.frame_rate) * math.ceil(math.log2(config.size)) / 1000,
+    )
+    expressible = (
+        s.lstm_layers > 0
+        and s.norm in ("weight_norm", "time_group_norm")
+        and config.size & (config.size - 1) == 0
+        and _levels(config.rate, s.hop, config.size, bandwidths) == config.levels
+    )
+    if not expressible:
+        return None
+    return {
+        "architectures": ["EncodecModel"],
+        "model_type": "encodec",
+        "target_bandwidths": list(bandwidths),
+        "sampling_rate": config.rate,
+        "audio_channels": s.channels,
+        "normalize": config.normalize,
+        "chunk_length_s": config.segment or None,
+        "overlap": config.overlap if config.segment else None,
+        "hidden_size": s.dim,
+        "num_filters": s.filters,
+        "num_residual_layers": s.residual_layers,
+        "upsampling_ratios": list(s.ratios),
+        "norm_type": s.norm,
+        "kernel_size": s.kernel,
+        "last_kernel_size": s.last_kernel,
+        "residual_kernel_size": s.residual_kernel,
+        "dilation_growth_rate": s.dilation_base,
+        "use_causal_conv": s.causal,
+        "pad_mode": s.pad_mode,
+        "compress": s.compress,
+        "num_lstm_layers": s.lstm_layers,
+        "trim_right_ratio": 1.0,
+        "codebook_size": config.size,
+        "codebook_dim": s.dim,
+        "use_conv_shortcut": not s.true_skip,
+    }
+
+
+def layout(config: CodecConfig) -> Layout:
+    """Our leaves' places among an EncodecModel's tensors."""
+    books = {"vectors": "embed", "sums": "embed_avg", "counts": "cluster_size"}
+    names = [f"quantizer.layers.{k}.codebook." for k in range(config.levels)]
+    quantizer = {
+        f"quantizer/{ours}": Place([name + theirs for name in names])
+        for ours, theirs in books.items()
+    }
+    return seanet_layout(config.seanet) | quantizer
+
+
+def constants(config: CodecConfig) -> list[str]:
+    """Tensors of a single 1 that the reference's file must have."""
+    return [f"quantizer.layers.{k}.codebook.inited" for k in range(config.levels)]
+
+
+def seanet_layout(config: SEANetConfig) -> Layout:
+    """SEANet's leaves; the reference numbers its layers, activations and recurrence included."""
+    c = config
+    found = _conv(c, "encoder/first", "encoder.layers.0")
+    index = 1
+    for i, _ in enumerate(c.ratios):
+        for j in range(c.residual_layers):
+            found |= _residual(c, f"encoder/residuals/{i}/{j}", f"encoder.layers.{index}")
+            index += 1
+        found |= _conv(c, f"encoder/downs/{i}", f"encoder.layers.{index + 1}")
+        index += 2
+    if c.lstm_layers:
+        found |= _lstm(c, "encoder/middle", f"encoder.layers.{index}")
+        index += 1
+    found |= _conv(c, "encoder/last", f"encoder.layers.{index + 1}")
+
+    found |= _conv(c, "decoder/first", "decoder.layers.0")
+    index = 1
+    if c.lstm_layers:
+        found |= _lstm(c, "decoder/middle", "decoder.layers.1")
+        index = 2
+    for i, _ in enumerate(c.ratios):
+        found |= _conv(c, f"decoder/ups/{i}", f"decoder.layers.{index + 1}", TRANSPOSED)
+        index += 2
+        for j in range(c.residual_layers):
+            found |= _residual(c, f"decoder/residuals/{i}/{j}", f"decoder.layers.{index}")
+            index += 1
+    return found | _conv(c, "decoder/last", f"decoder.layers.{index + 1}")
+
+
+def _residual(c: SEANetConfig, ours: str, theirs: str) -> Layout:
+    found = _conv(c, f"{ours}/dilated", f"{theirs}.block.1")
+    found |= _conv(c, f"{ours}/pointwise", f"{theirs}.block.3")
+    return found if c.true_skip else found | _conv(c, f"{ours}/shortcut", f"{theirs}.shortcut")
+
+
+def _conv(c: SEANetConfig, ours: str, theirs: str, axes: tuple[int, ...] = CONV) -> Layout:
+    found = {f"{ours}/bias": Place(f"{theirs}.conv.bias")}
+    if c.norm == "weight_norm":
+        found[f"{ours}/kernel/v"] = Place(f"{theirs}.conv.weight_v", axes)
+        found[f"{ours}/kernel/gain"] = Place(f"{theirs}.conv.weight_g", axes)
+    else:
+        found[f"{ours}/kernel/v"] = Place(f"{theirs}.conv.weight", axes)
+    if c.norm == "time_group_norm":
+        found[f"{ours}/norm/scale"] = Place(f"{theirs}.norm.weight")
+        found[f"{ours}/norm/bias"] = Place(f"{theirs}.norm.bias")
+    return found
+
+
+def _lstm(c: SEANetConfig, ours: str, theirs: str) -> Layout:
+    layers = range(c.lstm_layers)
+    biases = [[f"{theirs}.lstm.bias_{x}_l{i}" for x in ("ih", "hh")] for i in layers]
+    return {
+        f"{ours}/input": Place([f"{theirs}.lstm.weight_ih_l{i}" for i in layers], MATRIX),
+        f"{ours}/hidden": Place([f"{theirs}.lstm.weight_hh_l{i}" for i in layers], MATRIX),
+        f"{ours}/bias": Place(biases),
+    }
+
+
+def _levels(rate: int, hop: int, size: int, bandwidths: tuple[float, ...]) -> int:
+    """How many levels the reference makes for its greatest bandwidth."""
+    per_level = math.ceil(rate / hop) * math.ceil(math.log2(size))
+    return int(1000 * bandwidths[-1] // per_level)

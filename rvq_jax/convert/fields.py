@@ -1,0 +1,67 @@
+"""The fields of transformers' config files: which are known, and which may be passed over."""
+
+import difflib
+
+from rvq_jax.errors import UserError
+
+# What every transformers config may hold: nothing about the model's sizes. The second group stands
+# in files of older versions, which wrote the settings of text generation into every model's.
+GENERAL = frozenset(
+    """
+    _attn_implementation_autoset _commit_hash _name_or_path architectures attn_implementation
+    auto_map chunk_size_feed_forward dtype finetuning_task id2label is_encoder_decoder label2id
+    model_type name_or_path output_attentions output_hidden_states problem_type return_dict
+    torch_dtype torchscript transformers_version use_return_dict
+
+    add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id cross_attention_hidden_size
+    decoder_start_token_id diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+    eos_token_id exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id is_decoder
+    length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_scores pad_token_id prefix pruned_heads remove_invalid_values
+    repetition_penalty return_dict_in_generate sep_token_id suppress_tokens task_specific_params
+    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p
+    typical_p use_bfloat16
+    """.split()
+)
+
+
+def checked(fields: dict, defaults: dict, where: str, ignored: frozenset = frozenset()) -> dict:
+    """The fields over their defaults, without those that say nothing about the model.
+
+    Raises UserError for a field that is unknown or of another type than its default.
+    """
+    known = {}
+    for name, value in fields.items():
+        if name in defaults:
+            _check_type(name, value, defaults[name], where)
+            known[name] = value
+        elif name not in GENERAL and name not in ignored:
+            near = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"{where}: unknown field {name!r}{hint} A field that is not understood could "
+                "change the model, so it is refused; remove it if it does not"
+            )
+    return defaults | known
+
+
+def refuse(where: str, name: str, value, supported: str) -> None:
+    """Raises UserError for a value of a known field that this library has no layer for."""
+    raise UserError(f"{where}: {name} {value!r} is not supported, only {supported}")
+
+
+def _check_type(name: str, value, default, where: str) -> None:
+    if default is None or value is None:
+        return
+    kinds = (int, float) if type(default) in (int, float) else (type(default),)
+    fits = isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
+    if isinstance(default, int) and not isinstance(default, bool):
+        fits = fits and float(value).is_integer()
+    if isinstance(default, list):
+        fits = fits and value and all(_number(item) and item > 0 for item in value)
+    if not fits:
+        raise UserError(f"{where}: {name} must be like {default!r}, got {value!r}")
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

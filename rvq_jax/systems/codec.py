@@ -1,0 +1,240 @@
+"""The codec that users hold: audio ↔ codes, from and to folders."""
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rvq_jax import config as configs
+from rvq_jax import files
+from rvq_jax.codec import autoencoder, segments, stream, windows
+from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.dac import DACConfig
+from rvq_jax.codec.edges import Edges
+from rvq_jax.convert import folder
+from rvq_jax.errors import UserError
+from rvq_jax.quantize import State
+from rvq_jax.typing import Array, Audio, Codes, Key
+
+Config = CodecConfig | DACConfig
+OWN = {"codec": CodecConfig, "dac": DACConfig}  # in folders of our own format
+
+
+class Coded(NamedTuple):
+    """Audio as codes, with what decoding needs to give back its exact length."""
+
+    codes: Codes  # [B, K, F]
+    scales: Array | None  # [B, segments], loudness taken out; None if the codec takes none
+    samples: int  # S, before padding to whole frames
+    lengths: Array | None = None  # [B], samples of each item, None if all have S
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """An encoder, a quantizer and a decoder: `encode` audio to codes, `decode` codes to audio."""
+
+    config: Config
+    params: nnx.State
+    quantizer: State
+
+    @classmethod
+    def init(cls, config: Config, key: Key) -> "Codec":
+        """An untrained codec."""
+        return cls(config, **_weights(config, key))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Codec":
+        """A codec from a folder that `save` wrote, or transformers (EnCodec, DAC, Mimi).
+
+        Raises UserError if it is no codec, or its weights do not fit its config.json.
+        """
+        data = files.load_config(path)
+        if "model_type" in data:
+            config, leaves = folder.load(data, path, _leaves)
+            return cls.of_leaves(config, leaves)
+        kind = data.pop("model", None)
+        if kind not in OWN:
+            raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a codec")
+        config = configs.from_dict(OWN[kind], data, f"{path}/config.json")
+        return cls(config, **files.load_weights(path, _shapes(config)))
+
+    @classmethod
+    def of_leaves(cls, config: Config, leaves: dict[str, Array]) -> "Codec":
+        """A codec of arrays by name, as `convert` gives them."""
+        structure = jax.tree.structure(_shapes(config))
+        return cls(config, **structure.unflatten([leaves[name] for name in _leaves(config)]))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a folder, whole or not at all: in transformers' format where it has one.
+
+        Else config.json and weights.npz.
+        """
+        weights = {"params": self.params, "quantizer": self.quantizer}
+        leaves = {_short(name): leaf for name, leaf in files.named(weights).items()}
+        if not folder.save(self.config, leaves, path):
+            kind = next(kind for kind, cls in OWN.items() if isinstance(self.config, cls))
+            files.save_folder(path, {"model": kind, **configs.to_dict(self.config)}, weights)
+
+    def encode(
+        self,
+        audio: Audio,
+        levels: int | None = None,
+        *,
+        kbps: float | None = None,
+        lengths: Array | None = None,
+        chunk: float | None = None,
+    ) -> Coded:
+        """Codes of audio `[B, S, C]` at the codec's rate.
+
+        levels: a prefix of the levels, or kbps: as many as fit into that bandwidth; all by default.
+        lengths `[B]`: samples of each item, the rest of its row is padding and changes nothing.
+        chunk: seconds per step for long audio; the same codes in memory that does not grow.
+        Raises ValueError if shape, type, levels or lengths do not fit, or audio is not finite.
+        """
+        levels = self.levels_of(levels, kbps)
+        self._check(audio)
+        lengths_B = _lengths(lengths, *audio.shape[:2])
+        config, params = self._plain
+        args = config, params, self.quantizer, audio
+        scales = None
+        if config.segment:
+            parts = list(segments.encode(*args, lengths_B, levels))
+            codes = np.concatenate([codes for codes, _ in parts], axis=2)
+            if config.normalize:
+                scales = np.concatenate([scales for _, scales in parts], axis=1)
+        elif chunk is None:
+            edges = None if lengths is None else _edges(lengths_B)
+            if config.normalize:
+                scales = autoencoder.loudness(audio, edges)
+            codes = autoencoder.encode(*args, levels, edges, scales)
+            scales = None if scales is None else scales[:, None]
+        else:
+            codes = np.concatenate(list(self._chunks(args, lengths_B, levels, chunk)), axis=2)
+        if lengths is not None and not config.segment:
+            inside_BF = np.arange(codes.shape[2]) < -(-lengths_B[:, None] // config.hop)
+            codes = jnp.where(inside_BF[:, None], codes, 0)
+        return Coded(codes, scales, audio.shape[1], None if lengths is None else lengths_B)
+
+    def decode(self, coded: Coded | Codes, *, chunk: float | None = None) -> Audio:
+        """Audio `[B, S, C]`, exactly `coded.samples` long; bare codes give whole frames."""
+        config, params = self._plain
+        if not isinstance(coded, Coded):
+            coded = Coded(coded, None, coded.shape[2] * config.hop)
+        codes, scales, samples, lengths = coded
+        args = config, params, self.quantizer, codes
+        if config.segment:
+            ones = np.ones((codes.shape[0], len(segments.frames_of(config, samples))), np.float32)
+            lengths_B = _lengths(lengths, codes.shape[0], samples)
+            scales = ones if scales is None else scales
+            parts = segments.decode(*args, scales, lengths_B, samples)
+            audio = np.concatenate(list(parts), axis=1)
+        elif chunk is None:
+            edges = None if lengths is None else _edges(-(-lengths // config.hop))
+            audio = autoencoder.decode(*args, edges)
+        else:
+            frames_B = -(-_lengths(lengths, codes.shape[0], samples) // config.hop)
+            frames = max(1, round(chunk * config.frame_rate))
+            blocks = (stream if config.causal else windows).decode(*args, frames_B, frames)
+            audio = np.concatenate([np.asarray(block) for block in blocks], axis=1)
+        audio = audio[:, :samples]
+        if scales is not None and not config.segment:
+            audio = audio * scales[..., None]
+        if lengths is not None:
+            audio = jnp.where((np.arange(samples) < lengths[:, None])[..., None], audio, 0)
+        return audio
+
+    def levels_of(self, levels: int | None = None, kbps: float | None = None) -> int:
+        """How many levels a prefix or a bandwidth means; raises ValueError outside 1..K."""
+        if levels is not None and kbps is not None:
+            raise ValueError("levels and kbps clash: give one of them")
+        total = self.config.levels
+        if kbps is not None:
+            # As EnCodec counts: its frame rate as a whole number, its bandwidth not exceeded.
+            per_level = math.ceil(self.config.frame_rate) * math.log2(self.config.size) / 1000
+            levels = min(int(kbps / per_level + 1e-6), total)
+            if levels < 1:
+                raise ValueError(f"kbps must be at least {per_level:.2f}, one level, got {kbps}")
+        if levels is not None and not 1 <= levels <= total:
+            raise ValueError(f"levels must be in 1..{total}, got {levels}")
+        return levels or total
+
+    def encode_stream(self, levels: int | None = None, batch: int = 1, frames: int = 1):
+        """An `EncodeStream`: audio in pieces of any length, codes as soon as they are known.
+
+        Raises ValueError if the codec is not causal.
+        """
+        self._check_causal()
+        levels = self.levels_of(levels)
+        return stream.EncodeStream(*self._plain, self.quantizer, levels, batch, frames)
+
+    def decode_stream(self, batch: int = 1, frames: int = 1):
+        """A `DecodeStream`: codes in pieces of any length, audio as soon as it is known.
+
+        Raises ValueError if the codec is not causal.
+        """
+        self._check_causal()
+        return stream.DecodeStream(*self._plain, self.quantizer, batch, frames)
+
+    @functools.cached_property
+    def _plain(self) -> tuple:
+        """Config and parameters without weight norm, computed once."""
+        return self.config.plain(), autoencoder.folded(self.config, self.params)
+
+    def _chunks(self, args: tuple, lengths_B: Array, levels: int | None, chunk: float):
+        frames = max(1, round(chunk * self.config.frame_rate))
+        blocks = (stream if self.config.causal else windows).encode
+        return map(np.asarray, blocks(*args, lengths_B, levels, frames))
+
+    def _check(self, audio: Audio) -> None:
+        channels = self.config.channels
+        if audio.ndim != 3 or audio.shape[2] != channels:
+            raise ValueError(f"audio must be [B, S, {channels}], got {audio.shape}")
+        if audio.shape[1] == 0:
+            raise ValueError("audio must have at least one sample")
+        if not jnp.issubdtype(audio.dtype, jnp.floating):
+            raise ValueError(f"audio must be float in [-1, 1], got {audio.dtype}")
+        if not np.isfinite(audio).all():
+            raise ValueError("audio must be finite, it has a NaN or infinite sample")
+
+    def _check_causal(self) -> None:
+        if not self.config.causal or self.config.segment:
+            raise ValueError("only causal codecs stream; give encode and decode a chunk instead")
+
+
+def _weights(config: Config, key: Key) -> dict:
+    model_key, book_key = jax.random.split(key)
+    params = nnx.state(config.autoencoder(nnx.Rngs(params=model_key)), nnx.Param)
+    return {"params": params, "quantizer": config.quantizer(book_key)}
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: Config) -> dict:
+    return jax.eval_shape(lambda: _weights(config, jax.random.key(0)))
+
+
+def _leaves(config: Config) -> dict:
+    """Shapes of a codec's arrays by name, 'encoder/first/bias', 'quantizer/vectors'."""
+    return {_short(name): leaf for name, leaf in files.named(_shapes(config)).items()}
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("params/").removesuffix("/value")
+
+
+def _lengths(lengths: Array | None, batch: int, samples: int) -> np.ndarray:
+    if lengths is None:
+        return np.full(batch, samples, np.int32)
+    lengths_B = np.asarray(lengths, np.int32)
+    if lengths_B.shape != (batch,) or lengths_B.min() < 1 or lengths_B.max() > samples:
+        raise ValueError(f"lengths must be {batch} numbers in 1..{samples}, got {lengths}")
+    return lengths_B
+
+
+def _edges(ends_B: np.ndarray) -> Edges:
+    return Edges(np.zeros_like(ends_B), ends_B)
