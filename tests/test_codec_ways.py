@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import rvq_jax as rj
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
+from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.codec.transformer import TransformerConfig
 
 SMALL = {"dim": 6, "filters": 4, "ratios": (3, 2), "kernel": 5, "last_kernel": 3}
 
@@ -39,6 +41,14 @@ CONFIGS = {
         normalize=True,
         segment=0.4,
         overlap=0.1,
+    ),
+    "mimi": MimiConfig(
+        1200,
+        seanet(dim=8, true_skip=True, lstm_layers=0, norm="none", pad_mode="constant"),
+        TransformerConfig(8, 2, 2, 2, 4, 16, context=9, layer_scale=0.3),
+        levels=3,
+        size=16,
+        code_dim=4,
     ),
     "dac": DACConfig(600, (2, 5), 4, 16, 8, levels=3, size=16, code_dim=3),
 }

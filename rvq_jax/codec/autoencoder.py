@@ -14,6 +14,7 @@ from rvq_jax import quantize
 from rvq_jax.codec.conv import Kernel
 from rvq_jax.codec.edges import Edges
 from rvq_jax.codec.passes import Whole
+from rvq_jax.codec.transformer import Transformer
 from rvq_jax.quantize import State
 from rvq_jax.typing import Array, Audio, Codes, Latents
 
@@ -72,9 +73,9 @@ def loudness(audio: Audio, edges: Edges | None = None) -> Array:
 
 @functools.partial(jax.jit, static_argnames="config")
 def folded(config, params):
-    """Parameters of `config.plain()`: weight norm multiplied into the kernels, once and for all."""
+    """Parameters of `config.plain()`, prepared once: kernels without weight norm, layers apart."""
     model = nnx.merge(graph(config), params)
     for _, module in nnx.iter_modules(model):
-        if isinstance(module, Kernel):
+        if isinstance(module, Kernel | Transformer):
             module.fold()
     return nnx.state(model, nnx.Param)

@@ -17,13 +17,14 @@ from rvq_jax.codec import autoencoder, segments, stream, windows
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.edges import Edges
+from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.convert import folder
 from rvq_jax.errors import UserError
 from rvq_jax.quantize import State
 from rvq_jax.typing import Array, Audio, Codes, Key
 
-Config = CodecConfig | DACConfig
-OWN = {"codec": CodecConfig, "dac": DACConfig}  # in folders of our own format
+Config = CodecConfig | DACConfig | MimiConfig
+OWN = {"codec": CodecConfig, "dac": DACConfig, "mimi": MimiConfig}  # in folders of our own format
 
 
 class Coded(NamedTuple):

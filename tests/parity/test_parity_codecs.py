@@ -48,6 +48,23 @@ DAC = {
     "dac_24khz": {"sampling_rate": 24_000, "downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32},
     "dac_44khz": {"sampling_rate": 44_100, "downsampling_ratios": [2, 4, 8, 8], "n_codebooks": 9},
 }
+MIMI = {
+    "tiny": {
+        "num_filters": 4,
+        "hidden_size": 32,
+        "upsample_groups": 32,
+        "vector_quantization_hidden_dimension": 16,
+        "codebook_dim": 16,
+        "codebook_size": 64,
+        "num_quantizers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 48,
+        "sliding_window": 20,
+    },
+    "published": {},
+}
 TIES = 1e-4  # the share of codes that rounding may decide
 
 
@@ -189,4 +206,47 @@ def test_dac(name, size, tmp_path):
     ours = codec.decode(coded._replace(codes=codes.int().numpy()))
     assert ours.shape == audio.shape
     same_audio(ours[:, : decoded.shape[-1]], decoded[:, None])
+    round_trip(peer, codec, tmp_path / "ours")
+
+
+@torch.no_grad()
+def mimi_peer(**fields):
+    """A MimiModel whose every layer matters and whose codebooks lie where its latents do."""
+    torch.manual_seed(0)
+    peer = transformers.MimiModel(transformers.MimiConfig(**fields)).eval()
+    config = peer.config
+    for name, parameter in peer.named_parameters():
+        if name.endswith(("layernorm.weight", "scale")):
+            parameter.uniform_(0.1, 0.5)
+        elif parameter.ndim == 3:
+            fan_in = parameter[0].numel() if "layers" in name else parameter.shape[-1]
+            parameter.normal_(0, fan_in**-0.5)
+    x = torch.from_numpy(noise(2, 96 * 1920, 1, 24_000, 9)).mT
+    latents = peer.encoder(x).latents
+    parts = peer.quantizer.semantic_residual_vector_quantizer
+    for part in (parts, peer.quantizer.acoustic_residual_vector_quantizer):
+        residual = part.input_proj(latents).mT.reshape(-1, config.codebook_dim)
+        for layer in part.layers:
+            book = layer.codebook
+            book.cluster_usage.uniform_(1, 4)
+            drawn = residual.mean(0) + residual.std(0) * torch.randn_like(book.embed_sum)
+            book.embed_sum.copy_(drawn * book.cluster_usage[:, None])
+            book._embed = None
+            residual = residual - book.decode(book.quantize(residual))
+    return peer
+
+
+@pytest.mark.parametrize("size", MIMI)
+def test_mimi(size, tmp_path):
+    """Codes, audio and weights; 24.3 frames, so that every kind of padding at the end is met."""
+    peer = mimi_peer(**MIMI[size])
+    peer.save_pretrained(tmp_path / "theirs")
+    codec = rj.Codec.load(tmp_path / "theirs")
+    audio = noise(2, int(24.3 * 1920), 1, 24_000)
+    with torch.no_grad():
+        codes = peer.encode(torch.from_numpy(audio).mT).audio_codes
+        decoded = peer.decode(codes).audio_values
+    coded = codec.encode(audio)
+    same_codes(coded.codes, codes)
+    same_audio(codec.decode(coded._replace(codes=codes.int().numpy())), decoded)
     round_trip(peer, codec, tmp_path / "ours")
