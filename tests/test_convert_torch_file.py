@@ -344,3 +344,13 @@ def test_a_tuple_inside_itself():
     inside.append((inside, 1, 2, 3, 4))
     found = pickled.load(io.BytesIO(pickle.dumps(inside, 2)))
     assert found[0][0] is found
+
+
+@pytest.mark.parametrize(
+    "deep", [b"}" + b")" + b"\x85" * 300_000 + b"Ns", b"(" + b")" + b"\x85" * 99]
+)
+def test_keys_are_flat(deep):
+    """A tuple in tuples has no bottom for the hash that a key needs: it once ended the process."""
+    ops = deep if deep.startswith(b"}") else deep + b"\x91"
+    with pytest.raises(ValueError, match="as a key"):
+        pickled.load(io.BytesIO(b"\x80\x04" + ops + b"."))

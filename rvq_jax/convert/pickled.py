@@ -66,7 +66,7 @@ def load(
         elif name == "TUPLE":
             stack.append(tuple(above_mark()))
         elif name == "FROZENSET":
-            stack.append(frozenset(above_mark()))
+            stack.append(frozenset(_flat(above_mark())))
         elif name in ("APPENDS", "ADDITEMS"):
             values = above_mark()
             _extend(stack[-1], values)
@@ -125,6 +125,7 @@ def _extend(target, values: list) -> None:
     if isinstance(target, Foreign):
         target.items.extend(values)
     elif isinstance(target, set):
+        _flat(values)
         target.update(values)
     elif isinstance(target, list):
         target.extend(values)
@@ -136,6 +137,17 @@ def _update(target, pairs) -> None:
     if isinstance(target, Foreign):
         target.items.extend(pairs)
     elif isinstance(target, dict):
+        pairs = list(pairs)
+        _flat(key for key, _ in pairs)
         target.update(pairs)
     else:
         raise ValueError(f"keys for a {type(target).__name__}")
+
+
+def _flat(values) -> list:
+    """Values to be hashed: tuples in tuples, deep enough, would overflow Python's own stack."""
+    values = list(values)
+    for value in values:
+        if not isinstance(value, str | bytes | int | float | None):
+            raise ValueError(f"a {type(value).__name__} as a key")
+    return values
