@@ -2,9 +2,9 @@
 
 Arrays are channels-last `[B, S, D]`. Every layer runs in three ways that agree: over whole arrays,
 over items marked by edges inside longer arrays, and by `step`, block after block with a state.
-XLA's convolution was measured against matrix products over shifted slices, frames and blocks at
-laptop sizes on two CPU cores: forward with backward it is the fastest at nearly every size. The
-transposed convolution is one matrix product and one overlap-add.
+XLA's convolution was measured against matrix products over shifted slices, frames and blocks on two
+CPU cores: it is the fastest at nearly every size. The transposed one is a plain convolution of two
+neighbours that gives `stride` outputs at a time: 2.4 times as fast as adding overlapping blocks.
 """
 
 import math
@@ -146,31 +146,32 @@ class ConvTranspose1d(nnx.Module):
         if edges is not None:
             # Beyond its ends an item adds nothing to the overlap.
             x_BFD = jnp.where(edges.inside(x_BFD.shape[1])[..., None], x_BFD, 0)
-        first, second = self._blocks(x_BFD)
-        first = jnp.pad(first, ((0, 0), (0, 1), (0, 0)))
-        second = jnp.pad(second, ((0, 0), (1, 0), (0, 0)))
-        y = self._joined(first + second)
+        y = self._pairs(jnp.pad(x_BFD, ((0, 0), (1, 1), (0, 0))))
         if self.norm is not None:
             # The norm sees what the reference's sees: everything, before trimming.
-            y = self.norm(y, edges and edges.up(self.stride, -self.stride))
+            y = self.norm(y, None if edges is None else edges.up(self.stride, -self.stride))
         begin = 0 if self.causal else self.stride - self.stride // 2
         return y[:, begin : begin + x_BFD.shape[1] * self.stride - self.missing]
 
     def step(self, x_BFD: Array, past: Array | None, edges: Edges | None = None):
-        """The next S · stride outputs, and what the last input adds to those after."""
-        first, second = self._blocks(x_BFD)
-        past = jnp.zeros_like(second[:, :1]) if past is None else past
-        before = jnp.concatenate([past, second[:, :-1]], axis=1)
-        return self._joined(first + before), second[:, -1:]
+        """The next S · stride outputs, and the input that later ones still see."""
+        past = jnp.zeros_like(x_BFD[:, :1]) if past is None else past
+        return self._pairs(jnp.concatenate([past, x_BFD], axis=1)), x_BFD[:, -1:]
 
-    def _blocks(self, x_BFD: Array) -> tuple[Array, Array]:
+    def _pairs(self, x_BFD: Array) -> Array:
+        """(F - 1) · stride outputs `[B, S, D]`: each two neighbours give `stride` of them."""
         kernel = self.kernel().astype(x_BFD.dtype)
-        blocks = x_BFD @ kernel.swapaxes(0, 1).reshape(kernel.shape[1], -1)
-        return jnp.split(blocks, 2, axis=-1)
-
-    def _joined(self, blocks_BFE: Array) -> Array:
-        outer = self.bias.shape[0]
-        y = blocks_BFE.reshape(blocks_BFE.shape[0], -1, outer)
+        _, inner, outer = kernel.shape
+        # The later of two neighbours adds its first block, the earlier one its second.
+        blocks = kernel.reshape(2, self.stride, inner, outer)[::-1].swapaxes(1, 2)
+        y = jax.lax.conv_general_dilated(
+            x_BFD,
+            blocks.reshape(2, inner, self.stride * outer),
+            (1,),
+            "VALID",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+        y = y.reshape(x_BFD.shape[0], -1, outer)
         return y + self.bias[...].astype(y.dtype)[None, None]
 
 

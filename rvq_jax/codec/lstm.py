@@ -45,7 +45,9 @@ class LSTM(nnx.Module):
             zeros_LBD = jnp.zeros((self.layers, x_BSD.shape[0], self.dim), x_BSD.dtype)
             carry = zeros_LBD, zeros_LBD
         y_SBD = x_BSD.swapaxes(0, 1)
-        begun_SB = None if edges is None else jnp.arange(len(y_SBD))[:, None] >= edges.begin[None]
+        begun_SB1 = None
+        if edges is not None:
+            begun_SB1 = (jnp.arange(len(y_SBD))[:, None] >= edges.begin[None])[..., None]
         last = []
         for layer in range(self.layers):
             # All inputs in one product; only the recurrence is sequential.
@@ -54,19 +56,19 @@ class LSTM(nnx.Module):
             hidden_DG = self.hidden[layer].astype(x_BSD.dtype)
 
             def step(carry, inputs, hidden_DG=hidden_DG):
-                gates_BG, begun_B = inputs
+                gates_BG, begun_B1 = inputs
                 h, c = carry
-                i, f, g, o = jnp.split(gates_BG + h @ hidden_DG, 4, axis=-1)
-                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-                h = jax.nn.sigmoid(o) * jnp.tanh(c)
-                if begun_B is not None:
-                    h, c = (
-                        jnp.where(begun_B[:, None], *x) for x in zip((h, c), carry, strict=True)
-                    )
-                return (h, c), h
+                # XLA's product of one row runs on one CPU core, that of two on all.
+                recurrent_BG = (jnp.repeat(h, 2, 0) if len(h) == 1 else h) @ hidden_DG
+                i, f, g, o = jnp.split(gates_BG + recurrent_BG[: len(h)], 4, axis=-1)
+                c_new = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                h_new = jax.nn.sigmoid(o) * jnp.tanh(c_new)
+                if begun_B1 is not None:
+                    h_new, c_new = jnp.where(begun_B1, h_new, h), jnp.where(begun_B1, c_new, c)
+                return (h_new, c_new), h_new
 
             start = carry[0][layer], carry[1][layer]
-            end, y_SBD = jax.lax.scan(step, start, (gates_SBG, begun_SB))
+            end, y_SBD = jax.lax.scan(step, start, (gates_SBG, begun_SB1))
             last.append(end)
         hidden, cell = zip(*last, strict=True)
         return y_SBD.swapaxes(0, 1) + x_BSD, (jnp.stack(hidden), jnp.stack(cell))

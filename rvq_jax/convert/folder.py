@@ -25,6 +25,10 @@ def load(fields: dict, path: str | Path, leaves_of) -> tuple[object, dict[str, n
         )
     where = f"{path}/config.json"
     config = KINDS[kind].from_fields(fields, where)
+    try:
+        leaves_of(config)
+    except ValueError as error:
+        raise UserError(f"{where} describes no codec: {error}") from error
     return config, from_tensors(config, names.canonical(tensors.load_folder(path)), path, leaves_of)
 
 
