@@ -1,38 +1,175 @@
-"""Codec: real-time factor of encode and decode, and training steps per second.
+"""Codecs beside transformers on the same cores: encode, decode, streaming step, compile, memory.
 
-Command:  python benchmarks/codec.py --device cpu
-Sizes:    the laptop codec of the quickstart; EnCodec 24 kHz at 8 levels with random weights
+Both get the same random weights and audio; repeats take turns and the least time of each counts. A
+ratio is the peer's time over ours; null is a peer that is not installed. The bound is what the
+machine's matrix rate allows for the multiplications of the convolutions, products and LSTM steps.
+
+Command:  python benchmarks/codec.py --device cpu            training and the hour of audio as well:
+          python benchmarks/codec.py --device cpu --only training hour
+Target:   2.5x transformers for EnCodec 32 kHz, 1.5x for the others; an hour in under 4 GB
 """
+
+import argparse
+import importlib.util
+import resource
+import sys
+import tempfile
+import time
 
 import common
 
+PARSER = argparse.ArgumentParser(add_help=False)
+CASES = ("encodec_24khz", "encodec_32khz", "dac_44khz", "mimi", "training", "hour")
+PARSER.add_argument("--only", nargs="+", choices=CASES, default=CASES[:4])
+PARSER.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+options, rest = PARSER.parse_known_args()
+sys.argv[1:] = rest
 parsed = common.arguments(__doc__)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from rvq_jax import Codec  # noqa: E402
+import rvq_jax as rj  # noqa: E402
+from rvq_jax.codec import autoencoder, stream  # noqa: E402
 from rvq_jax.codec.config import tiny  # noqa: E402
-from rvq_jax.systems.encodec import encodec_24khz  # noqa: E402
+from rvq_jax.systems import encodec  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 
-SECONDS = 10
+SECONDS, THREADS = 10, 2
 
 
-def real_time(config, levels: int) -> dict:
-    codec = Codec.init(config, jax.random.key(0))
-    noise = np.random.default_rng(0).normal(size=(1, SECONDS * config.rate, 1)) * 0.1
-    audio = noise.astype(np.float32)
-    codes = codec.encode(audio, levels).codes
-    encode, _ = common.seconds(lambda x: codec.encode(x, levels).codes, audio, repeats=3)
-    decode, first_decode = common.seconds(codec.decode, codes, repeats=3)
-    return {
-        "encode_real_time_factor": encode / SECONDS,
-        "decode_real_time_factor": decode / SECONDS,
-        "decode_compile_seconds": first_decode - decode,
-    }
+def peer(name: str):
+    """A model of transformers with random weights, its encode and its decode."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
+    if name == "dac_44khz":
+        config = transformers.DacConfig(sampling_rate=44_100)
+        model = transformers.DacModel(config).eval()
+        return model, model.encode, lambda codes: model.decode(audio_codes=codes)
+    if name == "mimi":
+        model = transformers.MimiModel(transformers.MimiConfig()).eval()
+        return model, model.encode, model.decode
+    fields = {}
+    if name == "encodec_32khz":
+        fields = {
+            "sampling_rate": 32_000,
+            "num_filters": 64,
+            "upsampling_ratios": [8, 5, 4, 4],
+            "use_causal_conv": False,
+            "use_conv_shortcut": False,
+            "codebook_size": 2048,
+            "target_bandwidths": [2.2],
+        }
+    config = transformers.EncodecConfig(**fields)
+    model = transformers.EncodecModel(config).eval()
+    # Untrained codebooks are all zeros, and a search among equals is no search.
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+
+    def encode(audio):
+        return model.encode(audio, bandwidth=config.target_bandwidths[-1])
+
+    return model, encode, lambda codes: model.decode(codes[None], [None])
+
+
+def least(functions: dict, repeats: int) -> dict[str, float]:
+    """The least time of each, taking turns after one call each."""
+    times = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: min(found) for name, found in times.items()}
+
+
+def published(name: str) -> None:
+    """Encode and decode of each batch, and the step of a stream where there is one."""
+    theirs = None
+    if importlib.util.find_spec("transformers"):
+        model, encode, decode = peer(name)
+        theirs = encode, decode
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            codec = rj.Codec.load(folder)
+    else:
+        from rvq_jax.codec.mimi import MimiConfig
+        from rvq_jax.systems import dac
+
+        makers = {"dac_44khz": dac.dac_44khz, "mimi": MimiConfig}
+        config = makers[name]() if name in makers else getattr(encodec, name)()
+        codec = rj.Codec.init(config, jax.random.key(0))
+    config = codec.config
+    rate = common.matmul_rate()
+    for batch in options.batch:
+        samples = SECONDS * config.rate // config.hop * config.hop
+        shape = batch, samples, config.channels
+        audio = (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+        began = time.perf_counter()
+        coded = jax.block_until_ready(codec.encode(audio))
+        first_encode = time.perf_counter() - began
+        began = time.perf_counter()
+        jax.block_until_ready(codec.decode(coded))
+        first_decode = time.perf_counter() - began
+        calls = {
+            "encode": lambda audio=audio: jax.block_until_ready(codec.encode(audio)),
+            "decode": lambda coded=coded: jax.block_until_ready(codec.decode(coded)),
+        }
+        if theirs:
+            import torch
+
+            sound = torch.from_numpy(audio).mT
+            codes = torch.from_numpy(np.array(coded.codes)).long()
+            no_grad = torch.no_grad()
+            calls["encode peer"] = no_grad(lambda sound=sound: theirs[0](sound))
+            calls["decode peer"] = no_grad(lambda codes=codes: theirs[1](codes))
+        # The largest case takes minutes as it is.
+        best = least(calls, 5 if batch == 1 else 2)
+        values = {"batch": batch, "seconds": SECONDS, "matmul_gflops": rate / 1e9}
+        plain = *codec.plain, codec.quantizer
+        for way, function, x in (
+            ("encode", autoencoder.encode, audio),
+            ("decode", autoencoder.decode, coded.codes),
+        ):
+            compiled = function.lower(*plain, x).compile()
+            values[f"{way}_seconds"] = best[way]
+            values[f"{way}_over_peer"] = theirs and best[f"{way} peer"] / best[way]
+            values[f"{way}_gflops"] = compiled.cost_analysis().get("flops", 0) / best[way] / 1e9
+            values[f"{way}_temporary_mb"] = compiled.memory_analysis().temp_size_in_bytes / 1e6
+        values["encode_compile_seconds"] = first_encode - best["encode"]
+        values["decode_compile_seconds"] = first_decode - best["decode"]
+        if batch == 1 and config.causal:
+            values |= step_latency(codec, audio)
+        common.emit(parsed, f"codec_{name}", values)
+
+
+def step_latency(codec, audio) -> dict:
+    """Milliseconds of one frame through encoder and decoder, states carried."""
+    config, params = codec.plain
+    states = list(stream.begin(config, 1))
+    first = stream.first_frames(config)
+    times = {"encode": [], "decode": []}
+    blocks = [first] + [1] * 60
+    at = 0
+    for frames in blocks:
+        block = audio[:, at * config.hop : (at + frames) * config.hop]
+        at += frames
+        began = time.perf_counter()
+        codes, states[0] = stream.encode_step(config, params, codec.quantizer, states[0], block)
+        jax.block_until_ready(codes)
+        times["encode"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        sound, states[1] = stream.decode_step(config, params, codec.quantizer, states[1], codes)
+        jax.block_until_ready(sound)
+        times["decode"].append(time.perf_counter() - began)
+    median = {f"{way}_step_ms": 1e3 * float(np.median(t[5:])) for way, t in times.items()}
+    return {**median, "frame_ms": 1e3 / config.frame_rate, "first_frames": first}
 
 
 def training(config) -> dict:
@@ -53,5 +190,30 @@ def training(config) -> dict:
     return {"training_steps_per_second": 1 / best, "training_compile_seconds": first - best}
 
 
-common.emit(parsed, "codec_tiny", {**real_time(tiny(), 4), **training(tiny())})
-common.emit(parsed, "codec_encodec_24khz", real_time(encodec_24khz(), 8))
+def hour() -> dict:
+    """An hour at 24 kHz through EnCodec at 8 levels, 10 seconds at a time, in this process."""
+    codec = rj.Codec.init(encodec.encodec_24khz(), jax.random.key(0))
+    t = np.arange(3600 * 24_000, dtype=np.float32)
+    audio = (0.3 * np.sin(0.05 * t) * np.sin(1e-5 * t))[None, :, None]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    coded = codec.encode(audio, 8, chunk=10.0)
+    encoded = time.perf_counter()
+    decoded = codec.decode(coded, chunk=10.0)
+    done = time.perf_counter()
+    assert decoded.shape == audio.shape
+    return {
+        "hour_encode_seconds": encoded - began,
+        "hour_decode_seconds": done - encoded,
+        "hour_peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "hour_peak_before_gb": before / 1e6,
+    }
+
+
+for case in options.only:
+    if case == "training":
+        common.emit(parsed, "codec_tiny", training(tiny()))
+    elif case == "hour":
+        common.emit(parsed, "codec_hour", hour())
+    else:
+        published(case)

@@ -122,13 +122,20 @@ def test_a_place_that_takes_no_file_keeps_the_old_one(tmp_path, monkeypatch, err
     if error == "libsndfile":
         error = soundfile.LibsndfileError(2)
 
-    def half(path, *_):
-        Path(path).write_bytes(b"RIFF")
+    def half(file, *_):
+        Path(file.name).write_bytes(b"RIFF")
         raise error
 
-    monkeypatch.setattr(soundfile, "write", half)
+    monkeypatch.setattr(soundfile.SoundFile, "write", half)
     refused(lambda: io.write(tmp_path / "a.wav", noise(9), RATE), str(tmp_path), "free some space")
     assert os.listdir(tmp_path) == ["a.wav"] and (tmp_path / "a.wav").read_bytes() == before
+
+
+def test_long_audio_is_written_as_ogg(tmp_path):
+    """Whole, it would overflow the stack of the encoder and end the process."""
+    samples = 300 * 44_100
+    io.write(tmp_path / "a.ogg", np.zeros((samples, 1), np.float32), 44_100)
+    assert soundfile.info(tmp_path / "a.ogg").frames == samples
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):

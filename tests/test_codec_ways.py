@@ -98,8 +98,7 @@ def test_padding_changes_nothing(name, lengths):
 
 
 @pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("frames", [7, 29])
-@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize("samples, frames", [*zip(LENGTHS, (7, 7, 29, 7), strict=True)])
 def test_chunks_equal_the_whole(name, samples, frames):
     """Whatever the chunk, whatever is left for the last one."""
     one, config = codec(name), CONFIGS[name]

@@ -9,6 +9,7 @@ from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.typing import Array
 
+BLOCK = 1 << 16  # samples written at once
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 # What wav headers promise when their writer did not know the length (a pipe): not a promise.
 UNKNOWN_BYTES = 2**31 - 2**16
@@ -60,7 +61,11 @@ def write(path: str | Path, audio_SC: Array, rate: int) -> None:
         raise UserError(f"{path}: cannot write {path.suffix or 'no suffix'}; use .wav, .flac, .ogg")
     with files.writing(path) as target:
         try:
-            soundfile.write(target, np.clip(np.asarray(audio_SC), -1.0, 1.0), rate)
+            audio_SC = np.clip(np.asarray(audio_SC), -1.0, 1.0)
+            with soundfile.SoundFile(target, "w", rate, audio_SC.shape[1]) as file:
+                # The encoder of ogg takes its whole input on its stack.
+                for first in range(0, len(audio_SC), BLOCK):
+                    file.write(audio_SC[first : first + BLOCK])
         except soundfile.SoundFileError as error:
             raise OSError(f"{error}") from error
 

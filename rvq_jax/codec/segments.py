@@ -76,8 +76,10 @@ def decode(
     together = min(TOGETHER, len(counts))
     begins = np.cumsum([0, *counts])
     longest = counts[0] * config.hop
-    ramp_S = np.linspace(0, 1, longest + 2, dtype=np.float32)[1:-1]
-    weight_S = 0.5 - np.abs(ramp_S - 0.5)
+    # A triangle over an item's own first segment, which is short if that is all there is.
+    own_B1 = np.clip(-(-np.asarray(lengths)[:, None] // config.hop), 1, counts[0]) * config.hop
+    ramp_BS = (np.arange(longest)[None] + 1) / (own_B1 + 1)
+    weight_BS = (0.5 - np.abs(ramp_BS - 0.5)).astype(np.float32)
     # What the segments so far add up to beyond the next one's start, and their weights.
     audio_over = np.zeros((batch, 0, config.channels), np.float32)
     weight_over = np.zeros((batch, 0, 1), np.float32)
@@ -96,7 +98,7 @@ def decode(
         for j in group:
             length = counts[j] * config.hop
             inside_BS = np.arange(length) < ends[:, j - i, None] * config.hop
-            weight_BS1 = (inside_BS * weight_S[:length])[..., None]
+            weight_BS1 = (inside_BS * weight_BS[:, :length])[..., None]
             part_BSC = np.where(weight_BS1 > 0, audio[:, j - i, :length], 0) * weight_BS1
             audio_BSC = _added(scales[:, j, None, None] * part_BSC, audio_over)
             weight_BS1 = _added(weight_BS1, weight_over)

@@ -57,7 +57,7 @@ class Codec:
         """
         data = files.load_config(path)
         if "model_type" in data:
-            config, leaves = folder.load(data, path, _leaves)
+            config, leaves = folder.load(data, path, leaf_shapes)
             return cls.of_leaves(config, leaves)
         kind = data.pop("model", None)
         if kind not in OWN:
@@ -69,7 +69,7 @@ class Codec:
     def of_leaves(cls, config: Config, leaves: dict[str, Array]) -> "Codec":
         """A codec of arrays by name, as `convert` gives them."""
         structure = jax.tree.structure(_shapes(config))
-        return cls(config, **structure.unflatten([leaves[name] for name in _leaves(config)]))
+        return cls(config, **structure.unflatten([leaves[name] for name in leaf_shapes(config)]))
 
     def save(self, path: str | Path) -> None:
         """Writes a folder, whole or not at all: in transformers' format where it has one.
@@ -101,7 +101,7 @@ class Codec:
         levels = self.levels_of(levels, kbps)
         self._check(audio)
         lengths_B = _lengths(lengths, *audio.shape[:2])
-        config, params = self._plain
+        config, params = self.plain
         args = config, params, self.quantizer, audio
         scales = None
         if config.segment:
@@ -124,7 +124,7 @@ class Codec:
 
     def decode(self, coded: Coded | Codes, *, chunk: float | None = None) -> Audio:
         """Audio `[B, S, C]`, exactly `coded.samples` long; bare codes give whole frames."""
-        config, params = self._plain
+        config, params = self.plain
         if not isinstance(coded, Coded):
             coded = Coded(coded, None, coded.shape[2] * config.hop)
         codes, scales, samples, lengths = coded
@@ -172,7 +172,7 @@ class Codec:
         """
         self._check_causal()
         levels = self.levels_of(levels)
-        return stream.EncodeStream(*self._plain, self.quantizer, levels, batch, frames)
+        return stream.EncodeStream(*self.plain, self.quantizer, levels, batch, frames)
 
     def decode_stream(self, batch: int = 1, frames: int = 1):
         """A `DecodeStream`: codes in pieces of any length, audio as soon as it is known.
@@ -180,10 +180,10 @@ class Codec:
         Raises ValueError if the codec is not causal.
         """
         self._check_causal()
-        return stream.DecodeStream(*self._plain, self.quantizer, batch, frames)
+        return stream.DecodeStream(*self.plain, self.quantizer, batch, frames)
 
     @functools.cached_property
-    def _plain(self) -> tuple:
+    def plain(self) -> tuple:
         """Config and parameters without weight norm, computed once."""
         return self.config.plain(), autoencoder.folded(self.config, self.params)
 
@@ -219,7 +219,7 @@ def _shapes(config: Config) -> dict:
     return jax.eval_shape(lambda: _weights(config, jax.random.key(0)))
 
 
-def _leaves(config: Config) -> dict:
+def leaf_shapes(config: Config) -> dict:
     """Shapes of a codec's arrays by name, 'encoder/first/bias', 'quantizer/vectors'."""
     return {_short(name): leaf for name, leaf in files.named(_shapes(config)).items()}
 

@@ -6,13 +6,22 @@ from rvq_jax.codec.seanet import SEANetConfig
 
 def encodec_24khz() -> CodecConfig:
     """24 kHz mono, causal, 75 frames per second, up to 32 levels (24 kbps)."""
-    return CodecConfig(24_000, SEANetConfig(), levels=32, size=1024)
+    bandwidths = 1.5, 3.0, 6.0, 12.0, 24.0
+    return CodecConfig(24_000, SEANetConfig(), levels=32, size=1024, bandwidths=bandwidths)
 
 
 def encodec_48khz() -> CodecConfig:
-    """48 kHz stereo, not causal, 150 frames per second, up to 16 levels (24 kbps)."""
+    """48 kHz stereo, a second at a time, 150 frames per second, up to 16 levels (24 kbps)."""
     seanet = SEANetConfig(channels=2, causal=False, norm="time_group_norm")
-    return CodecConfig(48_000, seanet, levels=16, size=1024)
+    return CodecConfig(
+        48_000,
+        seanet,
+        levels=16,
+        size=1024,
+        normalize=True,
+        segment=1.0,
+        bandwidths=(3.0, 6.0, 12.0, 24.0),
+    )
 
 
 def encodec_32khz() -> CodecConfig:

@@ -1,21 +1,13 @@
-"""`rvq-jax …`: one function per command; tyro turns their dataclasses into help and flags."""
+"""From audio to token models: the study, datasets, training, generation."""
 
-import contextlib
-import dataclasses
-import difflib
 import importlib.util
-import io
-import json
-import re
-import shlex
-import sys
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from rvq_jax.cli.terminal import command_line, parse, say
 from rvq_jax.errors import UserError
 from rvq_jax.study import StudyConfig
 from rvq_jax.train.runs import CodecRun, LMRun
@@ -41,16 +33,16 @@ class Quickstart:
     def run(self) -> dict:
         from rvq_jax.study import study
 
-        results = study(self.out, self.data, self.config, _command())
+        results = study(self.out, self.data, self.config, command_line())
         for row in sorted(results["patterns"], key=lambda row: row["bits_per_frame"]["mean"]):
             bits = row["bits_per_frame"]
-            _say(
+            say(
                 self.json,
                 f"{row['pattern']:>16}  {row['steps']:5d} steps  "
                 f"{bits['mean']:7.2f} ± {bits['std']:.2f} bits per frame  "
                 f"real-time factor {row['real_time_factor']:.2f}",
             )
-        _say(self.json, f"report: {self.out / 'report.html'}")
+        say(self.json, f"report: {self.out / 'report.html'}")
         return results
 
 
@@ -73,7 +65,7 @@ class Data:
         from rvq_jax.data import builder
 
         path = builder.build(self.folder, self.out, self.rate, self.channels)
-        _say(self.json, f"dataset: {path}")
+        say(self.json, f"dataset: {path}")
         return {"dataset": str(path)}
 
 
@@ -105,7 +97,7 @@ class Train:
         from rvq_jax.train import runs, sharding
 
         default = load_config(self.config)
-        run = _parse(type(default), list(self.overrides), f"train {self.config}", default)
+        run = parse(type(default), list(self.overrides), f"train {self.config}", default)
         mesh = sharding.make_mesh()
         if isinstance(run, CodecRun):
             source = builder.open_split(self.data, "train")
@@ -116,7 +108,7 @@ class Train:
             model = codec and MusicGen(run.lm, run.pattern, params, codec)
         if model is not None:
             model.save(self.out / "model")
-        _say(self.json, f"run: {self.out}")
+        say(self.json, f"run: {self.out}")
         return {"run": str(self.out), "model": model and str(self.out / "model")}
 
 
@@ -160,11 +152,8 @@ class Generate:
             top_k=self.top_k,
         )
         io.write(self.out, np.asarray(audio[0]), model.codec.config.rate)
-        _say(self.json, f"audio: {self.out}")
+        say(self.json, f"audio: {self.out}")
         return {"audio": str(self.out), "seconds": audio.shape[1] / model.codec.config.rate}
-
-
-COMMANDS = {"quickstart": Quickstart, "data build": Data, "train": Train, "generate": Generate}
 
 
 def load_config(path: Path) -> CodecRun | LMRun:
@@ -181,121 +170,3 @@ def load_config(path: Path) -> CodecRun | LMRun:
     if not isinstance(config, CodecRun | LMRun):
         raise UserError(f"config {path}: get_config() must return a CodecRun or an LMRun")
     return config
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns 0 if it did what was asked, 2 for a mistake told in one line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(_overview())
-            return 0
-        words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
-        name, rest = " ".join(arguments[:words]), arguments[words:]
-        if name not in COMMANDS:
-            raise UserError(f"unknown command {name!r}; {_nearest(name, COMMANDS)}")
-        if name == "train" and rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}:
-            default = load_config(rest[0])
-            _parse(type(default), ["--help"], f"{name} {rest[0]}", default)
-        command = _parse(COMMANDS[name], rest, name)
-        result = command.run()
-        if command.json:
-            print(json.dumps(result))
-        return 0
-    except UserError as error:
-        print(f"rvq-jax: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("rvq-jax: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-
-
-def _parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
-    """A command's dataclass from its arguments; for `train`, the config's fields go along."""
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            parsed, unknown = tyro.cli(
-                cls,
-                args=arguments,
-                default=default,
-                prog=f"rvq-jax {name}",
-                return_unknown_args=True,
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        # A flag mistyped can leave its value where a folder should be: tell of the flag first.
-        words = [word.split("=")[0] for word in arguments if word.startswith("--")]
-        known = {flag.replace("_", "-") for flag in _flags(cls)}
-        known |= {flag.replace("--", "--no-", 1) for flag in known}
-        strange = [word for word in words if word.replace("_", "-") not in known]
-        if strange and cls is not Train:
-            raise _unknown(strange[0], cls) from None
-        raise UserError(f"{name}: {_unboxed(box.getvalue())}") from None
-    if cls is Train:
-        return dataclasses.replace(parsed, overrides=tuple(unknown))
-    for word in unknown:
-        raise _unknown(word.split("=")[0], cls)
-    return parsed
-
-
-def _unknown(flag: str, cls) -> UserError:
-    return UserError(f"unknown field {flag!r}; {_nearest(flag, _flags(cls))}")
-
-
-def _unboxed(box: str) -> str:
-    """What tyro says in a box of many lines, as one: the part above its help."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
-    text = " ".join(line for line in lines if line.strip("- "))
-    return re.split(r" (?:Argument helptext|For full helptext)", text)[0]
-
-
-def _flags(cls, prefix: str = "--") -> list[str]:
-    """Every flag of a dataclass, nested fields joined by dots, as tyro spells them."""
-    flags = []
-    types = typing.get_type_hints(cls)
-    for item in dataclasses.fields(cls):
-        inner = types[item.name]
-        if dataclasses.is_dataclass(inner):
-            # The study's fields are given without a prefix of their own.
-            own = "" if inner is StudyConfig else f"{item.name.replace('_', '-')}."
-            flags += _flags(inner, prefix + own)
-        else:
-            flags.append(prefix + item.name.replace("_", "-"))
-    return flags
-
-
-def _nearest(word: str, known) -> str:
-    near = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [
-        f"  {name:<{width}}  {cls.__doc__.strip().splitlines()[0]}"
-        for name, cls in COMMANDS.items()
-    ]
-    return "\n".join(
-        [
-            "usage: rvq-jax COMMAND [--help] …",
-            "",
-            *lines,
-            "",
-            "rvq-jax COMMAND --help teaches more.",
-        ]
-    )
-
-
-def _say(quiet: bool, line: str) -> None:
-    if not quiet:
-        print(line)
-
-
-def _command() -> str:
-    return shlex.join(["rvq-jax", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,67 @@
+"""`rvq-jax …`: one dataclass per command; tyro turns its fields into help and flags."""
+
+import json
+import sys
+
+from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
+from rvq_jax.cli.models import Data, Generate, Quickstart, Train, load_config
+from rvq_jax.cli.terminal import flags as _flags
+from rvq_jax.cli.terminal import nearest, parse
+from rvq_jax.errors import UserError
+
+COMMANDS = {
+    "quickstart": Quickstart,
+    "data build": Data,
+    "train": Train,
+    "generate": Generate,
+    "encode": Encode,
+    "decode": Decode,
+    "info": Info,
+    "import": Import,
+    "export": Export,
+}
+__all__ = ["COMMANDS", "_flags", "load_config", "main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns 0 if it did what was asked, 2 for a mistake told in one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+        name, rest = " ".join(arguments[:words]), arguments[words:]
+        if name not in COMMANDS:
+            raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+        if name == "train" and rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}:
+            default = load_config(rest[0])
+            parse(type(default), ["--help"], f"{name} {rest[0]}", default)
+        command = parse(COMMANDS[name], rest, name)
+        result = command.run()
+        if command.json:
+            print(json.dumps(result))
+        return 0
+    except UserError as error:
+        print(f"rvq-jax: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rvq-jax: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"  {name:<{width}}  {cls.__doc__.strip().splitlines()[0]}"
+        for name, cls in COMMANDS.items()
+    ]
+    return "\n".join(
+        [
+            "usage: rvq-jax COMMAND [--help] …",
+            "",
+            *lines,
+            "",
+            "rvq-jax COMMAND --help teaches more.",
+        ]
+    )

@@ -1,0 +1,239 @@
+"""Codecs at work: audio to codes and back, what a file is, other projects' formats."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rvq_jax.cli.terminal import say
+from rvq_jax.errors import UserError
+
+PIPE = "-"
+In = tyro.conf.arg(metavar="IN")
+Out = tyro.conf.arg(metavar="OUT")
+# What import and export write, and may therefore write over.
+OURS = ("config.json", "model.safetensors", "weights.npz", "artefact.json", "*.stablehlo")
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Encodes audio to .rvq files: one, every one of a folder, or standard input.
+
+    Audio of any rate and number of channels is brought to the codec's. The file keeps the exact
+    length and says which codec's it is; any prefix of its levels can be decoded.
+
+    rvq-jax encode song.flac song.rvq --codec codecs/encodec_24khz --kbps 6
+    """
+
+    source: Annotated[Path, tyro.conf.Positional, In]
+    """Audio file (wav, flac, ogg, mp3), a folder of them, or - for standard input."""
+    target: Annotated[Path, tyro.conf.Positional, Out]
+    """File to write (.rvq), a folder if IN is one, or - for standard output."""
+    codec: Path
+    """Codec folder: of `rvq-jax train` or `import`, or of transformers (EnCodec, DAC, Mimi)."""
+    levels: int | None = None
+    """Levels to keep, the first ones; fewer are a smaller file. Default: all."""
+    kbps: float | None = None
+    """Or the bandwidth: as many levels as fit into it."""
+    entropy: bool = True
+    """Code by frequency, which is slower and smaller; --no-entropy packs bits only."""
+    json: bool = False
+    """Print a machine-readable result."""
+
+    def run(self) -> dict:
+        from rvq_jax.systems import code_files, coded_files, coded_folders
+
+        _check_pipes(self)
+        codec = _load(self.codec)
+        options = {"levels": self.levels, "kbps": self.kbps, "entropy": self.entropy}
+        if self.source.is_dir():
+            done = coded_folders.encode_folder(codec, self.source, self.target, **options)
+            say(self.json, f"{len(done)} files: {self.target}", _place(self))
+            return {"files": [str(path) for path in done]}
+        coded = coded_files.encode_file(codec, self.source, self.target, **options)
+        seconds = coded.samples / codec.config.rate
+        raw = code_files.kbps_of(codec.config, coded.codes.shape[1])
+        said = f"{seconds:.2f} s, {coded.codes.shape[1]} levels, {raw:.2f} kbps of codes"
+        result = {
+            "file": str(self.target),
+            "seconds": seconds,
+            "samples": coded.samples,
+            "levels": coded.codes.shape[1],
+            "frames": coded.codes.shape[2],
+            "kbps_raw": raw,
+        }
+        if str(self.target) != PIPE:
+            result["bytes"] = self.target.stat().st_size
+            said += f", {8 * result['bytes'] / seconds / 1000:.2f} kbps stored"
+        say(self.json, f"{_name(self.target)}: {said}", _place(self))
+        return result
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Decodes .rvq files to audio of exactly the length that was encoded.
+
+    Reads also EnCodec's .ecdc (without its language model) and descript's .dac files, with the
+    codec that made them. IN and OUT may be folders, or - for standard input and output.
+
+    rvq-jax decode song.rvq song.wav --codec codecs/encodec_24khz --levels 2
+    """
+
+    source: Annotated[Path, tyro.conf.Positional, In]
+    """File of codes (.rvq, .ecdc, .dac), a folder of them, or - for .rvq on standard input."""
+    target: Annotated[Path, tyro.conf.Positional, Out]
+    """Audio file to write (.wav, .flac, .ogg), a folder if IN is one, or - for wav on standard
+    output."""
+    codec: Path
+    """Codec folder: the codec that encoded."""
+    levels: int | None = None
+    """Levels to decode, the first ones. Default: all that are there."""
+    format: Literal["wav", "flac", "ogg"] = "wav"
+    """Of the files of a folder."""
+    json: bool = False
+    """Print a machine-readable result."""
+
+    def run(self) -> dict:
+        from rvq_jax.systems import coded_files, coded_folders
+
+        _check_pipes(self)
+        codec = _load(self.codec)
+        if self.source.is_dir():
+            options = {"levels": self.levels, "suffix": f".{self.format}"}
+            done = coded_folders.decode_folder(codec, self.source, self.target, **options)
+            say(self.json, f"{len(done)} files: {self.target}", _place(self))
+            return {"files": [str(path) for path in done]}
+        samples, rate = coded_files.decode_file(codec, self.source, self.target, levels=self.levels)
+        say(self.json, f"{_name(self.target)}: {samples / rate:.2f} s at {rate} Hz", _place(self))
+        return {"file": str(self.target), "samples": samples, "rate": rate}
+
+
+@dataclass(frozen=True)
+class Info:
+    """Tells what a file of codes or a codec folder holds.
+
+    Of a file: the codec, its rate, length, levels, frames, and kbps as stored and before entropy
+    coding. Of a codec: its kind, rate, frames per second, levels, sizes and parameters.
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A .rvq, .ecdc or .dac file, or a codec folder."""
+    json: bool = False
+    """Print a machine-readable result."""
+
+    def run(self) -> dict:
+        from rvq_jax.systems import describe
+
+        found = describe.folder(self.path) if self.path.is_dir() else describe.file(self.path)
+        width = max(map(len, found))
+        for name, value in found.items():
+            text = f"{value:.2f}" if isinstance(value, float) else f"{value}"
+            say(self.json, f"{name.replace('_', ' '):<{width}}  {text}")
+        return found
+
+
+@dataclass(frozen=True)
+class Import:
+    """Turns another project's checkpoint into a codec folder; no code of the file runs.
+
+    Reads EnCodec's .th, audiocraft's compression_state_dict.bin, descript's .pth (of any sizes) and
+    moshi's Mimi in .safetensors. The folder is in transformers' format wherever one exists.
+
+    rvq-jax import weights_44khz_16kbps.pth --out codecs/dac_44khz_16kbps
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The checkpoint."""
+    out: Path
+    """Codec folder to write."""
+    kind: str | None = None
+    """encodec_24khz, encodec_48khz, encodec_32khz, encodec_16khz, mimi or dac. Default: the one
+    that its tensors fit."""
+    json: bool = False
+    """Print a machine-readable result."""
+
+    def run(self) -> dict:
+        from rvq_jax.systems import code_files, originals
+
+        _check_out(self.out)
+        codec = originals.load(self.file, self.kind)
+        codec.save(self.out)
+        name = code_files.name_of(codec.config)
+        say(self.json, f"{name}, {codec.config.levels} levels: {self.out}")
+        return {"codec": str(self.out), "name": name, "levels": codec.config.levels}
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes a codec for other tools to read.
+
+    transformers: a folder that EncodecModel, DacModel or MimiModel loads. stablehlo: the encoder
+    and the decoder as compiled programs that need no rvq_jax.
+    """
+
+    codec: Annotated[Path, tyro.conf.Positional]
+    """Codec folder."""
+    out: Path
+    """Folder to write."""
+    format: Literal["transformers", "stablehlo"] = "transformers"
+    """What to write."""
+    seconds: float = 10.0
+    """Of the audio that the programs of stablehlo take whole."""
+    batch: int = 1
+    """Items that they take at a time."""
+    json: bool = False
+    """Print a machine-readable result."""
+
+    def run(self) -> dict:
+        from rvq_jax.convert import folder
+
+        _check_out(self.out)
+        codec = _load(self.codec)
+        if self.format == "stablehlo":
+            from rvq_jax.systems import artefact
+
+            artefact.write(codec, self.out, self.seconds, self.batch)
+        elif folder.module_of(codec.config).to_fields(codec.config) is None:
+            raise UserError(
+                f"{self.codec} holds a codec of sizes or layers that transformers' config has no "
+                "words for; export it as --format stablehlo"
+            )
+        else:
+            codec.save(self.out)
+        say(self.json, f"{self.format}: {self.out}")
+        return {"format": self.format, "out": str(self.out)}
+
+
+def _load(path: Path):
+    from rvq_jax.systems.codec import Codec
+
+    return Codec.load(path)
+
+
+def _check_pipes(command: Encode | Decode) -> None:
+    if command.json and str(command.target) == PIPE:
+        raise UserError("--json and - as OUT both need standard output; leave one away")
+    if str(command.source) != PIPE and not command.source.exists():
+        raise UserError(f"{command.source} is not there; check the name")
+    if str(command.target) == PIPE and command.source.is_dir():
+        raise UserError(f"{command.source} is a folder, which - cannot take; name a folder as OUT")
+
+
+def _check_out(out: Path) -> None:
+    """Raises UserError if writing a codec folder would take away something else."""
+    if out.is_file():
+        raise UserError(f"{out} is a file; name a folder")
+    for path in sorted(out.iterdir()) if out.is_dir() else ():
+        if not any(path.match(pattern) for pattern in OURS):
+            raise UserError(f"{out} holds other files ({path.name}); choose another with --out")
+
+
+def _place(command: Encode | Decode):
+    """Where messages go: standard output may be taken by the result."""
+    return sys.stderr if str(command.target) == PIPE else sys.stdout
+
+
+def _name(target: Path) -> str:
+    return "standard output" if str(target) == PIPE else f"{target}"

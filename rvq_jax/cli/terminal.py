@@ -1,0 +1,89 @@
+"""What is typed and what is said: flags to dataclasses, mistakes to one line."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import shlex
+import sys
+import typing
+
+import tyro
+
+from rvq_jax.errors import UserError
+from rvq_jax.study import StudyConfig
+
+
+def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
+    """A command's dataclass from its arguments; `overrides`, if it has them, take what is left."""
+    box = io.StringIO()
+    passes_on = any(item.name == "overrides" for item in dataclasses.fields(cls))
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed, unknown = tyro.cli(
+                cls,
+                args=arguments,
+                default=default,
+                prog=f"rvq-jax {name}",
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # A flag mistyped can leave its value where a folder should be: tell of the flag first.
+        words = [word.split("=")[0] for word in arguments if word.startswith("--")]
+        known = {flag.replace("_", "-") for flag in flags(cls)}
+        known |= {flag.replace("--", "--no-", 1) for flag in known}
+        strange = [word for word in words if word.replace("_", "-") not in known]
+        if strange and not passes_on:
+            raise _unknown(strange[0], cls) from None
+        raise UserError(f"{name}: {_unboxed(box.getvalue())}") from None
+    if passes_on:
+        return dataclasses.replace(parsed, overrides=tuple(unknown))
+    for word in unknown:
+        raise _unknown(word.split("=")[0], cls)
+    return parsed
+
+
+def _unknown(flag: str, cls) -> UserError:
+    return UserError(f"unknown field {flag!r}; {nearest(flag, flags(cls))}")
+
+
+def _unboxed(box: str) -> str:
+    """What tyro says in a box of many lines, as one: the part above its help."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
+    text = " ".join(line for line in lines if line.strip("- "))
+    return re.split(r" (?:Argument helptext|For full helptext)", text)[0]
+
+
+def flags(cls, prefix: str = "--") -> list[str]:
+    """Every flag of a dataclass, nested fields joined by dots, as tyro spells them."""
+    found = []
+    types = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        inner = types[item.name]
+        if dataclasses.is_dataclass(inner):
+            # The study's fields are given without a prefix of their own.
+            own = "" if inner is StudyConfig else f"{item.name.replace('_', '-')}."
+            found += flags(inner, prefix + own)
+        else:
+            found.append(prefix + item.name.replace("_", "-"))
+    return found
+
+
+def nearest(word: str, known) -> str:
+    """A known word to suggest in place of an unknown one, or all of them."""
+    near = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def say(quiet: bool, line: str, file=None) -> None:
+    """Prints a line, to standard output unless that is taken."""
+    if not quiet:
+        print(line, file=file)
+
+
+def command_line() -> str:
+    """What was typed, to be run again."""
+    return shlex.join(["rvq-jax", *sys.argv[1:]])

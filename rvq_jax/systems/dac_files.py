@@ -1,0 +1,97 @@
+"""Descript's .dac files to audio, as its own `decompress` does.
+
+Audio longer than five seconds it codes in windows, with convolutions that pad nothing: windows
+overlap as far as the codec sees, and what each decodes to follows on what the last one did.
+"""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rvq_jax import quantize
+from rvq_jax.audio import loudness, resample
+from rvq_jax.codec import autoencoder
+from rvq_jax.codec.dac import DACConfig, Decoder
+from rvq_jax.convert.dac_file import DacFile
+from rvq_jax.errors import UserError
+from rvq_jax.quantize import State
+from rvq_jax.systems.codec import Codec, Coded
+from rvq_jax.typing import Array, Audio, Codes, Latents
+
+DIMENSIONS = ("NWC", "WIO", "NWC")
+
+
+def decode(
+    codec: Codec, file: DacFile, name: str | Path, levels: int | None, chunk: float
+) -> tuple[np.ndarray, int]:
+    """Audio `[S, C]` at the rate that was encoded, and that rate.
+
+    The channels are set to the stored loudness together; the reference sets each of them to it
+    alone, which makes stereo 3 dB louder and loses its balance. Raises UserError if the file is of
+    another codec, or has not so many levels.
+    """
+    config, own = codec.config, file.codes.shape[1]
+    if not isinstance(config, DACConfig) or own > config.levels or file.codes.max() >= config.size:
+        raise UserError(
+            f"{name} has {own} levels of a DAC with codes up to {file.codes.max()}, which this "
+            "codec cannot have made; give the codec that made it"
+        )
+    if levels is not None and not 1 <= levels <= own:
+        raise UserError(f"{name}: levels must be in 1..{own}, got {levels}")
+    if len(file.codes) != file.channels:
+        raise UserError(f"{name} holds {len(file.codes)} channels of codes; decode one file each")
+    codes = file.codes[:, :levels]
+    if file.padding:
+        samples = codes.shape[2] * config.hop
+        is_long = samples > 3 * chunk * config.rate
+        audio_CS1 = codec.decode(Coded(codes, None, samples), chunk=chunk if is_long else None)
+    else:
+        args = *codec.plain, codec.quantizer
+        starts = range(0, codes.shape[2], file.chunk_frames)
+        parts = [codes[:, :, start : start + file.chunk_frames] for start in starts]
+        audio_CS1 = np.concatenate([np.asarray(_unpadded(*args, part)) for part in parts], axis=1)
+    audio_SC = np.asarray(audio_CS1)[..., 0].T
+    gain = 10 ** ((file.input_db[0] - loudness.integrated(audio_SC, config.rate)) / 20)
+    audio_SC = resample.to_rate(audio_SC * np.float32(gain), config.rate, file.rate)
+    missing = file.samples - len(audio_SC)
+    if missing > config.hop * file.rate / config.rate + 1:
+        raise UserError(f"{name} has codes of {len(audio_SC)} samples only, not {file.samples}")
+    return np.pad(audio_SC[: file.samples], ((0, max(0, missing)), (0, 0))), file.rate
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _unpadded(config: DACConfig, params, quantizer: State, codes: Codes) -> Audio:
+    """What a window's codes `[B, K, F]` tell alone, less than F · hop samples."""
+    decoder = nnx.merge(autoencoder.graph(config), params).decoder
+    return _decoder(decoder, quantize.decode(quantizer, codes))
+
+
+def _decoder(decoder: Decoder, latents: Latents) -> Audio:
+    x = _conv(decoder.first, latents)
+    for block in decoder.blocks:
+        x = _up(block.strided, block.snake(x))
+        for unit in block.units:
+            y = _conv(unit.dilated, unit.snakes[0](x))
+            y = _conv(unit.pointwise, unit.snakes[1](y))
+            cut = (x.shape[1] - y.shape[1]) // 2
+            x = x[:, cut : x.shape[1] - cut] + y
+    return jnp.tanh(_conv(decoder.last, decoder.snake(x)))
+
+
+def _conv(layer, x_BSD: Array) -> Array:
+    options = {"rhs_dilation": (layer.dilation,), "dimension_numbers": DIMENSIONS}
+    y = jax.lax.conv_general_dilated(x_BSD, layer.kernel(), (1,), "VALID", **options)
+    return y + layer.bias[...][None, None]
+
+
+def _up(layer, x_BSD: Array) -> Array:
+    """All (S + 1) · stride steps that a transposed convolution makes."""
+    reach = layer.kernel.width - 1
+    options = {"lhs_dilation": (layer.stride,), "dimension_numbers": DIMENSIONS}
+    kernel, ends = layer.kernel()[::-1], [(reach, reach)]
+    y = jax.lax.conv_general_dilated(x_BSD, kernel, (1,), ends, **options)
+    return y + layer.bias[...][None, None]

@@ -1,0 +1,104 @@
+"""The files in which other projects published their codecs, as codecs of ours.
+
+EnCodec's .th, audiocraft's compression_state_dict.bin, descript's .pth, moshi's safetensors.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rvq_jax.codec.dac import DACConfig
+from rvq_jax.codec.mimi import MimiConfig
+from rvq_jax.convert import folder, names, tensors, torch_file
+from rvq_jax.errors import UserError
+from rvq_jax.systems import codec as codecs
+from rvq_jax.systems import dac, encodec
+from rvq_jax.systems.codec import Codec, Config
+
+Tensors = dict[str, np.ndarray]
+
+
+# By what --kind calls them: the new names of their tensors, and the published sizes.
+KINDS: dict[str, tuple[Callable[[Tensors], Tensors], tuple[Callable[[], Config], ...]]] = {
+    "encodec_24khz": (names.encodec, (encodec.encodec_24khz,)),
+    "encodec_48khz": (names.encodec, (encodec.encodec_48khz,)),
+    "encodec_32khz": (names.encodec, (encodec.encodec_32khz,)),
+    "encodec_16khz": (names.encodec, (encodec.encodec_16khz,)),
+    "mimi": (names.mimi, (MimiConfig,)),
+    "dac": (
+        names.dac,
+        (dac.dac_44khz, dac.dac_24khz, dac.dac_16khz, dac.dac_44khz_16kbps),
+    ),
+}
+
+
+def load(path: str | Path, kind: str | None = None) -> Codec:
+    """The codec of a published file; none of the file's code runs.
+
+    kind: one of `KINDS`; by default the one that its tensors fit. A DAC's sizes are those that the
+    file states, if it states them. Raises UserError for a file that cannot be read, or whose
+    tensors fit no kind, or not the given one.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"--kind {kind!r} is not known; known: {', '.join(KINDS)}")
+    found, beside = _read(Path(path))
+    stated = _stated(beside, path)
+    if stated is not None and kind in (None, "dac"):
+        return of_tensors(stated, names.dac(found), path)
+    problems = {}
+    for name in [kind] if kind else KINDS:
+        renamed, sizes = KINDS[name][0](found), KINDS[name][1]
+        for config in (make() for make in sizes):
+            try:
+                return of_tensors(config, renamed, path)
+            except UserError as error:
+                problems.setdefault(name, error)
+    if kind:
+        raise problems[kind]
+    raise UserError(
+        f"{path} fits no codec that is known ({', '.join(KINDS)}); say which it is with --kind to "
+        "see what does not fit"
+    )
+
+
+def of_tensors(config: Config, found: Tensors, path: str | Path) -> Codec:
+    """A codec of a config from tensors under transformers' names; UserError if they do not fit."""
+    leaves = folder.from_tensors(config, found, path, codecs.leaf_shapes)
+    return Codec.of_leaves(config, leaves)
+
+
+def _read(path: Path) -> tuple[Tensors, dict]:
+    if not path.is_file():
+        raise UserError(f"{path} is not there; give a file of weights")
+    if path.suffix == ".safetensors":
+        return tensors.read(path), {}
+    return torch_file.read_state(path)
+
+
+def _stated(beside: dict, path: str | Path) -> DACConfig | None:
+    """The sizes in the metadata of a file of descript's."""
+    metadata = beside.get("metadata")
+    said = metadata.get("kwargs") if isinstance(metadata, dict) else None
+    if not isinstance(said, dict) or "encoder_rates" not in said:
+        return None
+    default = dac.dac_44khz()
+    try:
+        ratios = tuple(map(int, said["encoder_rates"]))
+        filters = int(said.get("encoder_dim", default.filters))
+        config = DACConfig(
+            rate=int(said.get("sample_rate", default.rate)),
+            ratios=ratios,
+            filters=filters,
+            decoder_filters=int(said.get("decoder_dim", default.decoder_filters)),
+            dim=int(said.get("latent_dim") or filters * 2 ** len(ratios)),
+            levels=int(said.get("n_codebooks", default.levels)),
+            size=int(said.get("codebook_size", default.size)),
+            code_dim=int(said.get("codebook_dim", default.code_dim)),
+        )
+        mirrored = list(map(int, said.get("decoder_rates", ratios[::-1]))) == list(ratios[::-1])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: its metadata is not that of a DAC: {error}") from error
+    if not mirrored:
+        raise UserError(f"{path}: decoder_rates must be encoder_rates reversed to be imported")
+    return config
