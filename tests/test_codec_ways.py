@@ -16,6 +16,7 @@ from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.codec.stream import encode_step
 from rvq_jax.codec.transformer import TransformerConfig
 
 SMALL = {"dim": 6, "filters": 4, "ratios": (3, 2), "kernel": 5, "last_kernel": 3}
@@ -27,11 +28,16 @@ def seanet(channels=1, **changes):
 
 CONFIGS = {
     "mirrored": CodecConfig(600, seanet(), levels=3, size=16),
-    "padded": CodecConfig(600, seanet(pad_mode="constant", lstm_layers=0), levels=3, size=16),
-    "repeated": CodecConfig(600, seanet(pad_mode="replicate"), levels=3, size=16),
+    "padded": CodecConfig(
+        600, seanet(pad_mode="constant", lstm_layers=0, residual_layers=2), levels=3, size=16
+    ),
     "centred": CodecConfig(600, seanet(causal=False, true_skip=True), levels=3, size=16),
-    "centred padded": CodecConfig(
-        600, seanet(causal=False, pad_mode="constant", residual_layers=2), levels=3, size=16
+    "levelled": CodecConfig(
+        600,
+        seanet(causal=False, lstm_layers=0, pad_mode="constant"),
+        levels=3,
+        size=16,
+        normalize=True,
     ),
     "segments": CodecConfig(
         600,
@@ -54,8 +60,6 @@ CONFIGS = {
 }
 # Few, for each compiles: one sample, a part full frame, whole frames but for DAC, a few left over.
 LENGTHS = (1, 17, 300, 431)
-CAUSAL = [name for name, config in CONFIGS.items() if config.causal]
-LONG = [name for name, config in CONFIGS.items() if not config.segment]
 
 
 @functools.cache
@@ -73,12 +77,24 @@ def same(ours, expected):
     np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
 
 
+# One test per codec: what one law compiles, the others use.
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("lengths", [(1, 431), (300, 17)])
-def test_padding_changes_nothing(name, lengths):
+def test_every_way_gives_the_same(name):
+    one = codec(name)
+    for lengths in ((1, 431), (300, 17)):
+        check_padding(one, lengths)
+    if not one.config.segment:
+        for samples, frames in zip(LENGTHS, (7, 7, 29, 7), strict=True):
+            check_chunks(one, samples, frames)
+        check_chunks_with_padding(one)
+    if one.config.causal:
+        check_streams(one)
+
+
+def check_padding(one, lengths):
     """Every item of a batch gets the codes and the audio that it gets alone; what lies in the
     padding does not matter, so it is set to loud noise."""
-    one, config = codec(name), CONFIGS[name]
+    config = one.config
     audio = noise(2, 431, config.channels)
     for item, length in enumerate(lengths):
         audio[item, length:] *= 100.0
@@ -88,21 +104,18 @@ def test_padding_changes_nothing(name, lengths):
         alone = one.encode(audio[item : item + 1, :length])
         frames = alone.codes.shape[2]
         if config.normalize:
-            np.testing.assert_allclose(
-                together.scales[item, : alone.scales.shape[1]], alone.scales[0]
-            )
+            segments = alone.scales.shape[1]
+            np.testing.assert_allclose(together.scales[item, :segments], alone.scales[0])
         np.testing.assert_array_equal(together.codes[item, :, :frames], alone.codes[0])
         assert not np.any(together.codes[item, :, frames:])
         same(decoded[item, :length], one.decode(alone)[0])
         assert not np.any(decoded[item, length:])
 
 
-@pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("samples, frames", [*zip(LENGTHS, (7, 7, 29, 7), strict=True)])
-def test_chunks_equal_the_whole(name, samples, frames):
+def check_chunks(one, samples, frames):
     """Whatever the chunk, whatever is left for the last one."""
-    one, config = codec(name), CONFIGS[name]
-    audio, chunk = noise(1, samples, config.channels), frames / config.frame_rate
+    audio = noise(1, samples, one.config.channels)
+    chunk = frames / one.config.frame_rate
     whole, parts = one.encode(audio), one.encode(audio, chunk=chunk)
     np.testing.assert_array_equal(parts.codes, whole.codes)
     assert parts.samples == samples
@@ -111,23 +124,20 @@ def test_chunks_equal_the_whole(name, samples, frames):
     same(one.decode(parts, chunk=chunk), decoded)
 
 
-@pytest.mark.parametrize("name", LONG)
-def test_chunks_know_where_each_item_ends(name):
-    one, config = codec(name), CONFIGS[name]
-    audio, lengths = noise(2, 431, config.channels), [130, 7]
-    whole = one.encode(audio, lengths=lengths)
-    parts = one.encode(audio, lengths=lengths, chunk=7 / config.frame_rate)
+def check_chunks_with_padding(one):
+    """Chunks know where each item ends."""
+    audio, chunk = noise(2, 431, one.config.channels), 7 / one.config.frame_rate
+    whole = one.encode(audio, lengths=[130, 7])
+    parts = one.encode(audio, lengths=[130, 7], chunk=chunk)
     np.testing.assert_array_equal(parts.codes, whole.codes)
-    same(one.decode(parts, chunk=7 / config.frame_rate), one.decode(whole))
+    same(one.decode(parts, chunk=chunk), one.decode(whole))
 
 
-@pytest.mark.parametrize("name", CAUSAL)
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.sampled_from(LENGTHS), st.lists(st.integers(0, 60), min_size=1), st.sampled_from([1, 3]))
-def test_streams_equal_the_whole(name, samples, pieces, frames):
+def check_streams(one, samples, pieces, frames):
     """Audio in pieces of any size gives all the codes of the whole, and codes all its audio."""
-    one, config = codec(name), CONFIGS[name]
-    audio = noise(1, samples, config.channels)
+    audio = noise(1, samples, one.config.channels)
     whole = one.encode(audio)
     stream, codes, at = one.encode_stream(frames=frames), [], 0
     for piece in [*pieces, samples]:
@@ -141,3 +151,29 @@ def test_streams_equal_the_whole(name, samples, pieces, frames):
         at += frames + 1
     decoded = np.concatenate([*decoded, stream.close()], axis=1)
     same(decoded[:, : whole.samples], one.decode(whole))
+
+
+def test_a_stream_compiles_once():
+    """Blocks after the first are one program, wherever in the stream."""
+    one = codec("padded")
+    stream = one.encode_stream()
+    before = encode_step._cache_size()
+    for _ in range(20):
+        stream.push(noise(1, one.config.hop, 1))
+    assert encode_step._cache_size() == before + 1
+
+
+def test_a_fade_is_as_long_as_an_item_has_it():
+    """A first segment that is not whole, and a second one that begins in it, beside longer ones."""
+    one = codec("segments")
+    audio = noise(2, 431, 2)
+    together = one.decode(one.encode(audio, lengths=[225, 431]))
+    alone = one.encode(audio[:1, :225])
+    assert alone.scales.shape == (1, 2)
+    same(together[0, :225], one.decode(alone)[0])
+
+
+def test_bare_codes_of_segments_are_refused():
+    one = codec("segments")
+    with pytest.raises(ValueError, match="give a Coded"):
+        one.decode(one.encode(noise(1, 431, 2)).codes)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tqdm import tqdm
 
 from rvq_jax import config as configs
 from rvq_jax import files
@@ -102,30 +103,38 @@ class Codec:
         self._check(audio)
         lengths_B = _lengths(lengths, *audio.shape[:2])
         config, params = self.plain
-        args = config, params, self.quantizer, audio
-        scales = None
+        given_B = None if lengths is None else lengths_B
         if config.segment:
-            parts = list(segments.encode(*args, lengths_B, levels))
-            codes = np.concatenate([codes for codes, _ in parts], axis=2)
-            if config.normalize:
-                scales = np.concatenate([scales for _, scales in parts], axis=1)
-        elif chunk is None:
-            edges = None if lengths is None else _edges(lengths_B)
-            if config.normalize:
-                scales = autoencoder.loudness(audio, edges)
-            codes = autoencoder.encode(*args, levels, edges, scales)
-            scales = None if scales is None else scales[:, None]
+            parts = segments.encode(config, params, self.quantizer, audio, lengths_B, levels)
+            codes, scales = zip(*parts, strict=True)
+            scales = np.concatenate(scales, axis=1) if config.normalize else None
+            return Coded(np.concatenate(codes, axis=2), scales, audio.shape[1], given_B)
+        edges, scales = None if lengths is None else _edges(lengths_B), None
+        if config.normalize:
+            scales = np.asarray(autoencoder.loudness(audio, edges))[:, None]
+            audio = audio / scales[..., None]
+        args = config, params, self.quantizer, audio
+        if chunk is None:
+            codes = autoencoder.encode(*args, levels, edges)
         else:
-            codes = np.concatenate(list(self._chunks(args, lengths_B, levels, chunk)), axis=2)
-        if lengths is not None and not config.segment:
+            frames = max(1, round(chunk * config.frame_rate))
+            blocks = self._long.encode(*args, lengths_B, levels, frames)
+            codes = np.concatenate(_done(blocks, audio.shape[1], frames * config.hop), axis=2)
+        if lengths is not None:
             inside_BF = np.arange(codes.shape[2]) < -(-lengths_B[:, None] // config.hop)
             codes = jnp.where(inside_BF[:, None], codes, 0)
-        return Coded(codes, scales, audio.shape[1], None if lengths is None else lengths_B)
+        return Coded(codes, scales, audio.shape[1], given_B)
 
     def decode(self, coded: Coded | Codes, *, chunk: float | None = None) -> Audio:
-        """Audio `[B, S, C]`, exactly `coded.samples` long; bare codes give whole frames."""
+        """Audio `[B, S, C]`, exactly `coded.samples` long; bare codes give whole frames.
+
+        chunk: seconds per step for long audio. Raises ValueError for bare codes of a codec that
+        codes segments apart: they do not say where segments end.
+        """
         config, params = self.plain
         if not isinstance(coded, Coded):
+            if config.segment:
+                raise ValueError("codes of segments need their number of samples: give a Coded")
             coded = Coded(coded, None, coded.shape[2] * config.hop)
         codes, scales, samples, lengths = coded
         args = config, params, self.quantizer, codes
@@ -141,8 +150,8 @@ class Codec:
         else:
             frames_B = -(-_lengths(lengths, codes.shape[0], samples) // config.hop)
             frames = max(1, round(chunk * config.frame_rate))
-            blocks = (stream if config.causal else windows).decode(*args, frames_B, frames)
-            audio = np.concatenate([np.asarray(block) for block in blocks], axis=1)
+            blocks = self._long.decode(*args, frames_B, frames)
+            audio = np.concatenate(_done(blocks, codes.shape[2], frames), axis=1)
         audio = audio[:, :samples]
         if scales is not None and not config.segment:
             audio = audio * scales[..., None]
@@ -187,10 +196,10 @@ class Codec:
         """Config and parameters without weight norm, computed once."""
         return self.config.plain(), autoencoder.folded(self.config, self.params)
 
-    def _chunks(self, args: tuple, lengths_B: Array, levels: int | None, chunk: float):
-        frames = max(1, round(chunk * self.config.frame_rate))
-        blocks = (stream if self.config.causal else windows).encode
-        return map(np.asarray, blocks(*args, lengths_B, levels, frames))
+    @property
+    def _long(self):
+        """The module that takes long audio in steps."""
+        return stream if self.config.causal else windows
 
     def _check(self, audio: Audio) -> None:
         channels = self.config.channels
@@ -226,6 +235,12 @@ def leaf_shapes(config: Config) -> dict:
 
 def _short(name: str) -> str:
     return name.removeprefix("params/").removesuffix("/value")
+
+
+def _done(blocks, size: int, step: int) -> list[np.ndarray]:
+    """All blocks of something of a size, with a progress bar if they take long."""
+    bar = tqdm(blocks, total=-(-size // step), unit="step", delay=2, leave=False)
+    return [np.asarray(block) for block in bar]
 
 
 def _lengths(lengths: Array | None, batch: int, samples: int) -> np.ndarray:
