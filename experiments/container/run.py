@@ -1,10 +1,11 @@
 """The size of .rvq files, packed and entropy coded, against their raw bits and against .dac files.
 
 Every file of a folder is encoded by a codec, and its codes are stored in each way. The codec must
-be a trained one: codes of random weights say nothing about their statistics. A .dac file keeps 16
-bits for each code in a pickled array; its size here is that of such a file of the same codes.
+be a trained one, such as the quickstart's: codes of random weights say nothing about their
+statistics. A .dac file keeps 16 bits for each code in a pickled array; its size here is that of
+such a file of the same codes.
 
-Command:  python experiments/container/run.py --codec DIR --data FOLDER [FOLDER …]
+Command:  python experiments/container/run.py --data FOLDER … --codec DIR …, one for each folder
 Time:     about a minute for 20 minutes of audio on two cores
 Expect:   entropy coding takes a few per cent off the raw bits, most at the coarse levels; .dac
           files are twice the size and more (RESULTS.md)
@@ -63,12 +64,13 @@ def as_dac(codes, samples: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--codec", type=Path, required=True, help="a trained codec's folder")
+    parser.add_argument("--codec", type=Path, nargs="+", required=True, help="trained codecs")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of audio")
     arguments = parser.parse_args()
-    codec = Codec.load(arguments.codec)
-    rows = {folder.name: sizes(codec, folder) for folder in arguments.data}
-    config = codec.config
+    codecs = list(map(Codec.load, arguments.codec))
+    pairs = zip(codecs, arguments.data, strict=True)
+    rows = {folder.name: sizes(codec, folder) for codec, folder in pairs}
+    config = codecs[0].config
     raw_kbps = code_files.kbps_of(config, config.levels)
     lines = [
         "# The size of .rvq files",
