@@ -32,7 +32,9 @@ import numpy as np  # noqa: E402
 import rvq_jax as rj  # noqa: E402
 from rvq_jax.codec import autoencoder, stream  # noqa: E402
 from rvq_jax.codec.config import tiny  # noqa: E402
-from rvq_jax.systems import encodec  # noqa: E402
+from rvq_jax.codec.mimi import MimiConfig  # noqa: E402
+from rvq_jax.convert import folder  # noqa: E402
+from rvq_jax.systems import dac, encodec  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
@@ -40,36 +42,35 @@ from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 SECONDS, THREADS = 10, 2
 
 
+CONFIGS = {
+    "encodec_24khz": encodec.encodec_24khz(),
+    "encodec_32khz": encodec.encodec_32khz(),
+    "dac_44khz": dac.dac_44khz(),
+    "mimi": MimiConfig(),
+}
+
+
 def peer(name: str):
     """A model of transformers with random weights, its encode and its decode."""
     import torch
-    import transformers
+    from transformers import DacModel, EncodecModel, MimiModel
 
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
-    if name == "dac_44khz":
-        config = transformers.DacConfig(sampling_rate=44_100)
-        model = transformers.DacModel(config).eval()
+    kind = {"dac_44khz": DacModel, "mimi": MimiModel}.get(name, EncodecModel)
+    config = kind.config_class(**folder.module_of(CONFIGS[name]).to_fields(CONFIGS[name]))
+    model = kind(config).eval()
+    if kind is DacModel:
         return model, model.encode, lambda codes: model.decode(audio_codes=codes)
-    if name == "mimi":
-        model = transformers.MimiModel(transformers.MimiConfig()).eval()
-        return model, model.encode, model.decode
-    fields = {}
-    if name == "encodec_32khz":
-        fields = {
-            "sampling_rate": 32_000,
-            "num_filters": 64,
-            "upsampling_ratios": [8, 5, 4, 4],
-            "use_causal_conv": False,
-            "use_conv_shortcut": False,
-            "codebook_size": 2048,
-            "target_bandwidths": [2.2],
-        }
-    config = transformers.EncodecConfig(**fields)
-    model = transformers.EncodecModel(config).eval()
     # Untrained codebooks are all zeros, and a search among equals is no search.
-    for layer in model.quantizer.layers:
-        layer.codebook.embed.normal_()
+    for module in model.modules():
+        for book in ("embed", "embed_sum"):
+            if isinstance(getattr(module, book, None), torch.Tensor):
+                getattr(module, book).normal_()
+        if isinstance(getattr(module, "cluster_usage", None), torch.Tensor):
+            module.cluster_usage.fill_(1.0)
+    if kind is MimiModel:
+        return model, model.encode, model.decode
 
     def encode(audio):
         return model.encode(audio, bandwidth=config.target_bandwidths[-1])
@@ -91,21 +92,14 @@ def least(functions: dict, repeats: int) -> dict[str, float]:
 
 def published(name: str) -> None:
     """Encode and decode of each batch, and the step of a stream where there is one."""
-    theirs = None
+    theirs, config = None, CONFIGS[name]
     if importlib.util.find_spec("transformers"):
-        model, encode, decode = peer(name)
-        theirs = encode, decode
-        with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            codec = rj.Codec.load(folder)
+        model, *theirs = peer(name)
+        with tempfile.TemporaryDirectory() as path:
+            model.save_pretrained(path)
+            codec = rj.Codec.load(path)
     else:
-        from rvq_jax.codec.mimi import MimiConfig
-        from rvq_jax.systems import dac
-
-        makers = {"dac_44khz": dac.dac_44khz, "mimi": MimiConfig}
-        config = makers[name]() if name in makers else getattr(encodec, name)()
         codec = rj.Codec.init(config, jax.random.key(0))
-    config = codec.config
     rate = common.matmul_rate()
     for batch in options.batch:
         samples = SECONDS * config.rate // config.hop * config.hop
@@ -132,12 +126,11 @@ def published(name: str) -> None:
         # The largest case takes minutes as it is.
         best = least(calls, 5 if batch == 1 else 2)
         values = {"batch": batch, "seconds": SECONDS, "matmul_gflops": rate / 1e9}
-        plain = *codec.plain, codec.quantizer
         for way, function, x in (
             ("encode", autoencoder.encode, audio),
             ("decode", autoencoder.decode, coded.codes),
         ):
-            compiled = function.lower(*plain, x).compile()
+            compiled = function.lower(*codec.plain, x).compile()
             values[f"{way}_seconds"] = best[way]
             values[f"{way}_over_peer"] = theirs and best[f"{way} peer"] / best[way]
             values[f"{way}_gflops"] = compiled.cost_analysis().get("flops", 0) / best[way] / 1e9
@@ -151,7 +144,7 @@ def published(name: str) -> None:
 
 def step_latency(codec, audio) -> dict:
     """Milliseconds of one frame through encoder and decoder, states carried."""
-    config, params = codec.plain
+    config = codec.config
     states = list(stream.begin(config, 1))
     first = stream.first_frames(config)
     times = {"encode": [], "decode": []}
@@ -161,11 +154,11 @@ def step_latency(codec, audio) -> dict:
         block = audio[:, at * config.hop : (at + frames) * config.hop]
         at += frames
         began = time.perf_counter()
-        codes, states[0] = stream.encode_step(config, params, codec.quantizer, states[0], block)
+        codes, states[0] = stream.encode_step(*codec.plain, states[0], block)
         jax.block_until_ready(codes)
         times["encode"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        sound, states[1] = stream.decode_step(config, params, codec.quantizer, states[1], codes)
+        sound, states[1] = stream.decode_step(*codec.plain, states[1], codes)
         jax.block_until_ready(sound)
         times["decode"].append(time.perf_counter() - began)
     median = {f"{way}_step_ms": 1e3 * float(np.median(t[5:])) for way, t in times.items()}

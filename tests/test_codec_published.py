@@ -83,7 +83,7 @@ def test_quantizers_trained_here_are_written_too(name, tmp_path):
     "name, changes, words",
     [
         ("encodec_24khz", {"model_type": "musicgen"}, "a model of type 'musicgen', not a codec"),
-        ("encodec_24khz", {"num_filtres": 2}, "'num_filtres'; did you mean 'num_filters'"),
+        ("encodec_24khz", {"num_filtres": 2}, "'num_filtres', did you mean 'num_filters'?"),
         ("encodec_24khz", {"num_filters": "two"}, "num_filters must be like 32, got 'two'"),
         ("encodec_24khz", {"num_filters": 2.5}, "num_filters must be like 32, got 2.5"),
         ("encodec_24khz", {"upsampling_ratios": []}, "upsampling_ratios must be like"),

@@ -65,7 +65,12 @@ LENGTHS = (1, 17, 300, 431)
 @functools.cache
 def codec(name):
     """Untrained; books far enough apart that rounding decides nothing."""
-    return rj.Codec.init(CONFIGS[name], jax.random.key(0))
+    one = rj.Codec.init(CONFIGS[name], jax.random.key(0))
+    if name != "dac":
+        return one
+    # So many residual units grow a signal until its sines turn rounding into noise.
+    params = jax.tree.map(lambda x: 0.5 * x if x.ndim == 3 else x, one.params)
+    return rj.Codec(one.config, params, one.quantizer)
 
 
 def noise(batch, samples, channels, seed=0):
@@ -74,7 +79,7 @@ def noise(batch, samples, channels, seed=0):
 
 
 def same(ours, expected):
-    np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(ours, expected, atol=2e-5 * np.abs(expected).max())
 
 
 # One test per codec: what one law compiles, the others use.

@@ -1,5 +1,4 @@
-"""Damaged, cut and lying .rvq files: all damage is told, whole segments are kept, nothing is believed
-that the file does not hold."""
+"""Damaged, cut and lying .rvq files: damage is told, whole segments are kept, lies cost nothing."""
 
 import io
 import struct

@@ -28,7 +28,7 @@ GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 
 NUMERIC = ("quantize", "patterns", "audio")
 NOT_NUMERIC = {"flax", "optax", "orbax", "tensorflow_datasets"}
-OPTIONAL = {"matplotlib", "soundfile", "soxr", "safetensors"}
+OPTIONAL = {"matplotlib", "pyloudnorm", "soundfile", "soxr", "safetensors"}
 NEVER = {"torch", "torchaudio", "transformers", "tensorflow", "configs", "experiments", "tests"}
 LINES = 400
 

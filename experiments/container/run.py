@@ -1,14 +1,13 @@
 """The size of .rvq files, packed and entropy coded, against their raw bits and against .dac files.
 
-Every file of a folder is encoded by a codec, and its codes are stored in each way. The codec must
-be a trained one, such as the quickstart's: codes of random weights say nothing about their
-statistics. A .dac file keeps 16 bits for each code in a pickled array; its size here is that of
-such a file of the same codes.
+On every folder of audio the quickstart's codec is trained; it encodes every file of the folder, and
+the codes are stored in each way. A .dac file keeps 16 bits for each code in a pickled array; its
+size here is that of such a file of the same codes.
 
-Command:  python experiments/container/run.py --data FOLDER … --codec DIR …, one for each folder
-Time:     about a minute for 20 minutes of audio on two cores
-Expect:   entropy coding takes a few per cent off the raw bits, most at the coarse levels; .dac
-          files are twice the size and more (RESULTS.md)
+Command:  python experiments/container/run.py --data FOLDER …
+Time:     about four minutes for 20 minutes of audio on two cores, of which three train the codec
+Expect:   entropy coding takes a few per cent off the raw bits of long files, and .dac files are
+          more than twice as large; a second's codes weigh less than what is around them (RESULTS.md)
 """
 
 import argparse
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from rvq_jax import Codec, files, machine
 from rvq_jax.audio import io as audio_io
+from rvq_jax.study import StudyConfig, study_codec
 from rvq_jax.systems import code_files, coded_files
 
 HERE = Path(__file__).parent
@@ -64,13 +64,14 @@ def as_dac(codes, samples: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--codec", type=Path, nargs="+", required=True, help="trained codecs")
+    parser.add_argument("--out", type=Path, default=Path("runs/container"), help="their runs")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of audio")
     arguments = parser.parse_args()
-    codecs = list(map(Codec.load, arguments.codec))
-    pairs = zip(codecs, arguments.data, strict=True)
-    rows = {folder.name: sizes(codec, folder) for codec, folder in pairs}
-    config = codecs[0].config
+    rows = {}
+    for folder in arguments.data:
+        codec, _ = study_codec(arguments.out / folder.name, folder)
+        rows[folder.name] = sizes(codec, folder)
+    config = StudyConfig().codec.codec
     raw_kbps = code_files.kbps_of(config, config.levels)
     lines = [
         "# The size of .rvq files",

@@ -5,6 +5,8 @@ its kin), `DACConfig`, `MimiConfig`.
 """
 
 import functools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from flax import nnx
 from rvq_jax import quantize
 from rvq_jax.codec.conv import Kernel
 from rvq_jax.codec.edges import Edges
-from rvq_jax.codec.passes import Whole
+from rvq_jax.codec.passes import Survey, Whole
 from rvq_jax.codec.transformer import Transformer
 from rvq_jax.quantize import State
 from rvq_jax.typing import Array, Audio, Codes, Latents
@@ -49,10 +51,8 @@ def encode(
     audio: Audio,
     levels: int | None = None,
     edges: Edges | None = None,
-    scales: Array | None = None,
 ) -> Codes:
-    """Codes `[B, K, F]` of audio `[B, S, C]`, which is divided by `scales` `[B]` first."""
-    audio = audio if scales is None else audio / scales[:, None, None]
+    """Codes `[B, K, F]` of audio `[B, S, C]`; edges as in `latents`."""
     return quantize.encode(quantizer, latents(config, params, audio, edges), levels)
 
 
@@ -61,6 +61,35 @@ def decode(config, params, quantizer: State, codes: Codes, edges: Edges | None =
     """Audio `[B, F · hop, C]` of codes `[B, K, F]`; edges are in frames."""
     latents_BFD = quantize.decode(quantizer, codes)
     return nnx.merge(graph(config), params).decoder(latents_BFD, Whole(edges))
+
+
+class Reach(NamedTuple):
+    """What an encoder or a decoder needs around the frames it computes, in frames."""
+
+    front: int  # seen to either side by what runs before the recurrent layers
+    back: int  # and by what runs after them
+    start: int  # that a first block must have, for every layer to mirror its beginning
+
+
+@functools.lru_cache(maxsize=32)
+def reaches(config) -> dict[str, Reach]:
+    """Of 'encoder' and 'decoder'; computes nothing."""
+    found = {}
+
+    def survey(half: nnx.Module, x: Array, frame: int) -> Reach:
+        front, back = Survey(), Survey()
+        half.back(half.front(x, front), back)
+        start = max(front.start / frame, back.start)
+        return Reach(*map(math.ceil, (front.sides / frame, back.sides, start)))
+
+    def both():
+        model = config.autoencoder(nnx.Rngs(0))
+        audio, latents = jnp.zeros((1, config.hop, config.channels)), jnp.zeros((1, 1, config.dim))
+        found["encoder"] = survey(model.encoder, audio, config.hop)
+        found["decoder"] = survey(model.decoder, latents, 1)
+
+    jax.eval_shape(both)
+    return found
 
 
 @jax.jit

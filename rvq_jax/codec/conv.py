@@ -66,10 +66,10 @@ class Conv1d(nnx.Module):
     def __call__(self, x_BSD: Array, edges: Edges | None = None) -> Array:
         if edges is None:
             left, right = padding(x_BSD.shape[1], self.reach, self.stride, self.causal)
-            y = self._valid(pad(x_BSD, left, right, self.pad_mode))
+            y = self.valid(pad(x_BSD, left, right, self.pad_mode))
             return y if self.norm is None else self.norm(y)
         left, right = padding(0, self.reach, self.stride, self.causal)
-        y = self._valid(fill(x_BSD, left, right, self.stride, self.pad_mode, edges))
+        y = self.valid(fill(x_BSD, left, right, self.stride, self.pad_mode, edges))
         return y if self.norm is None else self.norm(y, self.moves(edges))
 
     def step(self, x_BSD: Array, past: tuple | None, edges: Edges | None = None):
@@ -94,9 +94,10 @@ class Conv1d(nnx.Module):
                 shifted = Edges(jnp.zeros_like(edges.end), edges.end + left)
                 x_BSD = fill(x_BSD, 0, 0, self.stride, self.pad_mode, shifted)
         past = x_BSD[:, samples : samples + left], jnp.array(True)
-        return self._valid(x_BSD), past
+        return self.valid(x_BSD), past
 
-    def _valid(self, x_BSD: Array) -> Array:
+    def valid(self, x_BSD: Array) -> Array:
+        """Without any padding or norm."""
         y = jax.lax.conv_general_dilated(
             x_BSD,
             self.kernel().astype(x_BSD.dtype),
@@ -146,7 +147,7 @@ class ConvTranspose1d(nnx.Module):
         if edges is not None:
             # Beyond its ends an item adds nothing to the overlap.
             x_BFD = jnp.where(edges.inside(x_BFD.shape[1])[..., None], x_BFD, 0)
-        y = self._pairs(jnp.pad(x_BFD, ((0, 0), (1, 1), (0, 0))))
+        y = self.untrimmed(x_BFD)
         if self.norm is not None:
             # The norm sees what the reference's sees: everything, before trimming.
             y = self.norm(y, None if edges is None else edges.up(self.stride, -self.stride))
@@ -157,6 +158,10 @@ class ConvTranspose1d(nnx.Module):
         """The next S · stride outputs, and the input that later ones still see."""
         past = jnp.zeros_like(x_BFD[:, :1]) if past is None else past
         return self._pairs(jnp.concatenate([past, x_BFD], axis=1)), x_BFD[:, -1:]
+
+    def untrimmed(self, x_BFD: Array) -> Array:
+        """All (S + 1) · stride steps, without a norm."""
+        return self._pairs(jnp.pad(x_BFD, ((0, 0), (1, 1), (0, 0))))
 
     def _pairs(self, x_BFD: Array) -> Array:
         """(F - 1) · stride outputs `[B, S, D]`: each two neighbours give `stride` of them."""

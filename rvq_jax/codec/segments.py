@@ -48,15 +48,17 @@ def encode(
             parts[:, j, : part.shape[1]] = part
             ends[:, j] = np.clip(np.asarray(lengths) - start, 0, size)
         parts, edges = parts.reshape(-1, size, audio.shape[2]), _edges(ends)
-        scales = autoencoder.loudness(parts, edges) if config.normalize else None
-        codes = autoencoder.encode(config, params, quantizer, parts, levels, edges, scales)
+        scales = np.ones(ends.shape, np.float32)
+        if config.normalize:
+            scales = np.asarray(autoencoder.loudness(parts, edges)).reshape(ends.shape)
+            scales = np.where(ends > 0, scales, np.float32(1))
+        parts = parts / scales.reshape(-1, 1, 1)
+        codes = autoencoder.encode(config, params, quantizer, parts, levels, edges)
         codes = np.asarray(codes).reshape(batch, together, codes.shape[1], -1)
-        # Frames after an item's end are 0, as are the segments.
+        # Frames after an item's end are 0.
         inside_BGF = np.arange(codes.shape[3]) < -(-ends[..., None] // config.hop)
         codes = np.where(inside_BGF[:, :, None], codes, 0)
         kept = [codes[:, j, :, : counts[i + j]] for j in range(len(group))]
-        scales = np.ones(ends.size, np.float32) if scales is None else np.asarray(scales)
-        scales = np.where(ends > 0, scales.reshape(ends.shape), np.float32(1))
         yield np.concatenate(kept, axis=2), scales[:, : len(group)]
 
 

@@ -1,12 +1,11 @@
 """Causal codecs block by block: every layer keeps the last inputs that it will see again.
 
-`encode_step` and `decode_step` are pure, one program for all blocks of a size. `Encoder` and
-`Decoder` wrap them for input that arrives in pieces of any length. A codec whose convolutions
+`encode_step` and `decode_step` are pure, one program for all blocks of a size. `EncodeStream` and
+`DecodeStream` wrap them for input that arrives in pieces of any length. A codec whose convolutions
 mirror their beginning (EnCodec at 24 kHz) looks ahead at the start: it waits for `first_frames`.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from flax import nnx
 from rvq_jax import quantize
 from rvq_jax.codec import autoencoder
 from rvq_jax.codec.edges import Edges
-from rvq_jax.codec.passes import Stream, Survey, through
+from rvq_jax.codec.passes import Stream, through
 from rvq_jax.quantize import State
 from rvq_jax.typing import Array, Audio, Codes
 
@@ -71,24 +70,11 @@ def begin(config, batch: int) -> tuple[tuple | None, tuple | None]:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(halves))
 
 
-@functools.lru_cache(maxsize=32)
 def first_frames(config) -> int:
     """Frames that the first block must have: more than 1 if convolutions mirror their beginning."""
     if not config.mirrors:
         return 1
-    found = []
-
-    def both():
-        model = config.autoencoder(nnx.Rngs(0))
-        audio, latents = jnp.zeros((1, config.hop, config.channels)), jnp.zeros((1, 1, config.dim))
-        for half, x, frame in ((model.encoder, audio, config.hop), (model.decoder, latents, 1)):
-            run = Survey()
-            half.back(half.front(x, run), run)
-            found.append(math.ceil(run.start / frame))
-        return 0
-
-    jax.eval_shape(both)
-    return max(found)
+    return max(reach.start for reach in autoencoder.reaches(config).values())
 
 
 class EncodeStream:
@@ -106,7 +92,7 @@ class EncodeStream:
 
     def push(self, audio: Audio) -> Codes:
         """Codes `[B, K, F]` of the frames that `[B, S, C]` completes, F ≥ 0."""
-        codes = self._blocks.push(audio, lambda states, x: self._run(states, x))
+        codes = self._blocks.push(audio, self._run)
         return np.concatenate([self._empty, *codes], axis=2)
 
     def close(self) -> Codes:

@@ -6,7 +6,6 @@ every window of every length, so memory does not depend on the length, nor does 
 """
 
 import functools
-import math
 from collections.abc import Iterator
 
 import jax
@@ -17,7 +16,7 @@ from flax import nnx
 from rvq_jax import quantize
 from rvq_jax.codec import autoencoder
 from rvq_jax.codec.edges import Edges
-from rvq_jax.codec.passes import Survey, Whole
+from rvq_jax.codec.passes import Whole
 from rvq_jax.quantize import State
 from rvq_jax.typing import Array, Audio, Codes
 
@@ -29,7 +28,7 @@ def encode(
 
     lengths `[B]`: samples of each item; codes after its end mean nothing.
     """
-    halo = sum(halos(config)["encoder"])
+    halo = _halo(config, "encoder")
     hop, total = config.hop, -(-audio.shape[1] // config.hop)
     carry = None
     for first in range(0, total, frames):
@@ -43,7 +42,7 @@ def decode(
     config, params, quantizer: State, codes: Codes, lengths: Array, frames: int
 ) -> Iterator[Audio]:
     """Audio `[B, S, C]` of codes `[B, K, F]` in turn; lengths `[B]` are in frames."""
-    halo = sum(halos(config)["decoder"])
+    halo = _halo(config, "decoder")
     total, carry = codes.shape[2], None
     for first in range(0, total, frames):
         window = _cut(codes.swapaxes(1, 2), first - halo, frames + 2 * halo).swapaxes(1, 2)
@@ -52,32 +51,11 @@ def decode(
         yield audio[:, : (total - first) * config.hop]
 
 
-@functools.lru_cache(maxsize=32)
-def halos(config) -> dict[str, tuple[int, int]]:
-    """Frames that convolutions before and after the recurrent layers see to either side."""
-
-    def survey(half: nnx.Module, x: Array, frame: int) -> tuple[int, int]:
-        front, back = Survey(), Survey()
-        half.back(half.front(x, front), back)
-        return math.ceil(front.sides / frame), math.ceil(back.sides)
-
-    found = {}
-
-    def both():
-        model = config.autoencoder(nnx.Rngs(0))
-        audio, latents = jnp.zeros((1, config.hop, config.channels)), jnp.zeros((1, 1, config.dim))
-        found["encoder"] = survey(model.encoder, audio, config.hop)
-        found["decoder"] = survey(model.decoder, latents, 1)
-        return 0
-
-    jax.eval_shape(both)
-    return found
-
-
 @functools.partial(jax.jit, static_argnames=("config", "levels", "frames"))
 def _encode(config, params, quantizer, window, edges, carry, levels, frames):
     half = nnx.merge(autoencoder.graph(config), params).encoder
-    latents, carry = _through(half, window, edges, carry, frames, *halos(config)["encoder"])
+    reach = autoencoder.reaches(config)["encoder"]
+    latents, carry = _through(half, window, edges, carry, frames, reach)
     return quantize.encode(quantizer, latents, levels), carry
 
 
@@ -85,10 +63,11 @@ def _encode(config, params, quantizer, window, edges, carry, levels, frames):
 def _decode(config, params, quantizer, window, edges, carry, frames):
     half = nnx.merge(autoencoder.graph(config), params).decoder
     latents = quantize.decode(quantizer, window)
-    return _through(half, latents, edges, carry, frames, *halos(config)["decoder"])
+    return _through(half, latents, edges, carry, frames, autoencoder.reaches(config)["decoder"])
 
 
-def _through(half, x, edges, carry, frames, front, back):
+def _through(half, x, edges, carry, frames: int, reach: autoencoder.Reach):
+    front, back, _ = reach
     run = Whole(edges)
     y = half.front(x, run)
     y, edges = y[:, front : y.shape[1] - front], run.edges.shift(front)
@@ -100,6 +79,11 @@ def _through(half, x, edges, carry, frames, front, back):
     z = half.back(y, Whole(edges))
     rate = z.shape[1] // y.shape[1]
     return z[:, back * rate : (back + frames) * rate], carry
+
+
+def _halo(config, half: str) -> int:
+    """Frames beside a window that are computed and thrown away."""
+    return autoencoder.reaches(config)[half].front + autoencoder.reaches(config)[half].back
 
 
 def _cut(x: Array, first: int, size: int) -> np.ndarray:

@@ -12,20 +12,18 @@ DEFAULTS = {
     "n_codebooks": 9,
     "codebook_size": 1024,
     "codebook_dim": 8,
-    "quantizer_dropout": 0.0,
-    "commitment_loss_weight": 0.25,
-    "codebook_loss_weight": 1.0,
     "sampling_rate": 16_000,
     # Derived from the others.
     "upsampling_ratios": None,
     "hidden_size": None,
     "hop_length": None,
 }
+IGNORED = ("quantizer_dropout", "commitment_loss_weight", "codebook_loss_weight")
 
 
 def from_fields(fields: dict, where: str) -> DACConfig:
     """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
-    f = checked(fields, DEFAULTS, where)
+    f = checked(fields, DEFAULTS, where, IGNORED)
     ratios, filters = tuple(f["downsampling_ratios"]), f["encoder_hidden_size"]
     dim = filters * 2 ** len(ratios)
     if f["hidden_size"] not in (None, dim):

@@ -43,23 +43,7 @@ def from_fields(fields: dict, where: str) -> CodecConfig:
         refuse(where, "trim_right_ratio", f["trim_right_ratio"], "1.0")
     if f["codebook_dim"] not in (None, f["hidden_size"]):
         refuse(where, "codebook_dim", f["codebook_dim"], f"hidden_size, {f['hidden_size']}")
-    seanet = SEANetConfig(
-        channels=f["audio_channels"],
-        dim=f["hidden_size"],
-        filters=f["num_filters"],
-        ratios=tuple(f["upsampling_ratios"]),
-        residual_layers=f["num_residual_layers"],
-        kernel=f["kernel_size"],
-        last_kernel=f["last_kernel_size"],
-        residual_kernel=f["residual_kernel_size"],
-        dilation_base=f["dilation_growth_rate"],
-        compress=f["compress"],
-        true_skip=not f["use_conv_shortcut"],
-        lstm_layers=f["num_lstm_layers"],
-        causal=f["use_causal_conv"],
-        norm=f["norm_type"],
-        pad_mode=f["pad_mode"],
-    )
+    seanet = seanet_config(f, lstm_layers=f["num_lstm_layers"], norm=f["norm_type"])
     bandwidths = tuple(map(float, f["target_bandwidths"]))
     return CodecConfig(
         rate=f["sampling_rate"],
@@ -92,28 +76,46 @@ def to_fields(config: CodecConfig) -> dict | None:
         "model_type": "encodec",
         "target_bandwidths": list(bandwidths),
         "sampling_rate": config.rate,
-        "audio_channels": s.channels,
         "normalize": config.normalize,
         "chunk_length_s": config.segment or None,
         "overlap": config.overlap if config.segment else None,
-        "hidden_size": s.dim,
-        "num_filters": s.filters,
-        "num_residual_layers": s.residual_layers,
-        "upsampling_ratios": list(s.ratios),
+        **seanet_fields(s),
         "norm_type": s.norm,
-        "kernel_size": s.kernel,
-        "last_kernel_size": s.last_kernel,
-        "residual_kernel_size": s.residual_kernel,
-        "dilation_growth_rate": s.dilation_base,
-        "use_causal_conv": s.causal,
-        "pad_mode": s.pad_mode,
-        "compress": s.compress,
         "num_lstm_layers": s.lstm_layers,
-        "trim_right_ratio": 1.0,
         "codebook_size": config.size,
         "codebook_dim": s.dim,
-        "use_conv_shortcut": not s.true_skip,
     }
+
+
+# What transformers calls the sizes of a SEANet, of EnCodec and of Mimi.
+SEANET = {
+    "channels": "audio_channels",
+    "dim": "hidden_size",
+    "filters": "num_filters",
+    "ratios": "upsampling_ratios",
+    "residual_layers": "num_residual_layers",
+    "kernel": "kernel_size",
+    "last_kernel": "last_kernel_size",
+    "residual_kernel": "residual_kernel_size",
+    "dilation_base": "dilation_growth_rate",
+    "compress": "compress",
+    "causal": "use_causal_conv",
+    "pad_mode": "pad_mode",
+}
+
+
+def seanet_config(fields: dict, **own) -> SEANetConfig:
+    """SEANet's sizes in the fields of a config.json; `own` are those that not every model has."""
+    sizes = {ours: fields[theirs] for ours, theirs in SEANET.items()}
+    sizes["ratios"] = tuple(sizes["ratios"])
+    return SEANetConfig(**sizes, true_skip=not fields["use_conv_shortcut"], **own)
+
+
+def seanet_fields(config: SEANetConfig) -> dict:
+    """The inverse of `seanet_config`, with the one trimming there is."""
+    sizes = {theirs: getattr(config, ours) for ours, theirs in SEANET.items()}
+    sizes["upsampling_ratios"] = list(config.ratios)
+    return sizes | {"use_conv_shortcut": not config.true_skip, "trim_right_ratio": 1.0}
 
 
 def layout(config: CodecConfig) -> Layout:

@@ -25,10 +25,11 @@ GENERAL = frozenset(
 )
 
 
-def checked(fields: dict, defaults: dict, where: str, ignored: frozenset = frozenset()) -> dict:
+def checked(fields: dict, defaults: dict, where: str, ignored: tuple[str, ...] = ()) -> dict:
     """The fields over their defaults, without those that say nothing about the model.
 
-    Raises UserError for a field that is unknown or of another type than its default.
+    ignored: fields of this model that are about training it, or running it elsewhere. Raises
+    UserError for a field that is unknown or of another type than its default.
     """
     known = {}
     for name, value in fields.items():
@@ -37,10 +38,10 @@ def checked(fields: dict, defaults: dict, where: str, ignored: frozenset = froze
             known[name] = value
         elif name not in GENERAL and name not in ignored:
             near = difflib.get_close_matches(name, defaults, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f", did you mean {near[0]!r}?" if near else ";"
             raise UserError(
-                f"{where}: unknown field {name!r}{hint} A field that is not understood could "
-                "change the model, so it is refused; remove it if it does not"
+                f"{where}: unknown field {name!r}{hint} it could change the model, so it is "
+                "refused; remove it if it does not"
             )
     return defaults | known
 
@@ -53,10 +54,10 @@ def refuse(where: str, name: str, value, supported: str) -> None:
 def _check_type(name: str, value, default, where: str) -> None:
     if default is None or value is None:
         return
-    kinds = (int, float) if type(default) in (int, float) else (type(default),)
-    fits = isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
-    if isinstance(default, int) and not isinstance(default, bool):
-        fits = fits and float(value).is_integer()
+    if isinstance(default, float):
+        fits = _number(value)
+    else:
+        fits = type(value) is type(default)
     if isinstance(default, list):
         fits = fits and value and all(_number(item) and item > 0 for item in value)
     if not fits:

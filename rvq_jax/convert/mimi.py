@@ -3,9 +3,8 @@
 import dataclasses
 
 from rvq_jax.codec.mimi import MimiConfig
-from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.codec.transformer import TransformerConfig
-from rvq_jax.convert.encodec import seanet_layout
+from rvq_jax.convert.encodec import seanet_config, seanet_fields, seanet_layout
 from rvq_jax.convert.fields import checked, refuse
 from rvq_jax.convert.layout import CONV, MATRIX, POINTWISE, Layout, Place
 
@@ -46,19 +45,20 @@ DEFAULTS = {
     "rope_parameters": None,
     "frame_rate": None,
     "_frame_rate": None,  # as some versions save it
-    # Training, and how to run: nothing about the model.
     "normalize": False,
-    "attention_dropout": 0.0,
-    "initializer_range": 0.02,
-    "max_position_embeddings": 8000,
-    "use_cache": False,
-    "use_streaming": False,
 }
+IGNORED = (
+    "attention_dropout",
+    "initializer_range",
+    "max_position_embeddings",
+    "use_cache",
+    "use_streaming",
+)
 
 
 def from_fields(fields: dict, where: str) -> MimiConfig:
     """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
-    f = checked(fields, DEFAULTS, where)
+    f = checked(fields, DEFAULTS, where, IGNORED)
     fixed = {
         "use_causal_conv": True,
         "trim_right_ratio": 1.0,
@@ -74,22 +74,8 @@ def from_fields(fields: dict, where: str) -> MimiConfig:
     rope = f["rope_parameters"] or {"rope_theta": f["rope_theta"]}
     if rope.get("rope_type", "default") != "default":
         refuse(where, "rope_type", rope["rope_type"], "'default'")
-    seanet = SEANetConfig(
-        channels=f["audio_channels"],
-        dim=f["hidden_size"],
-        filters=f["num_filters"],
-        ratios=tuple(f["upsampling_ratios"] or DEFAULTS["upsampling_ratios"]),
-        residual_layers=f["num_residual_layers"],
-        kernel=f["kernel_size"],
-        last_kernel=f["last_kernel_size"],
-        residual_kernel=f["residual_kernel_size"],
-        dilation_base=f["dilation_growth_rate"],
-        compress=f["compress"],
-        true_skip=not f["use_conv_shortcut"],
-        lstm_layers=0,
-        norm="none",
-        pad_mode=f["pad_mode"],
-    )
+    f["upsampling_ratios"] = f["upsampling_ratios"] or DEFAULTS["upsampling_ratios"]
+    seanet = seanet_config(f, lstm_layers=0, norm="none")
     transformer = TransformerConfig(
         dim=f["hidden_size"],
         layers=f["num_hidden_layers"],
@@ -131,24 +117,11 @@ def to_fields(config: MimiConfig) -> dict | None:
         "architectures": ["MimiModel"],
         "model_type": "mimi",
         "sampling_rate": config.rate,
-        "audio_channels": s.channels,
         "frame_rate": config.frame_rate,
-        "hidden_size": s.dim,
-        "num_filters": s.filters,
-        "num_residual_layers": s.residual_layers,
-        "upsampling_ratios": list(s.ratios),
-        "kernel_size": s.kernel,
-        "last_kernel_size": s.last_kernel,
-        "residual_kernel_size": s.residual_kernel,
-        "dilation_growth_rate": s.dilation_base,
-        "use_causal_conv": True,
-        "pad_mode": s.pad_mode,
-        "compress": s.compress,
-        "trim_right_ratio": 1.0,
+        **seanet_fields(s),
         "codebook_size": config.size,
         "codebook_dim": config.code_dim,
         "num_quantizers": config.levels,
-        "use_conv_shortcut": not s.true_skip,
         "vector_quantization_hidden_dimension": config.code_dim,
         "num_semantic_quantizers": config.semantic,
         "upsample_groups": s.dim,

@@ -1,4 +1,4 @@
-"""Latents of the study's codec: what quantizers are compared on, apart from any training."""
+"""The study's codec and its latents: what codes and quantizers are compared on."""
 
 from pathlib import Path
 
@@ -12,22 +12,24 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.train.runs import train_codec
 
 
+def study_codec(folder: Path, data: Path | None = None) -> tuple[Codec, Path]:
+    """The codec that the quickstart trains on a folder of audio, and the dataset made of it.
+
+    On the built-in corpus for None. Trained in `folder`, or found there.
+    """
+    run = StudyConfig().codec
+    sizes = run.codec.rate, run.codec.channels, run.codec.hop
+    dataset = builder.build(data, folder / "dataset", *sizes)
+    return train_codec(folder / "codec", builder.open_split(dataset, "train"), run), dataset
+
+
 def study_latents(
     folder: Path, train: int, heldout: int, data: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out latents `[M, D]`, as many as asked for or as there are.
-
-    Of the codec that the quickstart trains on a folder of audio, or on the built-in corpus for
-    None; trained in `folder`, or found there.
-    """
-    run = StudyConfig().codec
-    channels = run.codec.seanet.channels
-    dataset = builder.build(data, folder / "dataset", run.codec.rate, channels, run.codec.hop)
-    split = builder.open_split(dataset, "train")
-    codec = train_codec(folder / "codec", split, run)
-    return vectors(codec, split, train), vectors(
-        codec, builder.open_split(dataset, "heldout"), heldout
-    )
+    """Training and held-out latents `[M, D]` of `study_codec`, as many as there are up to these."""
+    codec, dataset = study_codec(folder, data)
+    counts = {"train": train, "heldout": heldout}
+    return tuple(vectors(codec, builder.open_split(dataset, x), n) for x, n in counts.items())
 
 
 def vectors(codec: Codec, source, count: int) -> np.ndarray:

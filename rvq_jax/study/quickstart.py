@@ -61,7 +61,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     spent = _stopwatch(out)
     names = tuple(patterns.canonical(name) for name in config.patterns)
     _check(config)
-    rate, channels = config.codec.codec.rate, config.codec.codec.seanet.channels
+    rate, channels = config.codec.codec.rate, config.codec.codec.channels
     origin = {"data": "built-in" if data is None else str(Path(data).resolve())}
     stated = origin | dataclasses.asdict(config)
     if (out / "config.json").exists():

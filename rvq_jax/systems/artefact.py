@@ -34,10 +34,10 @@ def write(codec: Codec, path: str | Path, seconds: float = 10.0, batch: int = 1)
     Raises UserError for a codec that codes segments apart (its loop over them is not one program),
     or without the package that `jax.export` serializes with.
     """
-    config, params = codec.plain
+    config, params, quantizer = codec.plain
     if config.segment:
         raise UserError("a codec of segments (EnCodec at 48 kHz) is no single program to export")
-    weights, structure = jax.tree.flatten((params, codec.quantizer))
+    weights, structure = jax.tree.flatten((params, quantizer))
     frames = max(1, round(seconds * config.frame_rate))
     first = stream.first_frames(config)
 

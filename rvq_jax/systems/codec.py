@@ -70,7 +70,7 @@ class Codec:
     def of_leaves(cls, config: Config, leaves: dict[str, Array]) -> "Codec":
         """A codec of arrays by name, as `convert` gives them."""
         structure = jax.tree.structure(_shapes(config))
-        return cls(config, **structure.unflatten([leaves[name] for name in leaf_shapes(config)]))
+        return cls(config, **structure.unflatten(leaves[name] for name in leaf_shapes(config)))
 
     def save(self, path: str | Path) -> None:
         """Writes a folder, whole or not at all: in transformers' format where it has one.
@@ -102,10 +102,10 @@ class Codec:
         levels = self.levels_of(levels, kbps)
         self._check(audio)
         lengths_B = _lengths(lengths, *audio.shape[:2])
-        config, params = self.plain
+        config = self.config
         given_B = None if lengths is None else lengths_B
         if config.segment:
-            parts = segments.encode(config, params, self.quantizer, audio, lengths_B, levels)
+            parts = segments.encode(*self.plain, audio, lengths_B, levels)
             codes, scales = zip(*parts, strict=True)
             scales = np.concatenate(scales, axis=1) if config.normalize else None
             return Coded(np.concatenate(codes, axis=2), scales, audio.shape[1], given_B)
@@ -113,7 +113,7 @@ class Codec:
         if config.normalize:
             scales = np.asarray(autoencoder.loudness(audio, edges))[:, None]
             audio = audio / scales[..., None]
-        args = config, params, self.quantizer, audio
+        args = *self.plain, audio
         if chunk is None:
             codes = autoencoder.encode(*args, levels, edges)
         else:
@@ -131,13 +131,13 @@ class Codec:
         chunk: seconds per step for long audio. Raises ValueError for bare codes of a codec that
         codes segments apart: they do not say where segments end.
         """
-        config, params = self.plain
+        config = self.config
         if not isinstance(coded, Coded):
             if config.segment:
                 raise ValueError("codes of segments need their number of samples: give a Coded")
             coded = Coded(coded, None, coded.shape[2] * config.hop)
         codes, scales, samples, lengths = coded
-        args = config, params, self.quantizer, codes
+        args = *self.plain, codes
         if config.segment:
             ones = np.ones((codes.shape[0], len(segments.frames_of(config, samples))), np.float32)
             lengths_B = _lengths(lengths, codes.shape[0], samples)
@@ -181,7 +181,7 @@ class Codec:
         """
         self._check_causal()
         levels = self.levels_of(levels)
-        return stream.EncodeStream(*self.plain, self.quantizer, levels, batch, frames)
+        return stream.EncodeStream(*self.plain, levels, batch, frames)
 
     def decode_stream(self, batch: int = 1, frames: int = 1):
         """A `DecodeStream`: codes in pieces of any length, audio as soon as it is known.
@@ -189,12 +189,16 @@ class Codec:
         Raises ValueError if the codec is not causal.
         """
         self._check_causal()
-        return stream.DecodeStream(*self.plain, self.quantizer, batch, frames)
+        return stream.DecodeStream(*self.plain, batch, frames)
 
     @functools.cached_property
     def plain(self) -> tuple:
-        """Config and parameters without weight norm, computed once."""
-        return self.config.plain(), autoencoder.folded(self.config, self.params)
+        """Config, parameters and quantizer to compute with, prepared and on the device once.
+
+        Arrays of numpy, as files and training give them, would be copied there at every call.
+        """
+        params = autoencoder.folded(self.config, self.params)
+        return self.config.plain(), params, jax.device_put(self.quantizer)
 
     @property
     def _long(self):

@@ -13,16 +13,17 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax import quantize
-from rvq_jax.audio import loudness, resample
+from rvq_jax.audio import resample
 from rvq_jax.codec import autoencoder
 from rvq_jax.codec.dac import DACConfig, Decoder
 from rvq_jax.convert.dac_file import DacFile
 from rvq_jax.errors import UserError
 from rvq_jax.quantize import State
 from rvq_jax.systems.codec import Codec, Coded
-from rvq_jax.typing import Array, Audio, Codes, Latents
+from rvq_jax.typing import Audio, Codes, Latents
 
-DIMENSIONS = ("NWC", "WIO", "NWC")
+SHORTEST = 0.5  # seconds; shorter audio is measured with silence after it
+SILENCE = -70.0  # LUFS, where measuring ends
 
 
 def decode(
@@ -50,12 +51,13 @@ def decode(
         is_long = samples > 3 * chunk * config.rate
         audio_CS1 = codec.decode(Coded(codes, None, samples), chunk=chunk if is_long else None)
     else:
-        args = *codec.plain, codec.quantizer
         starts = range(0, codes.shape[2], file.chunk_frames)
         parts = [codes[:, :, start : start + file.chunk_frames] for start in starts]
-        audio_CS1 = np.concatenate([np.asarray(_unpadded(*args, part)) for part in parts], axis=1)
+        audio_CS1 = np.concatenate(
+            [np.asarray(_unpadded(*codec.plain, part)) for part in parts], axis=1
+        )
     audio_SC = np.asarray(audio_CS1)[..., 0].T
-    gain = 10 ** ((file.input_db[0] - loudness.integrated(audio_SC, config.rate)) / 20)
+    gain = 10 ** ((file.input_db[0] - loudness(audio_SC, config.rate)) / 20)
     audio_SC = resample.to_rate(audio_SC * np.float32(gain), config.rate, file.rate)
     missing = file.samples - len(audio_SC)
     if missing > config.hop * file.rate / config.rate + 1:
@@ -71,27 +73,28 @@ def _unpadded(config: DACConfig, params, quantizer: State, codes: Codes) -> Audi
 
 
 def _decoder(decoder: Decoder, latents: Latents) -> Audio:
-    x = _conv(decoder.first, latents)
+    x = decoder.first.valid(latents)
     for block in decoder.blocks:
-        x = _up(block.strided, block.snake(x))
+        x = block.strided.untrimmed(block.snake(x))
         for unit in block.units:
-            y = _conv(unit.dilated, unit.snakes[0](x))
-            y = _conv(unit.pointwise, unit.snakes[1](y))
+            y = unit.dilated.valid(unit.snakes[0](x))
+            y = unit.pointwise.valid(unit.snakes[1](y))
             cut = (x.shape[1] - y.shape[1]) // 2
             x = x[:, cut : x.shape[1] - cut] + y
-    return jnp.tanh(_conv(decoder.last, decoder.snake(x)))
+    return jnp.tanh(decoder.last.valid(decoder.snake(x)))
 
 
-def _conv(layer, x_BSD: Array) -> Array:
-    options = {"rhs_dilation": (layer.dilation,), "dimension_numbers": DIMENSIONS}
-    y = jax.lax.conv_general_dilated(x_BSD, layer.kernel(), (1,), "VALID", **options)
-    return y + layer.bias[...][None, None]
+def loudness(audio_SC: np.ndarray, rate: int) -> float:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4) of `[S, C]`, -70 at least.
 
-
-def _up(layer, x_BSD: Array) -> Array:
-    """All (S + 1) · stride steps that a transposed convolution makes."""
-    reach = layer.kernel.width - 1
-    options = {"lhs_dilation": (layer.stride,), "dimension_numbers": DIMENSIONS}
-    kernel, ends = layer.kernel()[::-1], [(reach, reach)]
-    y = jax.lax.conv_general_dilated(x_BSD, kernel, (1,), ends, **options)
-    return y + layer.bias[...][None, None]
+    Raises UserError without the package that measures it.
+    """
+    try:
+        import pyloudnorm
+    except ImportError as error:
+        raise UserError(
+            ".dac files are set to a loudness; pip install 'rvq_jax[convert]' to measure it"
+        ) from error
+    missing = max(0, round(SHORTEST * rate) - len(audio_SC))
+    padded_SC = np.pad(np.asarray(audio_SC, np.float64), ((0, missing), (0, 0)))
+    return max(SILENCE, float(pyloudnorm.Meter(rate).integrated_loudness(padded_SC)))

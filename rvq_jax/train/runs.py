@@ -63,7 +63,7 @@ def train_codec(
     folder = Path(folder)
     open_run(folder, configs.to_dict(run))
     samples = _whole_frames(run.seconds * run.codec.rate, run.codec.hop)
-    if run.codec.seanet.channels < 1:
+    if run.codec.channels < 1:
         raise UserError("codec.seanet.channels must be at least 1")
     # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
     vectors = run.batch * (samples // run.codec.hop)
