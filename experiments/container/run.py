@@ -7,7 +7,7 @@ size here is that of such a file of the same codes.
 Command:  python experiments/container/run.py --data FOLDER …
 Time:     about four minutes for 20 minutes of audio on two cores, of which three train the codec
 Expect:   entropy coding takes a few per cent off the raw bits of long files, and .dac files are
-          more than twice as large; a second's codes weigh less than what is around them (RESULTS.md)
+          more than twice as large; a second's codes weigh no more than what is around them
 """
 
 import argparse
