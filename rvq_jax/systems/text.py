@@ -1,0 +1,198 @@
+"""Prompts → the states of a frozen T5 encoder, as MusicGen is conditioned on them."""
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rvq_jax import files
+from rvq_jax.convert import layout, t5, tensors
+from rvq_jax.errors import UserError
+from rvq_jax.lm.t5 import T5Config, T5Encoder
+from rvq_jax.typing import Array
+
+TOKENIZER, PIECES = "tokenizer.json", "spiece.model"  # of tokenizers, of sentencepiece
+TOKENIZER_FILES = (TOKENIZER, PIECES, "tokenizer_config.json", "special_tokens_map.json")
+STEP = 16  # lengths are multiples of it, so that they share compiled programs
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Text to the ids of its tokens, the closing </s> among them; and the files it came from."""
+
+    encode: Callable[[str], list[int]]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoder:
+    """A frozen T5 encoder and its tokenizer: `encode` prompts to states (Raffel et al. 2020)."""
+
+    config: T5Config
+    params: nnx.State
+    tokenizer: Tokenizer
+    limit: int = 512  # tokens of a prompt, the closing one among them
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TextEncoder":
+        """An encoder from a folder of transformers, of a whole T5 or of its encoder alone.
+
+        Raises UserError if it is no T5, its weights do not fit its config.json, or its tokenizer
+        cannot be read.
+        """
+        fields, where = files.load_config(path), f"{path}/config.json"
+        if fields.get("model_type") != "t5":
+            raise UserError(f"{path} holds a model of type {fields.get('model_type')!r}, not a t5")
+        config = t5.from_fields(fields, where)
+        try:
+            leaves = leaf_shapes(config)
+        except ValueError as error:
+            raise UserError(f"{where} describes no T5: {error}") from error
+        tokenizer, places = load_tokenizer(path), t5.layout(config)
+        found = t5.canonical(tensors.load_folder(path))
+        found = tensors.take(found, layout.shapes(places, leaves), path)
+        return cls.of_leaves(config, layout.read(places, found), tokenizer)
+
+    @classmethod
+    def of_leaves(
+        cls, config: T5Config, leaves: dict[str, Array], tokenizer: Tokenizer
+    ) -> "TextEncoder":
+        """An encoder of arrays by name, as `rvq_jax.convert.t5.layout` gives them."""
+        structure = jax.tree.structure(_shapes(config))
+        params = structure.unflatten(leaves[name] for name in leaf_shapes(config))
+        return cls(config, params, tokenizer)
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 `[B, L]` and mask bool `[B, L]`, padded with 0 to a multiple of 16.
+
+        An empty prompt has a row without tokens, the null condition. A prompt of more than `limit`
+        tokens is cut, with a warning, and closed again.
+        """
+        rows = [self._ids(i, prompt) if prompt else [] for i, prompt in enumerate(prompts)]
+        longest = max([1, *map(len, rows)])
+        ids_BL = np.zeros((len(rows), -(-longest // STEP) * STEP), np.int32)
+        mask_BL = np.arange(ids_BL.shape[1])[None] < np.array([len(row) for row in rows])[:, None]
+        for ids_L, row in zip(ids_BL, rows, strict=True):
+            ids_L[: len(row)] = row
+        return ids_BL, mask_BL
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Array, Array]:
+        """States float32 `[B, L, D]`, zero where the mask is False, and the mask `[B, L]`."""
+        ids_BL, mask_BL = self.tokens(prompts)
+        return self.encode_tokens(ids_BL, mask_BL), mask_BL
+
+    def encode_tokens(self, ids: Array, mask: Array) -> Array:
+        """States float32 `[B, L, D]` of tokens `[B, L]`, zero where the mask `[B, L]` is False.
+
+        Raises ValueError for ids outside of the vocabulary: they are another tokenizer's.
+        """
+        if np.size(ids) and not 0 <= np.min(ids) <= np.max(ids) < self.config.vocab:
+            raise ValueError(
+                f"ids must be in 0..{self.config.vocab - 1}, got {np.min(ids)}..{np.max(ids)}"
+            )
+        return states(self.config, self.plain, ids, mask)
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Arrays by transformers' names."""
+        leaves = {name.removesuffix("/value"): x for name, x in files.named(self.params).items()}
+        return layout.write(t5.layout(self.config), leaves)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a folder that transformers reads, whole or not at all."""
+        with files.writing(path) as target:
+            tensors.save_folder(target, t5.to_fields(self.config), self.tensors)
+            self.save_tokenizer(target)
+
+    def save_tokenizer(self, folder: str | Path) -> None:
+        """Writes the tokenizer's files as they were read."""
+        for name, data in self.tokenizer.files.items():
+            with files.writing(Path(folder) / name) as target:
+                target.write_bytes(data)
+
+    @functools.cached_property
+    def plain(self) -> nnx.State:
+        """On the device once; arrays of files would be copied there at every call."""
+        return jax.device_put(self.params)
+
+    def _ids(self, i: int, prompt: str) -> list[int]:
+        ids = self.tokenizer.encode(prompt)
+        if len(ids) <= self.limit:
+            return ids
+        warnings.warn(
+            f"prompt {i} ({prompt[:40]!r}...) has {len(ids)} tokens and is cut to {self.limit}",
+            stacklevel=3,
+        )
+        return ids[: self.limit - 1] + ids[-1:]
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer of a folder: its tokenizer.json, or else its spiece.model.
+
+    Raises UserError if there is neither, it is damaged, or the package that reads it is missing.
+    """
+    folder = Path(folder)
+    kept = {
+        name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
+    }
+    if TOKENIZER in kept:
+        name, read = TOKENIZER, _of_tokenizers
+    elif PIECES in kept:
+        name, read = PIECES, _of_sentencepiece
+    else:
+        raise UserError(f"{folder} has no tokenizer, neither {TOKENIZER} nor {PIECES}; add one")
+    try:
+        return Tokenizer(read(kept[name]), kept)
+    except ImportError as error:
+        raise UserError(
+            f"{folder / name} needs the package {error.name}: pip install 'rvq_jax[convert]'"
+        ) from error
+    # Neither package has errors of its own.
+    except Exception as error:
+        reason = " ".join(f"{error}".split())
+        raise UserError(f"{folder / name} cannot be read ({reason}); get it again") from error
+
+
+def _of_tokenizers(data: bytes) -> Callable[[str], list[int]]:
+    import tokenizers
+
+    found = tokenizers.Tokenizer.from_buffer(data)
+    # Files may hold the lengths of whoever saved them.
+    found.no_truncation()
+    found.no_padding()
+    return lambda text: found.encode(text).ids
+
+
+def _of_sentencepiece(data: bytes) -> Callable[[str], list[int]]:
+    import sentencepiece
+
+    found = sentencepiece.SentencePieceProcessor(model_proto=data)
+    return lambda text: [*found.encode(text), found.eos_id()]
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: T5Config) -> nnx.State:
+    return jax.eval_shape(lambda: nnx.state(T5Encoder(config, nnx.Rngs(0)), nnx.Param))
+
+
+def leaf_shapes(config: T5Config) -> dict:
+    """Shapes of an encoder's arrays by name, 'embed', 'layers/0/qkv'."""
+    return {
+        name.removesuffix("/value"): leaf for name, leaf in files.named(_shapes(config)).items()
+    }
+
+
+@functools.lru_cache(maxsize=32)
+def _graph(config: T5Config):
+    return nnx.graphdef(nnx.eval_shape(lambda: T5Encoder(config, nnx.Rngs(0))))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def states(config: T5Config, params: nnx.State, ids_BL: Array, mask_BL: Array) -> Array:
+    """`T5Encoder` as one program per shape."""
+    return nnx.merge(_graph(config), params)(ids_BL, mask_BL)
