@@ -1,0 +1,86 @@
+"""Low-rank adapters: a model is tuned by small matrices added to its frozen weights.
+
+Adapters are a plain dict, weight's path -> {"a": [.., fan_in, rank], "b": [.., rank, fan_out]},
+with the leading layers axis of stacked weights. Training differentiates through `merge`.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from rvq_jax import files
+from rvq_jax.typing import Array, Key
+
+# Axes that go in and axes that come out of each weight: query maps D to (H, E), out (H, E) to D.
+AXES = {
+    "query": (1, 2),
+    "key": (1, 2),
+    "value": (1, 2),
+    "out": (2, 1),
+    "up": (1, 1),
+    "down": (1, 1),
+}
+# A variable of nnx adds a "value" of its own to the path of its array.
+ADAPTED = re.compile(
+    r"(?:^|/)(?:attend_(?:self|cross)/(query|key|value|out)|(up|down))(?:/value)?$"
+)
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Weights become w + alpha / rank · a @ b (Hu et al. 2021)."""
+
+    rank: int = 8
+    alpha: float = 16.0
+
+
+def init(key: Key, params, config: LoRAConfig) -> dict[str, dict[str, Array]]:
+    """Adapters of every attention and feed-forward weight of the blocks in a tree of parameters.
+
+    They begin by changing nothing: a is normal with standard deviation 1 / sqrt(fan_in), b is 0.
+    Raises ValueError if rank is below 1 or params has no such weight.
+    """
+    if config.rank < 1:
+        raise ValueError(f"rank must be at least 1, it is {config.rank}")
+    shapes = {path: as_matrix(path, leaf.shape) for path, leaf in files.named(params).items()}
+    shapes = {path: shape for path, shape in shapes.items() if shape is not None}
+    if not shapes:
+        raise ValueError("params has no attention or feed-forward weight of a transformer block")
+
+    def pair(key: Key, shape: tuple[int, ...]) -> dict[str, Array]:
+        *layers, fan_in, fan_out = shape
+        a = jax.random.normal(key, (*layers, fan_in, config.rank)) * fan_in**-0.5
+        return {"a": a, "b": jnp.zeros((*layers, config.rank, fan_out))}
+
+    keys = jax.random.split(key, len(shapes))
+    return {path: pair(key, shapes[path]) for path, key in zip(shapes, keys, strict=True)}
+
+
+def merge(params, adapters: dict[str, dict[str, Array]], config: LoRAConfig):
+    """Parameters with the adapters added in float32; all other leaves are the same objects.
+
+    Raises ValueError for adapters of weights that params has not, or of another rank.
+    """
+    leaves = files.named(params)
+    if unknown := adapters.keys() - leaves.keys():
+        raise ValueError(f"params has no weight {min(unknown)!r} to adapt")
+    for path, pair in adapters.items():
+        if (rank := pair["a"].shape[-1]) != config.rank:
+            raise ValueError(f"{path} has adapters of rank {rank}, the config says {config.rank}")
+        product = jnp.matmul(pair["a"], pair["b"], precision="highest").reshape(leaves[path].shape)
+        moved = jnp.asarray(leaves[path], jnp.float32) + config.alpha / config.rank * product
+        leaves[path] = moved.astype(leaves[path].dtype)
+    return jax.tree.unflatten(jax.tree.structure(params), list(leaves.values()))
+
+
+def as_matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape `[fan_in, fan_out]` of a weight, or `[layers, …]` if stacked; None if not adapted."""
+    found = ADAPTED.search(path)
+    if found is None:
+        return None
+    into, out = AXES[found[found.lastindex]]
+    layers, split = len(shape) - into - out, len(shape) - out
+    return (*shape[:layers], math.prod(shape[layers:split]), math.prod(shape[split:]))
