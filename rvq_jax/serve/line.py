@@ -1,0 +1,170 @@
+"""The waiting line: one generation at a time, first come first served, in a thread of its own."""
+
+import asyncio
+import base64
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+
+import jax
+import numpy as np
+
+from rvq_jax.errors import UserError
+from rvq_jax.serve.requests import Limits, Refused, Request
+from rvq_jax.typing import Audio
+
+LOG = logging.getLogger(__name__)
+
+
+class Job:
+    """One generation asked for: its events in order, and whether anyone still wants them."""
+
+    def __init__(self, request: Request):
+        self.request = request
+        self.place = 0  # in the line: 1 comes next, 0 has left it
+        self.unwanted = threading.Event()
+        # Bounded by the length of a clip, so a slow reader keeps nobody waiting.
+        self.events: asyncio.Queue[dict | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def tell(self, event: dict | None) -> None:
+        """Adds an event, from any thread; None ends them."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+class Line:
+    """Who is served and who waits; `start` starts its thread, `stop` ends it."""
+
+    def __init__(self, model, limits: Limits):
+        self.model, self.limits = model, limits
+        self.rate = model.codec.config.rate
+        # A model may have a mono codec code each of its channels.
+        self.channels = getattr(model, "channels", model.codec.config.channels)
+        self.running: Job | None = None
+        self.waiting: deque[Job] = deque()
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="generation")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tells everyone that it is over; the thread ends with the chunk that it is at."""
+        with self._changed:
+            jobs = [*([self.running] if self.running else []), *self.waiting]
+            self.waiting.clear()
+            self._stopped = True
+            self._changed.notify()
+        for job in jobs:
+            job.unwanted.set()
+            job.tell({"event": "error", "error": "the server was stopped; start it again"})
+            job.tell(None)
+
+    def join(self) -> None:
+        """Waits for the thread to end."""
+        self._thread.join()
+
+    def enter(self, request: Request) -> Job:
+        """Takes a request in; raises Refused if too many wait. Called on the event loop."""
+        job = Job(request)
+        with self._changed:
+            if self._stopped:
+                raise Refused(503, "the server is stopping; start it again")
+            if self.running is None:
+                self.running = job
+                self._changed.notify()
+            elif len(self.waiting) < self.limits.waiting:
+                self.waiting.append(job)
+                self._tell_places()
+            else:
+                raise Refused(429, f"{len(self.waiting)} requests wait already; try again later")
+        return job
+
+    def leave(self, job: Job) -> None:
+        """Gives up a job wherever it is; one that runs ends with the chunk that it is at."""
+        job.unwanted.set()
+        with self._changed:
+            if job in self.waiting:
+                self.waiting.remove(job)
+                self._tell_places()
+        job.tell(None)
+
+    def _tell_places(self) -> None:
+        for place, job in enumerate(self.waiting, start=1):
+            if job.place != place:
+                job.place = place
+                job.tell({"event": "queued", "place": place})
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self.running or self._stopped)
+                if self._stopped:
+                    return
+            job = self.running
+            last = self._generate(job)
+            # Before its client hears the end: the next request of that client finds the line free.
+            with self._changed:
+                self.running = self.waiting.popleft() if self.waiting else None
+                self._tell_places()
+            if last:
+                job.tell(last)
+            job.tell(None)
+
+    def _generate(self, job: Job) -> dict | None:
+        """Tells of the start and of each chunk; returns the last event, None if unwanted."""
+        try:
+            return self._stream(job)
+        except UserError as error:
+            text = str(error)
+        except Exception as error:
+            LOG.exception("generation failed")
+            text = f"generation failed ({type(error).__name__}: {error}); the log says where"
+        return {"event": "error", "error": " ".join(text.split())}
+
+    def _stream(self, job: Job) -> dict | None:
+        request = job.request
+        job.tell(
+            {
+                "event": "start",
+                "rate": self.rate,
+                "channels": self.channels,
+                "samples": round(request.seconds * self.rate),
+            }
+        )
+        start, done = time.monotonic(), 0
+        chunks = self.model.stream(
+            [request.prompt],
+            request.seconds,
+            jax.random.key(request.seed),
+            guidance=request.guidance,
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+        )
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                if job.unwanted.is_set():
+                    return None
+                pcm_SC = to_pcm16(chunk, self.channels)
+                done += len(pcm_SC)
+                text = base64.b64encode(pcm_SC.tobytes()).decode()
+                job.tell({"event": "audio", "pcm": text})
+        return {"event": "done", "samples": done, "seconds": round(time.monotonic() - start, 3)}
+
+
+def to_pcm16(chunk: Audio, channels: int) -> np.ndarray:
+    """Little-endian int16 `[S, C]` of a chunk `[1, S, C]`, clipped to [-1, 1].
+
+    Raises ValueError if it has another shape or samples that are NaN or infinite.
+    """
+    audio_BSC = np.asarray(chunk, np.float32)
+    if audio_BSC.ndim != 3 or audio_BSC.shape[::2] != (1, channels):
+        raise ValueError(f"a chunk of audio is {audio_BSC.shape}, not (1, samples, {channels})")
+    if not np.isfinite(audio_BSC).all():
+        raise ValueError("the model gave samples that are NaN or infinite")
+    return np.round(np.clip(audio_BSC[0], -1, 1) * 32767).astype("<i2")

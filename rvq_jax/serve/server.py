@@ -1,0 +1,281 @@
+"""The web server: a page, and POST /generate, which answers with a line of JSON per event."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from rvq_jax.errors import UserError
+from rvq_jax.serve.line import Job, Line
+from rvq_jax.serve.requests import LIMITS, Limits, Refused, defaults, parse
+
+BODY_SECONDS = 10.0  # for a request to arrive whole
+CONNECTIONS = 100  # beside those that wait: pages, keep-alives
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+SAFE = ("GET", "HEAD")
+
+
+def serve(
+    model,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits = LIMITS,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serves a model until Ctrl-C; port 0 takes a free one; `announce` is told the address.
+
+    model: has `stream` and `codec`, as MusicGen, and `channels` if they are not the codec's.
+    There are no passwords: on a host other than the default, whoever reaches it can use it.
+    Raises UserError if it cannot listen there, or if starlette or uvicorn is missing.
+    """
+    server = make_server(make_app(model, limits, host))
+    with listen(host, port) as sock:
+        announce(f"http://{_bracketed(host)}:{sock.getsockname()[1]}/")
+        # uvicorn closes down first and then raises the Ctrl-C again.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[sock])
+
+
+def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
+    """The ASGI app of a model; host: a name, beside those of loopback, that it answers to.
+
+    GET / is the page, GET /health tells state and limits, POST /generate takes the fields of
+    `requests.Request` and streams events: queued (place), start (rate, channels, samples), audio
+    (pcm: base64 of interleaved int16), done (samples, seconds), error. Raises UserError if
+    starlette is missing.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.middleware import Middleware
+        from starlette.requests import Request
+        from starlette.responses import HTMLResponse, JSONResponse
+        from starlette.routing import Route
+    except ImportError as error:
+        raise _missing("starlette") from error
+
+    line = Line(model, limits)
+    html, policy = load_page()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        line.start()
+        yield
+        line.stop()
+        line.join()
+
+    async def page(request: Request):
+        headers = {"content-security-policy": policy, "referrer-policy": "no-referrer"}
+        headers |= {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+        return HTMLResponse(html, headers=headers)
+
+    async def health(request: Request):
+        return JSONResponse(
+            {
+                "status": "ok",
+                "running": line.running is not None,
+                "waiting": len(line.waiting),
+                "rate": line.rate,
+                "channels": line.channels,
+                "limits": dataclasses.asdict(limits),
+                "defaults": defaults(limits),
+            }
+        )
+
+    async def generate(request: Request):
+        body = await read_body(request, limits.body)
+        return Events(line, line.enter(parse(body, limits)))
+
+    async def told(request: Request, error: Exception):
+        if isinstance(error, Refused):
+            return JSONResponse({"error": str(error)}, error.status)
+        places = "GET /, GET /health or POST /generate"
+        text = f"{request.method} {request.url.path[:80]}: {error.detail}; use {places}"
+        return JSONResponse({"error": text}, error.status_code, error.headers)
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/health", health),
+            Route("/generate", generate, methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, host=host, told=told)],
+        exception_handlers={Refused: told, HTTPException: told},
+        lifespan=lifespan,
+    )
+    app.state.line = line
+    return app
+
+
+def make_server(app):
+    """A uvicorn server of an app of `make_app`; raises UserError if uvicorn is missing."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise _missing("uvicorn") from error
+
+    class Server(uvicorn.Server):
+        """Ends the generations before it waits for their connections."""
+
+        async def shutdown(self, sockets=None):
+            app.state.line.stop()
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=app.state.line.limits.waiting + CONNECTIONS,
+    )
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises UserError if the address is taken or is none."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen()
+        return sock
+    except (OSError, OverflowError, UnicodeError) as error:
+        sock.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot listen on {host}:{port} ({reason}); choose another --host or --port"
+        ) from error
+
+
+class Events:
+    """The response of a job: its events as they come; the job ends if the client goes away."""
+
+    def __init__(self, line: Line, job: Job):
+        self.line, self.job = line, job
+
+    async def __call__(self, scope, receive, send) -> None:
+        watch = asyncio.create_task(self._watch(receive))
+        headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        try:
+            await send(start)
+            while (event := await self.job.events.get()) is not None:
+                body = json.dumps(event).encode() + b"\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            watch.cancel()
+            self.line.leave(self.job)
+
+    async def _watch(self, receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.line.leave(self.job)
+
+
+class Guard:
+    """Lets in only what is meant for this server, so that no web page can use it from outside.
+
+    The Host must be a name or address of its own (against DNS rebinding), and the Origin of
+    anything but a read, if there is one, its own page.
+    """
+
+    def __init__(self, app, host: str, told: Callable):
+        self.app, self.host, self.told = app, host, told
+
+    async def __call__(self, scope, receive, send) -> None:
+        try:
+            if scope["type"] == "http":
+                self.check(scope)
+        except Refused as error:
+            response = await self.told(None, error)
+            await response(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def check(self, scope) -> None:
+        """Raises Refused if the request came under a foreign name or from a foreign page."""
+        address, port = scope["server"]
+        # An address cannot be rebound, so the one that the connection came to is good too.
+        names = {*LOOPBACK, _bracketed(self.host.lower()), _bracketed(address)}
+        own = {f"{name}:{port}" for name in names} | (names if port == 80 else set())
+        headers = [(key, value.decode("latin-1").lower()) for key, value in scope["headers"]]
+        hosts = [value for key, value in headers if key == b"host"]
+        if len(hosts) != 1 or hosts[0] not in own:
+            shown = repr(hosts[0][:80]) if hosts else "missing"
+            raise Refused(403, f"host is {shown}; open http://{_bracketed(self.host)}:{port}/")
+        if scope["method"] in SAFE:
+            return
+        page = f"//{hosts[0]}"
+        for origin in [value for key, value in headers if key == b"origin"]:
+            if origin not in (f"http:{page}", f"https:{page}"):
+                raise Refused(403, f"origin is {origin[:80]!r}; use the page of http:{page}/")
+
+
+async def read_body(request, most: int) -> bytes:
+    """The body of a request; raises Refused if it is too long, whatever its header says, or late.
+
+    most: bytes.
+    """
+    from starlette.requests import ClientDisconnect
+
+    too_long = Refused(413, f"the body is longer than {most} bytes; shorten the prompt")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise too_long
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise too_long
+    except TimeoutError:
+        raise Refused(408, f"the body took longer than {BODY_SECONDS:g} s; send it again") from None
+    except ClientDisconnect:
+        raise Refused(400, "the body ends early; send it again") from None
+    return body
+
+
+def load_page() -> tuple[str, str]:
+    """The page, and a policy under which it runs its own script and style and loads nothing."""
+    html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+
+    def digest(tag: str) -> str:
+        inside = re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL).group(1)
+        code = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        return f"'sha256-{code}'"
+
+    return html, "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {digest('script')}",
+            f"style-src {digest('style')}",
+            "connect-src 'self'",
+            "media-src blob:",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
+def _bracketed(host: str) -> str:
+    """A host as it stands in an address."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _missing(package: str) -> UserError:
+    return UserError(f"serving needs {package}; pip install 'rvq_jax[serve]'")

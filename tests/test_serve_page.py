@@ -1,0 +1,254 @@
+"""The web page in a real browser: typed in, clicked, heard, stopped, closed."""
+
+import contextlib
+import itertools
+import threading
+import wave
+from io import BytesIO
+
+import pytest
+import tab as tabs
+from serving import CHUNK, RATE, WAIT, Sines, serving
+
+from rvq_jax.serve import Limits
+
+pytestmark = pytest.mark.skipif(tabs.binary() is None, reason="Chromium is not installed")
+
+DONE = "document.querySelector('#status').textContent === 'Done'"
+PLAYER = "document.querySelector('#player')"
+
+
+@pytest.fixture(scope="module")
+def tab():
+    """One browser for all tests; none may leave an error in its log."""
+    with tabs.chromium() as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(tab):
+    """Opens the page of a model and gives back its Place; the page has logged no error."""
+    tab.problems.clear()
+    with contextlib.ExitStack() as stack:
+
+        def open_page(model, limits: Limits | None = None):
+            place = stack.enter_context(serving(model, limits))
+            tab.open(f"http://127.0.0.1:{place.port}/")
+            tab.wait("document.querySelector('#model').textContent")
+            return place
+
+        yield open_page
+        tab.see("0")
+        # Refusals are logged by the browser itself.
+        assert [p for p in tab.problems if "status of 4" not in p] == []
+
+
+def ask(tab, prompt: str, **fields) -> None:
+    """Types into the fields and clicks the button."""
+    for name, value in {"prompt": prompt, **fields}.items():
+        tab.see(f"document.querySelector('#{name}').value = {str(value)!r}")
+    tab.see("document.querySelector('#go').click()")
+
+
+def text(tab, name: str) -> str:
+    return tab.see(f"document.querySelector('#{name}').textContent")
+
+
+def hidden(tab, name: str) -> bool:
+    return tab.see(f"document.querySelector('#{name}').hidden")
+
+
+def test_a_clip_is_generated_shown_and_can_be_kept(tab, page):
+    """The file made in the browser holds the very samples of the model."""
+    model = Sines(2)
+    page(model)
+    assert text(tab, "model") == "8 kHz stereo, up to 30 s"
+    assert hidden(tab, "result") and hidden(tab, "error")
+    ask(tab, " a sine,\nrather  <b>loud</b> ", seconds=1.5, seed=7, top_k=9)
+    tab.wait(DONE)
+    tab.wait(f"{PLAYER}.readyState >= 1")
+    assert tab.see(f"{PLAYER}.duration") == pytest.approx(1.5)
+    assert text(tab, "go") == "Generate" and hidden(tab, "error")
+    assert text(tab, "numbers").startswith("1.5 of 1.5 s · real-time factor ")
+    assert text(tab, "numbers").endswith(" · seed 7")
+    assert tab.see("document.querySelector('#download').download") == (
+        "a-sine-rather-b-loud-b-7.wav"
+    )
+    data = bytes(tab.see("clip.wav().arrayBuffer().then(b => [...new Uint8Array(b)])"))
+    with wave.open(BytesIO(data)) as file:
+        assert file.getparams()[:4] == (2, 2, RATE, 12000)
+        assert file.readframes(12000) == model.pcm(1.5)
+    call = model.calls[0]
+    assert call.prompts == ["a sine, rather <b>loud</b>"] and call.options["top_k"] == 9
+
+
+def test_it_sounds_while_it_is_generated(tab, page):
+    """The clock of the sound moves on over the first chunks; a dry spell makes it wait."""
+    model = Sines(steps=threading.Semaphore(0))
+    page(model)
+    ask(tab, "a sine", seconds=3)
+    tab.wait("document.querySelector('#status').textContent.startsWith('Preparing')")
+    assert tab.see("document.querySelector('#progress').position") == -1
+    model.steps.release(5)
+    tab.wait("clip.length === 4000")
+    assert tab.see("document.querySelector('#progress').value") == pytest.approx(0.5 / 3)
+    assert text(tab, "status") == "Generating" and text(tab, "go") == "Stop"
+    tab.wait("live.position >= 0.5 && live.dry")
+    assert tab.see("live.spans.length") == 5
+    # From 0.5 s on one second is waited for, then all of it follows without a gap.
+    model.steps.release(9)
+    tab.wait("clip.length === 11200")
+    assert tab.see("[live.spans.length, live.held.length]") == [5, 9]
+    model.steps.release(16)
+    tab.wait(DONE)
+    spans = tab.see("live.spans")
+    assert len(spans) == 30
+    assert spans[5]["at"] > spans[4]["at"] + 0.1
+    for one, two in [*itertools.pairwise(spans[:5]), *itertools.pairwise(spans[5:])]:
+        assert two["at"] == pytest.approx(one["at"] + CHUNK / RATE)
+        assert two["from"] == pytest.approx(one["from"] + CHUNK / RATE)
+
+
+def test_the_sound_can_be_turned_off_before_the_end(tab, page):
+    model = Sines(steps=threading.Semaphore(0))
+    page(model)
+    ask(tab, "a sine", seconds=1)
+    model.steps.release(5)
+    tab.wait("!document.querySelector('#mute').hidden && live.context.state === 'running'")
+    tab.see("document.querySelector('#mute').click()")
+    tab.wait("document.querySelector('#mute').hidden && live.context.state === 'closed'")
+    model.steps.release(5)
+    tab.wait(DONE)
+    tab.wait(f"{PLAYER}.readyState >= 1 && !{PLAYER}.hidden")
+    assert tab.see(f"{PLAYER}.duration") == pytest.approx(1) and tab.see(f"{PLAYER}.paused")
+
+
+def test_the_waveform_is_drawn_as_it_arrives(tab, page):
+    """To the right of what has arrived there is only the thin line of what is to come."""
+    model = Sines(steps=threading.Semaphore(0))
+    page(model)
+    ask(tab, "a sine", seconds=2)
+    model.steps.release(10)
+    tab.wait("clip && clip.length === 8000")
+    tall = """(() => {
+      const canvas = document.querySelector('#wave'), {width, height} = canvas;
+      const pixels = canvas.getContext('2d').getImageData(0, height / 8, width, 1).data;
+      const drawn = [...Array(width).keys()].filter(x => pixels[4 * x + 3] > 0);
+      return Math.max(0, ...drawn) / width;
+    })()"""
+    tab.wait(f"{tall} > 0.4")
+    assert tab.see(tall) < 0.55
+    model.steps.release(10)
+    tab.wait(DONE)
+    tab.wait(f"{tall} > 0.95")
+
+
+def test_stop_ends_the_generation_and_keeps_what_there_is(tab, page):
+    model = Sines(steps=threading.Semaphore(0))
+    place = page(model)
+    ask(tab, "a sine", seconds=3)
+    model.steps.release(4)
+    tab.wait("clip && clip.length === 3200")
+    tab.see("document.querySelector('#go').click()")
+    tab.wait("document.querySelector('#status').textContent === 'Stopped'")
+    job = place.server.config.app.state.line.running
+    assert job.unwanted.wait(WAIT)
+    model.steps.release()
+    assert model.calls[0].ended.wait(WAIT) and model.calls[0].end == "closed"
+    tab.wait(f"{PLAYER}.readyState >= 1")
+    assert tab.see(f"{PLAYER}.duration") == pytest.approx(0.4)
+    assert hidden(tab, "error") and text(tab, "go") == "Generate"
+    model.steps.release(2)
+    ask(tab, "another", seconds=0.2)
+    tab.wait(DONE)
+
+
+def test_the_place_in_the_queue_is_shown(tab, page):
+    model = Sines(steps=threading.Semaphore(0))
+    place = page(model)
+    others = [place.generate(seconds=0.1) for _ in range(2)]
+    ask(tab, "a sine", seconds=0.1)
+    status = "document.querySelector('#status').textContent"
+    tab.wait(f"{status} === 'Waiting, number 2 in the queue'")
+    model.steps.release()
+    tab.wait(f"{status} === 'Waiting, number 1 in the queue'")
+    model.steps.release(2)
+    tab.wait(DONE)
+    assert [[*other][-1]["event"] for other in others] == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "say"),
+    [
+        ({"prompt": ""}, "Prompt is empty"),
+        ({"seconds": "31"}, "Seconds must be a number from 0.1 to 30, not 31"),
+        ({"top_k": "2.5"}, "Top-k must be a whole number"),
+        ({"top_p": "-1"}, "Top-p must be a number from 0 to 1, not -1"),
+    ],
+)
+def test_a_mistake_is_told_on_the_page_and_can_be_put_right(tab, page, fields, say):
+    model = Sines()
+    page(model)
+    ask(tab, **{"prompt": "a sine", **fields})
+    tab.wait("!document.querySelector('#error').hidden")
+    assert say in text(tab, "error") and hidden(tab, "result") and not model.calls
+    ask(tab, **{**dict.fromkeys(fields, ""), "prompt": "a sine"})
+    tab.wait(DONE)
+    assert hidden(tab, "error") and model.calls[0].seconds == 10
+    # A later mistake leaves the clip where it is.
+    ask(tab, **{"prompt": "a sine", **fields})
+    tab.wait("!document.querySelector('#error').hidden")
+    assert not hidden(tab, "result") and not hidden(tab, "player") and len(model.calls) == 1
+
+
+def test_an_error_midway_is_told_and_what_came_is_kept(tab, page):
+    def spoil(number, chunk):
+        if number == 3:
+            raise RuntimeError("out of <memory>")
+        return chunk
+
+    page(Sines(spoil=spoil))
+    ask(tab, "a sine", seconds=1)
+    tab.wait("!document.querySelector('#error').hidden")
+    assert "out of <memory>" in text(tab, "error")
+    tab.wait(f"{PLAYER}.readyState >= 1")
+    assert tab.see(f"{PLAYER}.duration") == pytest.approx(0.3)
+
+
+def test_a_server_that_went_away_is_told(tab, page):
+    place = page(Sines())
+    place.server.should_exit = True
+    tab.wait("fetch('health').then(() => false, () => true)")
+    ask(tab, "a sine")
+    tab.wait("!document.querySelector('#error').hidden")
+    assert text(tab, "error") == "The server does not answer; is it still running?"
+    assert text(tab, "go") == "Generate"
+    tab.problems.clear()  # the browser's own, of the connections refused
+
+
+def test_nothing_is_loaded_from_outside_and_everything_has_a_name(tab, page):
+    place = page(Sines())
+    own = f"http://127.0.0.1:{place.port}/"
+    fetched = tab.see("performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert all(name.startswith(own) or name == "data:," for name in fetched)
+    unnamed = """[...document.querySelectorAll('input, textarea, button, audio, progress, canvas')]
+      .filter(e => !(e.labels?.length || e.ariaLabel || e.tagName === 'BUTTON' && e.textContent))
+      .map(e => e.id)"""
+    assert tab.see(unnamed) == []
+    root = "document.documentElement"
+    tab.see("document.querySelector('details').open = true")
+    assert tab.see(f"{root}.scrollWidth - {root}.clientWidth") <= 0
+
+
+def test_a_closed_tab_stops_its_generation():
+    model = Sines(steps=threading.Semaphore(0))
+    with serving(model) as place, tabs.chromium() as tab:
+        tab.open(f"http://127.0.0.1:{place.port}/")
+        ask(tab, "a sine", seconds=3)
+        model.steps.release()
+        tab.wait("clip && clip.length === 800")
+        job = place.server.config.app.state.line.running
+        tab.close()
+        assert job.unwanted.wait(WAIT)
+        model.steps.release()
+        assert model.calls[0].ended.wait(WAIT) and model.calls[0].end == "closed"
