@@ -11,8 +11,10 @@ parsed = common.arguments(__doc__)
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
+from rvq_jax.lm import forms  # noqa: E402
 from rvq_jax.lm.model import LMConfig  # noqa: E402
-from rvq_jax.systems.musicgen import generate_codes  # noqa: E402
+from rvq_jax.lm.sampling import Sampling  # noqa: E402
+from rvq_jax.systems.programs import generate_codes  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.lm_task import lm_task  # noqa: E402
 from rvq_jax.train.runs import layout  # noqa: E402
@@ -41,14 +43,14 @@ def step():
 
 
 train, first = common.seconds(step)
-params = holder[0].params
+params = forms.unstack(config, holder[0].params)
 forced = np.full_like(codes, -1)
 
 
 def generate():
     key = jax.random.key(0)
     return generate_codes(
-        config, params, pattern, batch["text"], key, forced, guidance=3.0, top_k=64
+        config, params, pattern, batch["text"], key, forced, guidance=3.0, how=Sampling(top_k=64)
     )
 
 

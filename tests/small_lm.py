@@ -6,9 +6,10 @@ import pytest
 from flax import nnx
 
 from rvq_jax import patterns
+from rvq_jax.lm import forms
 from rvq_jax.lm.conditioner import to_bytes
-from rvq_jax.lm.model import LMConfig, TokenLM
-from rvq_jax.systems.musicgen import score_codes
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems.programs import score_codes
 
 K, F, N = 3, 5, 7
 SIX = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coarse_first")
@@ -32,7 +33,7 @@ def filled(shapes):
 
 
 def draw(config: LMConfig) -> nnx.State:
-    return filled(nnx.state(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0))), nnx.Param))
+    return filled(forms.abstract(config))
 
 
 PARAMS = draw(CONFIG)

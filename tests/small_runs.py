@@ -14,7 +14,7 @@ from rvq_jax.data.codes import CodeSet
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.train import runs, sharding
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
-from rvq_jax.train.lm_task import lm_task
+from rvq_jax.train.lm_task import Dropout, lm_task
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import OptimizerConfig
@@ -26,7 +26,7 @@ RUN = LMRun(
     tuning=OptimizerConfig(warmup=1),
     batch=4,
     frames=6,
-    condition_dropout=0.5,
+    dropout=Dropout(0.5),
 )
 TUNING = OptimizerConfig(learning_rate=1e-3, warmup=1)
 
@@ -59,7 +59,7 @@ def log_of(folder: Path) -> list[dict]:
 
 def lm_parts():
     pattern = runs.layout("delay", 2, RUN.frames)
-    return lm_task(LM, pattern, 0.5), lambda: loader.batches(
+    return lm_task(LM, pattern, Dropout(0.5)), lambda: loader.batches(
         code_set(), loader.cut_codes(RUN.frames, LM.caption_bytes), 8, 0
     )
 

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"", "__main__"},  # the public face
     {"cli"},
-    {"study", "plan"},
+    {"study", "plan", "serve"},
     {"evaluate", "train"},
     {"data", "systems"},
     {"convert"},
@@ -29,6 +29,7 @@ GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 NUMERIC = ("quantize", "patterns", "audio")
 NOT_NUMERIC = {"flax", "optax", "orbax", "tensorflow_datasets"}
 OPTIONAL = {"matplotlib", "pyloudnorm", "soundfile", "soxr", "safetensors"}
+OPTIONAL |= {"sentencepiece", "starlette", "tokenizers", "uvicorn"}
 NEVER = {"torch", "torchaudio", "transformers", "tensorflow", "configs", "experiments", "tests"}
 LINES = 400
 

@@ -26,7 +26,7 @@ from small_lm import (
 from rvq_jax.lm import transformer
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.model import LMConfig
-from rvq_jax.systems.musicgen import generate_codes, score_codes
+from rvq_jax.systems.programs import generate_codes, score_codes
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sinusoidal"])
@@ -52,7 +52,7 @@ def test_turned_heads_match_by_distance_alone():
 
     def product(s: int, t: int) -> float:
         angles = transformer.angles(2000, dim)[[s, t]].astype(np.float32)
-        turned = transformer.rotate(jnp.stack([q, k])[None, :, None], angles)[0, :, 0]
+        turned = transformer.rotate(jnp.stack([q, k])[None, None], angles[None])[0, 0]
         return float(turned[0] @ turned[1])
 
     for s, t in ((0, 0), (5, 5), (9, 2), (700, 3)):

@@ -19,8 +19,10 @@ from small_lm import (
     random_codes,
 )
 
-from rvq_jax.lm import sampling
-from rvq_jax.systems.musicgen import generate_codes, score_codes
+from rvq_jax.lm.sampling import Sampling, sample
+from rvq_jax.systems.programs import generate_codes, score_codes
+
+COLD = Sampling(temperature=0.0)
 
 
 def test_draws_do_not_depend_on_the_batch():
@@ -60,10 +62,8 @@ def test_a_prompt_is_kept_and_conditions_the_rest(name):
 def test_temperature_0_takes_the_likeliest_code(name):
     """No other value of any drawn code costs less, and the key has no say."""
     pattern = layout(name)
-    drawn = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2), temperature=0.0)
-    other = generate_codes(
-        CONFIG, PARAMS, pattern, TEXT, jax.random.key(9), free(2), temperature=0.0
-    )
+    drawn = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2), how=COLD)
+    other = generate_codes(CONFIG, PARAMS, pattern, TEXT, jax.random.key(9), free(2), how=COLD)
     assert np.array_equal(drawn.codes, other.codes)
     table = log2_table(PARAMS, pattern, np.asarray(drawn.codes[0]), TEXT[0])
     chosen = np.take_along_axis(table, np.asarray(drawn.codes[0])[..., None], axis=2)[..., 0]
@@ -90,16 +90,16 @@ LOGITS = np.array([0.3, 2.0, -1.0, 1.4, 0.9, -3.0, 1.1], np.float32)
 
 
 def allowed(logits: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
-    """The definition: the k largest, and the fewest largest whose probability reaches p."""
-    order = np.argsort(-logits)
-    p = np.exp(logits) / np.exp(logits).sum()
+    """The definition: the k largest, and of them the fewest whose probability reaches p."""
+    order = np.argsort(-logits)[: top_k or None]
+    p = np.exp(logits[order]) / np.exp(logits[order]).sum()
     keep = np.zeros(len(logits), bool)
     mass = 0.0
-    for rank, i in enumerate(order):
-        if (top_k and rank >= top_k) or (top_p and mass >= top_p):
+    for i, share in zip(order, p, strict=True):
+        if top_p and mass >= top_p:
             break
         keep[i] = True
-        mass += p[i]
+        mass += share
     return keep
 
 
@@ -112,12 +112,13 @@ def test_draws_have_the_frequencies_of_what_is_allowed(top_k, top_p, temperature
     softmax, up to the noise of 20000 draws (four standard deviations)."""
     count = 20_000
     keys = jax.random.split(jax.random.key(0), count)
-    one = functools.partial(sampling.sample, top_k=top_k, top_p=top_p)
-    many = jax.jit(jax.vmap(lambda key, t: one(key, jnp.asarray(LOGITS), temperature=t), (0, None)))
-    seen = np.bincount(many(keys, temperature), minlength=len(LOGITS)) / count
+    many = jax.jit(jax.vmap(lambda key, how: sample(key, jnp.asarray(LOGITS), how), (0, None)))
+    seen = (
+        np.bincount(many(keys, Sampling(temperature, top_k, top_p)), minlength=len(LOGITS)) / count
+    )
     keep = allowed(LOGITS / temperature, top_k, top_p)
     p = np.where(keep, np.exp(LOGITS / temperature), 0.0)
     p /= p.sum()
     assert (seen[~keep] == 0).all()
     assert (np.abs(seen - p) <= 4 * np.sqrt(p * (1 - p) / count) + 1e-9).all()
-    assert (np.asarray(many(keys[:50], 0.0)) == LOGITS.argmax()).all()
+    assert (np.asarray(many(keys[:50], COLD)) == LOGITS.argmax()).all()

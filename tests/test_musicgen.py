@@ -76,7 +76,7 @@ DAMAGE = {
     "unknown pattern": (lambda f: edit(f / "config.json", pattern="delayed"), "'delay'"),
     "another shape": (lambda f: edit(f / "config.json", hidden=48), "shape"),
     "another type": (lambda f: edit(f / "config.json", hidden="many"), "hidden"),
-    "more layers": (lambda f: edit(f / "config.json", layers=3), "shape"),
+    "more layers": (lambda f: edit(f / "config.json", layers=3), "missing"),
     "no weights": (lambda f: (f / "weights.npz").unlink(), "weights.npz"),
     "cut weights": (
         lambda f: (f / "weights.npz").write_bytes((f / "weights.npz").read_bytes()[:900]),

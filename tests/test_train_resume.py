@@ -45,7 +45,7 @@ def program():
 
 def train(folder: Path, program: Program):
     """A run of the small token model, or what is left of it."""
-    task = lm_task(LM, runs.layout("delay", 2, RUN.frames), RUN.condition_dropout)
+    task = lm_task(LM, runs.layout("delay", 2, RUN.frames), RUN.dropout)
     cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
     batches = loader.batches(code_set(), cut, RUN.batch, RUN.loop.seed)
     return fit(folder, task, batches, RUN.loop, RUN.tuning, program=program)
@@ -153,6 +153,7 @@ LONG = dataclasses.replace(
 )
 CONFIG_FILE = """
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.train.lm_task import Dropout
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import OptimizerConfig
@@ -172,7 +173,7 @@ def long_run(tmp_path_factory):
 
 
 def final_state(folder: Path, program: Program):
-    task = lm_task(LM, runs.layout("flatten", 2, LONG.frames), LONG.condition_dropout)
+    task = lm_task(LM, runs.layout("flatten", 2, LONG.frames), LONG.dropout)
     like = program.init(jax.random.key(0), task.rest)
     cut = loader.cut_codes(LONG.frames, LM.caption_bytes)
     batches = loader.batches(code_set(), cut, LONG.batch, 0)

@@ -11,7 +11,7 @@ from small_runs import TUNING, codec_parts, lm_parts, log_of, one_device
 
 from rvq_jax.errors import UserError
 from rvq_jax.train import sharding
-from rvq_jax.train.lm_task import drop
+from rvq_jax.train.lm_task import Dropout, drop
 from rvq_jax.train.loop import LoopConfig, fit
 
 # The table of axes.
@@ -105,9 +105,10 @@ def test_dropping_captions_is_each_records_own_draw():
     """Whether a caption is dropped depends on the record and the key, not on its batch."""
     text, key = jnp.ones((4, 3), jnp.int32), jax.random.key(0)
     index = jnp.arange(4)
-    kept = drop(key, text, index, 0.5)
-    assert np.array_equal(drop(key, text, index[::-1], 0.5), kept[::-1])
-    assert np.array_equal(drop(key, text[2:], index[2:], 0.5), kept[2:])
-    assert (drop(key, text, index, 0.0) == 1).all() and (drop(key, text, index, 1.0) == 0).all()
-    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), 0.25)
+    kept = drop(key, text, index, Dropout(0.5))
+    assert np.array_equal(drop(key, text, index[::-1], Dropout(0.5)), kept[::-1])
+    assert np.array_equal(drop(key, text[2:], index[2:], Dropout(0.5)), kept[2:])
+    assert (drop(key, text, index, Dropout(0.0)) == 1).all()
+    assert (drop(key, text, index, Dropout(1.0)) == 0).all()
+    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), Dropout(0.25))
     assert 0.70 < float(many.mean()) < 0.80

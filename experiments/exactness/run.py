@@ -18,9 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from rvq_jax import files, machine, patterns
+from rvq_jax.lm import forms
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study.quickstart import SIX
-from rvq_jax.systems.musicgen import score_codes
+from rvq_jax.systems.programs import score_codes
 from rvq_jax.train import sharding
 from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.state import OptimizerConfig, make_program
@@ -69,7 +70,7 @@ def train(
         drawn = np.searchsorted(cumulative, rng.random(256) * cumulative[-1])
         batch = _batch(np.minimum(drawn, joint.size - 1), joint.shape, levels, frames)
         state, _ = program.step(state, batch)
-    return config, pattern, state.ema
+    return config, pattern, forms.unstack(config, state.ema)
 
 
 def cross_entropy(config, pattern, params, joint: np.ndarray) -> float:

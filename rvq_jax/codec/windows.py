@@ -51,6 +51,45 @@ def decode(
         yield audio[:, : (total - first) * config.hop]
 
 
+class DecodeWindows:
+    """Audio of codes that arrive in pieces of any length, `frames` frames at a time.
+
+    A window's audio comes once the codes of its halo are there: equal to decoding the whole.
+    """
+
+    def __init__(self, config, params, quantizer: State, batch=1, frames=25):
+        self._run = functools.partial(_decode, config, params, quantizer)
+        self._config, self._frames, self._halo = config, frames, _halo(config, "decoder")
+        self._codes = np.zeros((batch, config.levels, 0), np.int32)
+        self._first, self._gone, self._carry = 0, 0, None
+
+    def push(self, codes: Codes) -> Audio:
+        """Audio `[B, S, C]` of the frames that `[B, K, F]` completes, S ≥ 0."""
+        self._codes = np.concatenate([self._codes, codes], axis=2)
+        return self._windows(self._frames + self._halo, self._gone + self._codes.shape[2] + 1)
+
+    def close(self) -> Audio:
+        """Audio `[B, S, C]` of what is left."""
+        return self._windows(1, self._gone + self._codes.shape[2])
+
+    def _windows(self, needed: int, length: int) -> Audio:
+        """All windows that have `needed` frames from their beginning on; the item has `length`."""
+        config, frames, halo = self._config, self._frames, self._halo
+        audio = [np.zeros((len(self._codes), 0, config.channels), np.float32)]
+        while self._gone + self._codes.shape[2] - self._first >= needed:
+            first = self._first - halo - self._gone
+            window = _cut(self._codes.swapaxes(1, 2), first, frames + 2 * halo).swapaxes(1, 2)
+            lengths = np.full(len(window), length)
+            edges = _edges(lengths, self._first - halo, window.shape[2])
+            out, self._carry = self._run(window, edges, self._carry, frames)
+            audio.append(np.asarray(out)[:, : (length - self._first) * config.hop])
+            self._first += frames
+            # Frames before the next window's halo are never read again.
+            stale = max(0, self._first - halo - self._gone)
+            self._codes, self._gone = self._codes[:, :, stale:], self._gone + stale
+        return np.concatenate(audio, axis=1)
+
+
 @functools.partial(jax.jit, static_argnames=("config", "levels", "frames"))
 def _encode(config, params, quantizer, window, edges, carry, levels, frames):
     half = nnx.merge(autoencoder.graph(config), params).encoder

@@ -18,6 +18,12 @@ def load(fields: dict, path: str | Path, leaves_of) -> tuple[object, dict[str, n
     leaves_of: a function from a config to the leaves it has, by name with their shapes. Raises
     UserError for another type of model, unknown fields, or tensors that do not fit the config.
     """
+    config = config_of(fields, path, leaves_of)
+    return config, from_tensors(config, names.canonical(tensors.load_folder(path)), path, leaves_of)
+
+
+def config_of(fields: dict, path: str | Path, leaves_of) -> object:
+    """The config of a codec that a config.json in `path` describes; errors as of `load`."""
     kind = fields.get("model_type")
     if kind not in KINDS:
         raise UserError(
@@ -29,7 +35,7 @@ def load(fields: dict, path: str | Path, leaves_of) -> tuple[object, dict[str, n
         leaves_of(config)
     except ValueError as error:
         raise UserError(f"{where} describes no codec: {error}") from error
-    return config, from_tensors(config, names.canonical(tensors.load_folder(path)), path, leaves_of)
+    return config
 
 
 def from_tensors(config, found: dict, path: str | Path, leaves_of) -> dict[str, np.ndarray]:
@@ -51,10 +57,19 @@ def from_tensors(config, found: dict, path: str | Path, leaves_of) -> dict[str, 
 
 def save(config, leaves: dict[str, np.ndarray], path: str | Path) -> bool:
     """Writes a folder that transformers reads; False if it has no words for this codec."""
+    written = to_tensors(config, leaves)
+    if written is None:
+        return False
+    tensors.save_folder(path, *written)
+    return True
+
+
+def to_tensors(config, leaves: dict[str, np.ndarray]) -> tuple[dict, dict] | None:
+    """The fields and tensors of a codec in transformers' words; None if it has none for it."""
     module = module_of(config)
     fields = module.to_fields(config)
     if fields is None:
-        return False
+        return None
     places, leaves = module.layout(config), dict(leaves)
     for name in leaves.keys() - places.keys():
         if name.endswith("vectors") and not np.array_equal(leaves[name], _ratio(name, leaves)):
@@ -62,8 +77,7 @@ def save(config, leaves: dict[str, np.ndarray], path: str | Path) -> bool:
             leaves[name.replace("vectors", "counts")] = np.ones(leaves[name].shape[:-1], np.float32)
     written = layout.write(places, leaves)
     ones = {name: np.ones(1, np.float32) for name in module.constants(config)}
-    tensors.save_folder(path, fields, written | ones)
-    return True
+    return fields, written | ones
 
 
 def module_of(config):

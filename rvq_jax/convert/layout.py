@@ -20,12 +20,15 @@ class Place(NamedTuple):
 
     names: one name; a list: stacked along a new first axis; a tuple: side by side, `widths` wide,
     along our last axis. axes: their order in ours, once the axes `ones` that ours lack are gone.
+    shape: of ours, if it has more axes than that gives; `flat` is what it gives then.
     """
 
     names: "str | list | tuple"
     axes: tuple[int, ...] = SAME
     ones: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    flat: tuple[int, ...] = ()
 
 
 Layout = dict[str, Place]
@@ -47,7 +50,11 @@ def read(layout: Layout, tensors: dict) -> dict[str, np.ndarray]:
         tensor = np.squeeze(tensors[names], place.ones)
         return np.ascontiguousarray(tensor.transpose(place.axes) if place.axes else tensor)
 
-    return {leaf: gather(place.names, place) for leaf, place in layout.items()}
+    found = {leaf: gather(place.names, place) for leaf, place in layout.items()}
+    return {
+        leaf: array.reshape(layout[leaf].shape) if layout[leaf].shape else array
+        for leaf, array in found.items()
+    }
 
 
 def write(layout: Layout, leaves: dict) -> dict[str, np.ndarray]:
@@ -67,7 +74,8 @@ def write(layout: Layout, leaves: dict) -> dict[str, np.ndarray]:
             tensors[names] = np.expand_dims(tensor, place.ones)
 
     for leaf, place in layout.items():
-        scatter(place.names, place, np.asarray(leaves[leaf]))
+        array = np.asarray(leaves[leaf])
+        scatter(place.names, place, array.reshape(place.flat) if place.shape else array)
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Captions as conditions: a small encoder over their bytes, trained along with the model."""
+"""From what a model is told to features: captions read by its own encoder, or a frozen one's."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rvq_jax.lm.transformer import Block, LayerNorm, scan, sinusoids, stack, weight
+from rvq_jax.lm.conditions import Conditions
+from rvq_jax.lm.transformer import Block, LayerNorm, fold, layers, sinusoids, weight
 from rvq_jax.typing import Array
 
 
@@ -29,11 +30,13 @@ class CaptionEncoder(nnx.Module):
     empty caption gives zeros: the null condition of classifier-free guidance.
     """
 
-    def __init__(self, dim: int, heads: int, layers: int, rngs: nnx.Rngs):
+    def __init__(self, dim: int, heads: int, count: int, rngs: nnx.Rngs, *, stacked: bool):
         self.embed = weight(rngs, (257, dim), (None, "embed"), 1)
-        self.blocks = stack(
-            layers, lambda rngs: Block(dim, heads, 4 * dim, rngs, cross=False), rngs
-        )
+
+        def make(rngs):
+            return Block(dim, heads, 4 * dim, rngs, cross=False)
+
+        self.blocks = layers(count, make, rngs, stacked=stacked)
         self.norm = LayerNorm(dim)
 
     def __call__(self, text_BL: Array, dtype=jnp.float32) -> tuple[Array, Array]:
@@ -41,5 +44,38 @@ class CaptionEncoder(nnx.Module):
         mask_BL = text_BL > 0
         x_BLD = self.embed[...][text_BL] + sinusoids(text_BL.shape[1], self.embed.shape[1])[None]
         seen = mask_BL[:, None, None, :]
-        x_BLD = scan(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
+        x_BLD = fold(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
         return self.norm(x_BLD) * mask_BL[..., None].astype(dtype), mask_BL
+
+
+class Linear(nnx.Module):
+    """x · weight + bias."""
+
+    def __init__(self, size: int, dim: int, rngs: nnx.Rngs):
+        self.weight = weight(rngs, (size, dim), (None, "embed"), size)
+        self.bias = nnx.Param(jnp.zeros(dim), axes=("embed",))
+
+    def __call__(self, x: Array) -> Array:
+        bias = self.bias[...].astype(x.dtype)
+        return x @ self.weight[...].astype(x.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class FrozenText(nnx.Module):
+    """States of a frozen text encoder to features, zero where there is no text or it is left out.
+
+    States as wide as the model are taken as they are, as transformers does.
+    """
+
+    def __init__(self, size: int, dim: int, rngs: nnx.Rngs):
+        self.project = Linear(size, dim, rngs) if size != dim else None
+
+    def __call__(self, told: Conditions, dtype=jnp.float32) -> tuple[Array, Array]:
+        """Features `[B, L, D]` and the mask `[B, L]`.
+
+        Text that is left out stays in the mask: attention to zeros gives zeros, and in a prefix it
+        keeps its places.
+        """
+        states_BLE = told.states.astype(dtype)
+        x_BLD = states_BLE if self.project is None else self.project(states_BLE)
+        there_BL1 = (told.mask & told.kept[:, None])[..., None]
+        return jnp.where(there_BL1, x_BLD, 0), told.mask

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rvq_jax.lm.model import TokenLM, bits
-from rvq_jax.lm.sampling import guide, sample
+from rvq_jax.lm.conditions import Guidance, Told, branches, guide
+from rvq_jax.lm.model import Stream, TokenLM, bits, teacher_inputs
+from rvq_jax.lm.sampling import PLAIN, Sampling, sample
 from rvq_jax.patterns import Pattern
 from rvq_jax.typing import Array, Codes, Key
 
@@ -18,61 +19,142 @@ class Decoded(NamedTuple):
     bits: Array  # [B, K, F], -log2 of the probability under the (guided) logits
 
 
+class Job(NamedTuple):
+    """What is asked of decoding, the same at every step."""
+
+    forced: Array  # [B, K, T] int32, -1 where a token is to be drawn
+    valid: Array  # [B, K, T] bool, where there is a code
+    keys: Key  # [B]
+    guidance: Guidance
+    how: Sampling
+
+
+class Drawing(NamedTuple):
+    """How far decoding has come."""
+
+    step: Array  # the next one
+    fed: Array  # [B, K], its input: the tokens of the step before
+    streams: list[Stream]  # one of all branches of guidance, or one of each
+    tokens: Array  # [B, K, T]
+    bits: Array  # [B, K, T]
+
+
+def row_keys(key: Key, rows: int) -> Key:
+    """Keys `[B]`, row i's folded from (key, i): its draws do not depend on the batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+
+
+def begin(
+    model: TokenLM,
+    pattern: Pattern,
+    told: Told,
+    keys: Key,
+    forced: Codes,
+    lengths: Array,
+    *,
+    guidance: Guidance = None,
+    how: Sampling = PLAIN,
+    known: int = 0,
+    two_pass: bool = False,
+) -> tuple[Job, Drawing]:
+    """Decoding before its first step that draws; `decode` tells what the arguments mean."""
+    special = model.config.size
+    frames_BKT = jnp.broadcast_to(pattern.frame_at, (len(forced), *pattern.frame_at.shape))
+    valid_BKT = (frames_BKT >= 0) & (frames_BKT < lengths[:, None, None])
+    forced_BKT = pattern.interleave(forced, fill=-1)
+    tokens_BKT = jnp.where(valid_BKT & (forced_BKT >= 0), forced_BKT, special)
+    inputs_BKn = teacher_inputs(tokens_BKT[:, :, :known], special)
+    parts = branches(told, guidance)
+    if not two_pass:
+        parts = [jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)]
+    logits, streams = [], []
+    for part in parts:
+        rows = jnp.tile(inputs_BKn, (_count(guidance) // len(parts), 1, 1))
+        found, stream = model.begin(rows, pattern.steps, part)
+        logits += jnp.split(found, _count(guidance) // len(parts))
+        streams.append(stream)
+    cost_BKn = bits(guide(logits, guidance), jnp.maximum(forced_BKT[:, :, :known], 0))
+    fed_BK = tokens_BKT[:, :, known - 1] if known else jnp.full_like(tokens_BKT[:, :, 0], special)
+    bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :known].set(cost_BKn)
+    job = Job(forced_BKT, valid_BKT, keys, guidance, how)
+    return job, Drawing(jnp.asarray(known), fed_BK, streams, tokens_BKT, bits_BKT)
+
+
+def advance(model: TokenLM, job: Job, drawing: Drawing, until: Array) -> Drawing:
+    """All steps before step `until`."""
+    count = _count(job.guidance)
+
+    def draw(key, logits_KN):
+        return sample(key, logits_KN, job.how)
+
+    def one(drawing: Drawing) -> Drawing:
+        t, fed_BK, streams, tokens_BKT, bits_BKT = drawing
+        fed = jnp.tile(fed_BK, (count // len(streams), 1))
+        logits, after = [], []
+        for stream in streams:
+            found, stream = model.step(fed, t, stream)
+            logits += jnp.split(found, count // len(streams))
+            after.append(stream)
+        logits_BKN = guide(logits, job.guidance)
+        forced_BK, valid_BK = (
+            jax.lax.dynamic_index_in_dim(x, t, 2, keepdims=False) for x in (job.forced, job.valid)
+        )
+        keys = jax.vmap(jax.random.fold_in, (0, None))(job.keys, t)
+        drawn_BK = jnp.where(forced_BK >= 0, forced_BK, jax.vmap(draw)(keys, logits_BKN))
+        cost_BK = bits(logits_BKN, drawn_BK)
+        drawn_BK = jnp.where(valid_BK, drawn_BK, model.config.size)
+        tokens_BKT, bits_BKT = (
+            jax.lax.dynamic_update_index_in_dim(x, row, t, 2)
+            for x, row in ((tokens_BKT, drawn_BK), (bits_BKT, cost_BK))
+        )
+        return Drawing(t + 1, drawn_BK, after, tokens_BKT, bits_BKT)
+
+    return jax.lax.while_loop(lambda drawing: drawing.step < until, one, drawing)
+
+
+def end(job: Job) -> Array:
+    """The step after the last that has a code."""
+    T = job.valid.shape[2]
+    return jnp.max(jnp.where(job.valid.any((0, 1)), jnp.arange(1, T + 1), 0))
+
+
+def finish(pattern: Pattern, job: Job, drawing: Drawing) -> Decoded:
+    """The codes of all steps; 0 where there is none, or none yet."""
+    valid = pattern.deinterleave(job.valid)
+    codes = jnp.where(valid, pattern.deinterleave(drawing.tokens), 0)
+    return Decoded(codes, jnp.where(valid, pattern.deinterleave(drawing.bits), 0.0))
+
+
 def decode(
     model: TokenLM,
     pattern: Pattern,
-    text_BL: Array,
-    key: Key,
-    forced: Codes | None = None,
+    told: Told,
+    keys: Key,
+    forced: Codes,
+    lengths: Array,
     *,
-    guidance: float | Array | None = None,
-    temperature: float | Array = 1.0,
-    top_k: int = 0,
-    top_p: float = 0.0,
+    guidance: Guidance = None,
+    how: Sampling = PLAIN,
+    known: int = 0,
+    two_pass: bool = False,
 ) -> Decoded:
     """Codes `[B, K, F]` drawn step by step, with their bits.
 
+    keys `[B]`: one for each row, so that its result does not depend on the rest of the batch.
     forced `[B, K, F]`: codes to keep as they are (a prompt, or all of them to score), -1 where one
-    is to be drawn. guidance: classifier-free, both conditions as one doubled batch; None runs the
-    conditional model alone. Row i draws from keys folded from (key, i, step), so its result does
-    not depend on the rest of the batch.
+    is to be drawn. lengths `[B]`: frames of each row; there are no codes after them. guidance: see
+    `conditions.guide`; its branches run as one batch, or with two_pass one after another in less
+    memory. known: so many first steps are forced in every row, and read at once.
 
-    Call it inside `jax.jit` with the pattern as an argument: the loop over steps is a scan, and
-    another pattern of the same shape runs the same program.
+    Call it inside `jax.jit` with the pattern as an argument: the loop over steps is one program,
+    and another pattern of the same shape runs the same.
     """
-    batch, special = text_BL.shape[0], model.config.size
-    levels, frames = pattern.levels, pattern.frames
-    if forced is None:
-        forced = jnp.full((batch, levels, frames), -1, jnp.int32)
-    guided = guidance is not None
-    both = jnp.concatenate([text_BL, jnp.zeros_like(text_BL)]) if guided else text_BL
-    layers, memories, caches = model.begin(pattern.steps, both)
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    options = {"guidance": guidance, "how": how, "known": known, "two_pass": two_pass}
+    job, drawing = begin(model, pattern, told, keys, forced, lengths, **options)
+    drawing = advance(model, job, drawing, end(job))
+    return finish(pattern, job, drawing)
 
-    def step(carry, inputs):
-        tokens_BK, caches = carry
-        t, forced_BK, valid_K = inputs
-        fed_BK = jnp.concatenate([tokens_BK, tokens_BK]) if guided else tokens_BK
-        logits_BKN, caches = model.step(fed_BK, t, layers, memories, caches)
-        if guided:
-            logits_BKN = guide(logits_BKN[:batch], logits_BKN[batch:], guidance)
 
-        def draw(row_key, logits_KN):
-            return sample(
-                jax.random.fold_in(row_key, t),
-                logits_KN,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-            )
-
-        drawn_BK = jnp.where(forced_BK >= 0, forced_BK, jax.vmap(draw)(row_keys, logits_BKN))
-        cost_BK = bits(logits_BKN, drawn_BK)
-        return (jnp.where(valid_K[None], drawn_BK, special), caches), (drawn_BK, cost_BK)
-
-    first_BK = jnp.full((batch, levels), special, jnp.int32)
-    forced_BKT = pattern.interleave(forced, fill=-1)
-    steps = jnp.arange(pattern.steps), jnp.moveaxis(forced_BKT, 2, 0), pattern.valid.T
-    _, (codes_TBK, bits_TBK) = jax.lax.scan(step, (first_BK, caches), steps)
-    codes, cost = (pattern.deinterleave(jnp.moveaxis(x, 0, 2)) for x in (codes_TBK, bits_TBK))
-    return Decoded(codes, cost)
+def _count(guidance: Guidance) -> int:
+    """How many branches guidance puts together."""
+    return 1 if guidance is None else 3 if isinstance(guidance, tuple) else 2

@@ -1,14 +1,15 @@
 """The token model: K embeddings summed, a transformer, K heads (MusicGen's shape)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.lm import transformer
-from rvq_jax.lm.conditioner import CaptionEncoder
+from rvq_jax.lm.conditioner import CaptionEncoder, FrozenText, Linear
+from rvq_jax.lm.conditions import Guidance, Told, branches, guide
 from rvq_jax.lm.transformer import Block, Cache, LayerNorm, Memory
 from rvq_jax.patterns import Pattern
 from rvq_jax.typing import Array, Codes, Tokens
@@ -25,16 +26,42 @@ class LMConfig:
     heads: int = 4  # H
     hidden: int = 512  # features inside the feed-forward
     positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MusicGen's
-    caption_layers: int = 1  # of the caption encoder
+    caption_layers: int = 1  # of the model's own caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
+    text_dim: int = 0  # features of a frozen text encoder, told instead of captions; 0 for none
+    melody: int = 0  # chroma bins: [melody, text, codes] in one sequence, no cross-attention
+    melody_frames: int = 235  # P, of a melody; shorter ones are repeated
+    window: int = 0  # frames it was trained on at once; 0: not known, any length goes
+    attend_padding: bool = False  # cross-attention sees the text's padding, as audiocraft's does
     dtype: str = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute layers in the backward pass: less memory, more time
 
+    def __post_init__(self):
+        if self.melody and not self.text_dim:
+            raise ValueError("a melody goes with a frozen text encoder: text_dim must not be 0")
+
+
+class Features(NamedTuple):
+    """What a model is told, as its layers read it: by cross-attention or before the codes."""
+
+    prefix: Array  # [B, P, D], P = 0 without one
+    prefix_mask: Array  # [B, P] bool
+    cross: tuple[Array, Array] | None  # features [B, L, D] and mask [B, L]
+
+
+class Stream(NamedTuple):
+    """What a step of decoding reads of the steps before it."""
+
+    memories: list[Memory | None]
+    caches: list[Cache]
+    prefix_mask: Array  # [B, P]
+
 
 class TokenLM(nnx.Module):
-    """Predicts the tokens `[B, K, T]` of each step from all earlier steps and a caption."""
+    """Predicts the tokens `[B, K, T]` of each step from all earlier steps and what it is told."""
 
-    def __init__(self, config: LMConfig, rngs: nnx.Rngs):
+    def __init__(self, config: LMConfig, rngs: nnx.Rngs, *, stacked: bool = True):
+        """stacked: for training; else as lists of layers, for decoding (`transformer.layers`)."""
         c = self.config = config
         # Sums over levels begin as the codes do, each level half the one before, and empty places
         # at nothing. All of one size, upper levels drown level 1 for hundreds of updates.
@@ -43,51 +70,93 @@ class TokenLM(nnx.Module):
         )
         words_KVD = self.embed[...] * 0.5 ** jnp.arange(c.levels)[:, None, None]
         self.embed.set_value(words_KVD.at[:, c.size].set(0.0))
-        self.captions = CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs)
-        self.blocks = transformer.stack(
-            c.layers, lambda rngs: Block(c.dim, c.heads, c.hidden, rngs), rngs
-        )
+        if c.text_dim:
+            self.text = FrozenText(c.text_dim, c.dim, rngs)
+        else:
+            self.captions = CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs, stacked=stacked)
+        if c.melody:
+            self.melody = Linear(c.melody, c.dim, rngs)
+
+        def make(rngs):
+            return Block(c.dim, c.heads, c.hidden, rngs, cross=not c.melody)
+
+        self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
         self.norm = LayerNorm(c.dim)
         self.heads = transformer.weight(
-            rngs, (c.levels, c.dim, c.size), (None, "embed", "vocab"), c.dim
+            rngs, (c.dim, c.levels, c.size), ("embed", None, "vocab"), c.dim
         )
 
-    def __call__(self, inputs: Tokens, text_BL: Array) -> Array:
+    def __call__(self, inputs: Tokens, told: Told) -> Array:
         """Logits `[B, K, T, N]`, float32; inputs at step t are the tokens of step t - 1."""
-        condition_BLD, mask_BL = self.captions(text_BL, self.config.dtype)
-        added, turn = self._positions(inputs.shape[2])
-        x_BTD = self._embed(inputs) + added[None]
+        features = self._features(told)
+        x_BTD, turn, mask = self._sequence(inputs, features)
 
         def body(block, x_BTD):
-            return block(x_BTD, block.remember(condition_BLD, mask_BL), turn, is_causal=True)
+            memory = None if features.cross is None else block.remember(*features.cross)
+            return block(x_BTD, memory, turn, **mask)
 
-        x_BTD = transformer.scan(self.blocks, x_BTD, body, remat=self.config.remat)
-        return self._logits(x_BTD)
+        x_BTD = transformer.fold(self.blocks, x_BTD, body, remat=self.config.remat)
+        return self._logits(x_BTD[:, features.prefix.shape[1] :])
 
-    def begin(self, steps: int, text_BL: Array) -> tuple[list, list[Memory], list[Cache]]:
-        """What decoding `steps` steps needs: layers, condition memories, empty caches."""
+    def begin(self, inputs: Tokens, steps: int, told: Told) -> tuple[Array, Stream]:
+        """Logits `[B, K, n, N]` of the first n of `steps` steps, and the stream that goes on."""
+        features = self._features(told)
+        x_BTD, turn, mask = self._sequence(inputs, features)
+        shape = (len(x_BTD), self.config.heads, features.prefix.shape[1] + steps)
+        rows = jnp.zeros((*shape, self.config.dim // self.config.heads), x_BTD.dtype)
+        memories, caches = [], []
+        for block in self.blocks:
+            memory = None if features.cross is None else block.remember(*features.cross)
+            cache = Cache(rows, rows)
+            if x_BTD.shape[1]:
+                x_BTD, filled = block.fill(x_BTD, memory, turn, **mask)
+                cache = jax.tree.map(lambda x, y: x.at[:, :, : y.shape[2]].set(y), cache, filled)
+            memories.append(memory)
+            caches.append(cache)
+        logits = self._logits(x_BTD[:, features.prefix.shape[1] :])
+        return logits, Stream(memories, caches, features.prefix_mask)
+
+    def step(self, inputs_BK: Array, t: Array, stream: Stream) -> tuple[Array, Stream]:
+        """Logits `[B, K, N]` of step t alone, and the stream with it: equal to the whole at t."""
+        before = stream.prefix_mask.shape[1]
+        length = stream.caches[0].keys.shape[2]
+        added, turn = self._positions(stream.prefix_mask.sum(1, keepdims=True) + t, length)
+        x_B1D = self._embed(inputs_BK[:, :, None]) + added
+        past_BT = (jnp.arange(length - before) <= t)[None]
+        past_BT = jnp.broadcast_to(past_BT, (len(x_B1D), length - before))
+        past_BT = jnp.concatenate([stream.prefix_mask, past_BT], axis=1)
+        caches = []
+        for block, memory, cache in zip(self.blocks, stream.memories, stream.caches, strict=True):
+            x_B1D, cache = block.step(x_B1D, cache, before + t, past_BT, memory, turn)
+            caches.append(cache)
+        return self._logits(x_B1D)[:, :, 0], stream._replace(caches=caches)
+
+    def _features(self, told: Told) -> Features:
         c = self.config
-        layers = transformer.unstack(self.blocks)
-        condition = self.captions(text_BL, c.dtype)
-        memories = [layer.remember(*condition) for layer in layers]
-        shape = (text_BL.shape[0], steps, c.heads, c.dim // c.heads)
-        empty = Cache(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype))
-        return layers, memories, [empty] * c.layers
+        x_BLD, mask_BL = (self.text if c.text_dim else self.captions)(told, c.dtype)
+        if c.attend_padding:
+            mask_BL = jnp.ones_like(mask_BL)
+        if not c.melody:
+            return Features(x_BLD[:, :0], mask_BL[:, :0], (x_BLD, mask_BL))
+        melody_BPD = self.melody(told.melody.astype(c.dtype))
+        heard_BP = jnp.ones(melody_BPD.shape[:2], bool)
+        prefix = jnp.concatenate([melody_BPD, x_BLD], axis=1)
+        return Features(prefix, jnp.concatenate([heard_BP, mask_BL], axis=1), None)
 
-    def step(
-        self, inputs_BK: Array, t: Array, layers: list, memories: list[Memory], caches: list[Cache]
-    ) -> tuple[Array, list[Cache]]:
-        """Logits `[B, K, N]` of step t alone, and the caches with it: equal to the whole at t."""
-        steps = caches[0].keys.shape[1]
-        added, turn = jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(x, t, 1), self._positions(steps)
-        )
-        x_B1D = self._embed(inputs_BK[:, :, None]) + added[None]
-        updated = []
-        for layer, memory, cache in zip(layers, memories, caches, strict=True):
-            x_B1D, cache = layer.step(x_B1D, cache, t, memory, turn)
-            updated.append(cache)
-        return self._logits(x_B1D)[:, :, 0], updated
+    def _sequence(self, inputs: Tokens, features: Features) -> tuple[Array, Array | None, dict]:
+        """What the layers start from `[B, P + T, D]`, their angles, self-attention's mask."""
+        prefix_BPD, mask_BP, _ = features
+        before, steps = prefix_BPD.shape[1], inputs.shape[2]
+        x_BTD = self._embed(inputs)
+        if not before:
+            added, turn = self._positions(jnp.arange(steps)[None], steps)
+            return x_BTD + added, turn, {"is_causal": True}
+        # Padding of the text takes no place: codes stand where they would without it.
+        here_BT = jnp.concatenate([mask_BP, jnp.ones((len(mask_BP), steps), bool)], axis=1)
+        added, turn = self._positions(jnp.maximum(jnp.cumsum(here_BT, 1) - 1, 0), before + steps)
+        places = jnp.arange(before + steps)
+        mask = here_BT[:, None, None] & (places[:, None] >= places[None])[None, None]
+        return jnp.concatenate([prefix_BPD, x_BTD], axis=1) + added, turn, {"mask": mask}
 
     def _embed(self, tokens: Tokens) -> Array:
         table_KVD = self.embed[...]
@@ -96,17 +165,17 @@ class TokenLM(nnx.Module):
         )
         return x_KBTD.sum(axis=0).astype(self.config.dtype)
 
-    def _positions(self, steps: int) -> tuple[Array, Array | None]:
-        """What is added to the embeddings `[T, D]`, and the angles heads turn by, or None."""
+    def _positions(self, places_BT: Array, length: int) -> tuple[Array, Array | None]:
+        """What is added to the embeddings `[B, T, D]`, and the angles heads turn by, or None."""
         c = self.config
         if c.positions == "sinusoidal":
-            return jnp.asarray(transformer.sinusoids(steps, c.dim), c.dtype), None
-        angles = jnp.asarray(transformer.angles(steps, c.dim // c.heads), jnp.float32)
-        return jnp.zeros((steps, c.dim), c.dtype), angles
+            return jnp.asarray(transformer.sinusoids(length, c.dim), c.dtype)[places_BT], None
+        angles = jnp.asarray(transformer.angles(length, c.dim // c.heads))[places_BT]
+        return jnp.zeros((1, 1, c.dim), c.dtype), angles
 
     def _logits(self, x_BTD: Array) -> Array:
-        heads_KDN = self.heads[...].astype(x_BTD.dtype)
-        return jnp.einsum("btd,kdn->bktn", self.norm(x_BTD), heads_KDN).astype(jnp.float32)
+        y_BTKN = transformer.project(self.norm(x_BTD), self.heads[...])
+        return y_BTKN.swapaxes(1, 2).astype(jnp.float32)
 
 
 def teacher_inputs(tokens: Tokens, special: int) -> Tokens:
@@ -115,12 +184,18 @@ def teacher_inputs(tokens: Tokens, special: int) -> Tokens:
 
 
 def score(
-    model: TokenLM, pattern: Pattern, codes: Codes, text_BL: Array, mask_BF: Array | None = None
+    model: TokenLM,
+    pattern: Pattern,
+    codes: Codes,
+    told: Told,
+    mask_BF: Array | None = None,
+    guidance: Guidance = None,
 ) -> Array:
-    """Bits `[B, K, F]` each code costs, -log2 p(code | codes of earlier steps, caption).
+    """Bits `[B, K, F]` each code costs, -log2 p(code | codes of earlier steps, what it is told).
 
     One teacher-forced pass; the sum over K is bits per frame and compares patterns exactly.
-    Frames where mask `[B, F]` is False count 0 and are fed as empty places.
+    Frames where mask `[B, F]` is False count 0 and are fed as empty places. guidance: under the
+    guided logits (see `conditions.guide`).
     """
     special = model.config.size
     mask_B1F = (
@@ -130,7 +205,8 @@ def score(
     )
     known = jnp.where(mask_B1F, codes, special)
     inputs = teacher_inputs(pattern.interleave(known, fill=special), special)
-    logits_BKFN = pattern.deinterleave(model(inputs, text_BL))
+    logits = [model(inputs, branch) for branch in branches(told, guidance)]
+    logits_BKFN = pattern.deinterleave(guide(logits, guidance))
     return jnp.where(mask_B1F, bits(logits_BKFN, codes), 0.0)
 
 

@@ -1,8 +1,8 @@
 """A decoder-only transformer in MusicGen's shape: pre-norm, cross-attention, GELU, no biases.
 
-Every layer has two forms that compute the same: whole sequences for training, and one step with a
-cache for decoding. Parameters of all layers are stacked and scanned over in training; decoding
-unstacks them, because a scan inside the loop over steps would copy the weights at every step.
+Every layer has two forms that compute the same: whole sequences for training and prompts, and one
+step with a cache for decoding. In training the parameters of all layers are stacked and scanned
+over; elsewhere they are lists, as a scan inside the loop over steps would copy them at every step.
 """
 
 from typing import NamedTuple
@@ -18,16 +18,16 @@ from rvq_jax.typing import Array
 class Memory(NamedTuple):
     """A condition projected to one layer's cross-attention keys and values."""
 
-    keys: Array  # [B, L, H, D / H]
-    values: Array  # [B, L, H, D / H]
+    keys: Array  # [B, H, L, D / H]
+    values: Array  # [B, H, L, D / H]
     mask: Array  # [B, L] bool
 
 
 class Cache(NamedTuple):
-    """One layer's self-attention keys and values, one row per step."""
+    """One layer's self-attention keys and values, one row per position."""
 
-    keys: Array  # [B, T, H, D / H]
-    values: Array  # [B, T, H, D / H]
+    keys: Array  # [B, H, T, D / H]
+    values: Array  # [B, H, T, D / H]
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> nnx.Param:
@@ -64,19 +64,53 @@ class Attention(nnx.Module):
         self.out = weight(rngs, (heads, dim // heads, dim), ("heads", None, "embed"), dim)
 
     def project(self, x_BTD: Array, turn: Array | None = None) -> tuple[Array, Array]:
-        """Keys and values `[B, T, H, D / H]`; keys turned by angles `[T, D / 2H]` if given."""
-        keys = jnp.einsum("btd,dhe->bthe", x_BTD, self.key[...].astype(x_BTD.dtype))
-        values = jnp.einsum("btd,dhe->bthe", x_BTD, self.value[...].astype(x_BTD.dtype))
+        """Keys and values `[B, H, T, D / H]`; keys turned by angles `[B, T, D / 2H]` if given."""
+        keys = _heads(x_BTD, self.key[...])
+        values = _heads(x_BTD, self.value[...])
         return rotate(keys, turn), values
 
     def __call__(
         self, x_BTD: Array, keys: Array, values: Array, turn: Array | None = None, **mask
     ) -> Array:
         """Attends from x to keys and values; `mask` as jax.nn.dot_product_attention takes it."""
-        queries = jnp.einsum("btd,dhe->bthe", x_BTD, self.query[...].astype(x_BTD.dtype))
-        queries = rotate(queries, turn)
-        y = jax.nn.dot_product_attention(queries, keys, values, **mask)
-        return jnp.einsum("bthe,hed->btd", y, self.out[...].astype(x_BTD.dtype))
+        queries = rotate(_heads(x_BTD, self.query[...]), turn)
+        queries, keys, values = (y.swapaxes(1, 2) for y in (queries, keys, values))
+        y_BTHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
+        return _joined(y_BTHE, self.out[...])
+
+    def step(
+        self, x_B1D: Array, keys: Array, values: Array, mask_BT: Array, turn: Array | None = None
+    ) -> Array:
+        """Attends from one position to those of keys and values `[B, H, T, D / H]` in the mask.
+
+        Equal to the whole. Products of one row are sums, which XLA fuses with reading the cache.
+        """
+        query_BH1E = rotate(_heads(x_B1D, self.query[...]), turn)
+        scores_BHT = jnp.sum((query_BH1E * keys).astype(jnp.float32), -1) * keys.shape[-1] ** -0.5
+        scores_BHT = jnp.where(mask_BT[:, None], scores_BHT, jnp.finfo(jnp.float32).min)
+        weights_BHT = jax.nn.softmax(scores_BHT, axis=-1).astype(values.dtype)
+        y_B1HE = jnp.sum(weights_BHT[..., None] * values, axis=2)[:, None]
+        return _joined(y_B1HE, self.out[...])
+
+
+def project(x_BTD: Array, weight_DHE: Array) -> Array:
+    """`[B, T, H, E]`: x projected, one row per head.
+
+    As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU.
+    """
+    y_BTD = x_BTD @ weight_DHE.reshape(len(weight_DHE), -1).astype(x_BTD.dtype)
+    return y_BTD.reshape(*x_BTD.shape[:2], *weight_DHE.shape[1:])
+
+
+def _heads(x_BTD: Array, weight_DHE: Array) -> Array:
+    """`[B, H, T, E]`: x projected, heads first."""
+    return project(x_BTD, weight_DHE).swapaxes(1, 2)
+
+
+def _joined(y_BTHE: Array, weight_HED: Array) -> Array:
+    """`[B, T, D]`: all heads projected together."""
+    y_BTD = y_BTHE.reshape(*y_BTHE.shape[:2], -1)
+    return y_BTD @ weight_HED.reshape(-1, weight_HED.shape[2]).astype(y_BTHE.dtype)
 
 
 class Block(nnx.Module):
@@ -94,60 +128,79 @@ class Block(nnx.Module):
     def __call__(
         self, x_BTD: Array, memory: Memory | None = None, turn: Array | None = None, **mask
     ) -> Array:
-        """The whole sequence at once; turn `[T, D / 2H]` and `mask` (is_causal=True or mask=…) are
-        self-attention's."""
-        y = self.norm_self(x_BTD)
-        x_BTD = x_BTD + self.attend_self(y, *self.attend_self.project(y, turn), turn, **mask)
-        return self._rest(x_BTD, memory)
+        """The whole sequence at once; turn `[B, T, D / 2H]` and `mask` (is_causal=True or mask=…)
+        are self-attention's."""
+        return self.fill(x_BTD, memory, turn, **mask)[0]
+
+    def fill(
+        self, x_BTD: Array, memory: Memory | None = None, turn: Array | None = None, **mask
+    ) -> tuple[Array, Cache]:
+        """The whole sequence, and the keys and values that later steps will attend to."""
+        y_BTD = self.norm_self(x_BTD)
+        cache = Cache(*self.attend_self.project(y_BTD, turn))
+        x_BTD = x_BTD + self.attend_self(y_BTD, *cache, turn, **mask)
+        if memory is not None:
+            seen = memory.mask[:, None, None, :]
+            y_BTD = self.norm_cross(x_BTD)
+            x_BTD = x_BTD + self.attend_cross(y_BTD, memory.keys, memory.values, mask=seen)
+        return self._feed(x_BTD), cache
 
     def step(
-        self, x_B1D: Array, cache: Cache, t: Array, memory: Memory, turn: Array | None = None
+        self,
+        x_B1D: Array,
+        cache: Cache,
+        place: Array,
+        past_BT: Array,
+        memory: Memory | None = None,
+        turn: Array | None = None,
     ) -> tuple[Array, Cache]:
-        """Step t alone, with the keys and values of steps before it in the cache; turn `[1, …]`."""
-        y = self.norm_self(x_B1D)
-        key, value = self.attend_self.project(y, turn)
-        keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, key, t, axis=1)
-        values = jax.lax.dynamic_update_slice_in_dim(cache.values, value, t, axis=1)
-        past = (jnp.arange(keys.shape[1]) <= t)[None, None, None, :]
-        x_B1D = x_B1D + self.attend_self(y, keys, values, turn, mask=past)
-        return self._rest(x_B1D, memory), Cache(keys, values)
+        """One position, kept in row `place` of the cache; it attends to the rows in `past`."""
+        y_B1D = self.norm_self(x_B1D)
+        rows = self.attend_self.project(y_B1D, turn)
+        cache = Cache(
+            *(
+                jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=2)
+                for old, new in zip(cache, rows, strict=True)
+            )
+        )
+        x_B1D = x_B1D + self.attend_self.step(y_B1D, *cache, past_BT, turn)
+        if memory is not None:
+            y_B1D = self.norm_cross(x_B1D)
+            x_B1D = x_B1D + self.attend_cross.step(y_B1D, *memory)
+        return self._feed(x_B1D), cache
 
     def remember(self, condition_BLD: Array, mask_BL: Array) -> Memory:
         """The condition as this layer attends to it: once per sequence, not per step."""
         return Memory(*self.attend_cross.project(condition_BLD), mask_BL)
 
-    def _rest(self, x_BTD: Array, memory: Memory | None) -> Array:
-        if memory is not None:
-            seen = memory.mask[:, None, None, :]
-            y = self.norm_cross(x_BTD)
-            x_BTD = x_BTD + self.attend_cross(y, memory.keys, memory.values, mask=seen)
+    def _feed(self, x_BTD: Array) -> Array:
         y = self.norm_mlp(x_BTD) @ self.up[...].astype(x_BTD.dtype)
         return x_BTD + jax.nn.gelu(y, approximate=False) @ self.down[...].astype(x_BTD.dtype)
 
 
-def stack(count: int, make, rngs: nnx.Rngs):
-    """One module whose parameters hold `count` layers, `[count, …]`; make(rngs) builds a layer."""
+def layers(count: int, make, rngs: nnx.Rngs, *, stacked: bool):
+    """`count` layers that make(rngs) builds: stacked, one module of parameters `[count, …]` to be
+    scanned over in training; else a list of modules for inference."""
+    if not stacked:
+        return nnx.List([make(rngs) for _ in range(count)])
     keys = jax.random.split(rngs.params(), count)
     state = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys)
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     return nnx.merge(graphdef, state)
 
 
-def scan(stacked, x, body, *, remat: bool = False):
-    """Folds x through the stacked layers: body(layer, x) -> x, compiled once for all of them."""
-    graphdef, state = nnx.split(stacked)
+def fold(blocks, x, body, *, remat: bool = False):
+    """x through all layers, body(layer, x) -> x; a stack of them compiles once for all."""
+    if isinstance(blocks, nnx.List):
+        for block in blocks:
+            x = body(block, x)
+        return x
+    graphdef, state = nnx.split(blocks)
 
     def one(x, layer):
         return body(nnx.merge(graphdef, layer), x), None
 
     return jax.lax.scan(jax.checkpoint(one) if remat else one, x, state)[0]
-
-
-def unstack(stacked) -> list:
-    """The stacked layers as a list of modules."""
-    graphdef, state = nnx.split(stacked)
-    count = jax.tree.leaves(state)[0].shape[0]
-    return [nnx.merge(graphdef, jax.tree.map(lambda x: x[i], state)) for i in range(count)]  # noqa: B023
 
 
 def sinusoids(steps: int, dim: int) -> np.ndarray:
@@ -160,16 +213,17 @@ def sinusoids(steps: int, dim: int) -> np.ndarray:
 
 def angles(steps: int, dim: int) -> np.ndarray:
     """Rotary angles `[T, D / 2]` of heads of D features: t · 10000^(-2i / D) (Su et al. 2021)."""
-    return np.arange(steps)[:, None] * 10000.0 ** (-np.arange(dim // 2)[None] / (dim // 2))
+    rate = 10000.0 ** (-np.arange(dim // 2)[None] / (dim // 2))
+    return (np.arange(steps)[:, None] * rate).astype(np.float32)
 
 
-def rotate(x_BTHD: Array, turn: Array | None) -> Array:
-    """Heads turned by angles `[T, D / 2]`, feature i with i + D / 2; as they are for None.
+def rotate(x_BHTE: Array, turn: Array | None) -> Array:
+    """Heads turned by angles `[B, T, E / 2]`, feature i with i + E / 2; as they are for None.
 
     Products of turned queries and keys depend on distances alone.
     """
     if turn is None:
-        return x_BTHD
-    cos, sin = jnp.cos(turn)[None, :, None], jnp.sin(turn)[None, :, None]
-    x, y = jnp.split(x_BTHD.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([x * cos - y * sin, y * cos + x * sin], axis=-1).astype(x_BTHD.dtype)
+        return x_BHTE
+    cos, sin = jnp.cos(turn)[:, None], jnp.sin(turn)[:, None]
+    x, y = jnp.split(x_BHTE.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([x * cos - y * sin, y * cos + x * sin], axis=-1).astype(x_BHTE.dtype)

@@ -12,8 +12,9 @@ from rvq_jax import files, patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate import metrics
 from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.codec import Codec
-from rvq_jax.systems.musicgen import generate_codes, score_codes
+from rvq_jax.systems.programs import generate_codes, score_codes
 from rvq_jax.train.runs import LMRun, layout, lm_program, train_lm
 
 
@@ -126,7 +127,7 @@ def generate_and_compare(
             jax.random.key(seed),
             forced,
             guidance=guidance,
-            top_k=top_k,
+            how=Sampling(top_k=top_k),
         )
         return np.asarray(codec.decode(drawn.codes))
 

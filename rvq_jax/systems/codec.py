@@ -77,11 +77,16 @@ class Codec:
 
         Else config.json and weights.npz.
         """
-        weights = {"params": self.params, "quantizer": self.quantizer}
-        leaves = {_short(name): leaf for name, leaf in files.named(weights).items()}
-        if not folder.save(self.config, leaves, path):
+        if not folder.save(self.config, self.leaves, path):
             kind = next(kind for kind, cls in OWN.items() if isinstance(self.config, cls))
+            weights = {"params": self.params, "quantizer": self.quantizer}
             files.save_folder(path, {"model": kind, **configs.to_dict(self.config)}, weights)
+
+    @property
+    def leaves(self) -> dict[str, Array]:
+        """Arrays by name, as `of_leaves` takes them."""
+        weights = {"params": self.params, "quantizer": self.quantizer}
+        return {_short(name): leaf for name, leaf in files.named(weights).items()}
 
     def encode(
         self,

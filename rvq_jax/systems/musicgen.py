@@ -1,24 +1,28 @@
 """MusicGen (Copet et al. 2023): captions → interleaved codes → audio."""
 
-import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rvq_jax import config as configs
-from rvq_jax import files, patterns
-from rvq_jax.errors import UserError
+from rvq_jax import patterns
+from rvq_jax.audio import chroma
+from rvq_jax.codec import stream, windows
+from rvq_jax.lm import generate
 from rvq_jax.lm.conditioner import to_bytes
-from rvq_jax.lm.generate import Decoded, decode
-from rvq_jax.lm.model import LMConfig, TokenLM, score
-from rvq_jax.patterns import Pattern
-from rvq_jax.systems.codec import Codec
+from rvq_jax.lm.conditions import Conditions, Told, tell
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems import drawing, musicgen_folder, programs
+from rvq_jax.systems.codec import Codec, Coded
+from rvq_jax.systems.drawing import Drawn, Request
+from rvq_jax.systems.text import TextEncoder
 from rvq_jax.typing import Array, Audio, Codes, Key
+
+Texts = Sequence[str] | dict | Told  # captions, their tokens and mask, or what was told before
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,120 +31,251 @@ class MusicGen:
 
     config: LMConfig
     pattern: str
-    params: nnx.State
-    codec: Codec
+    params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
+    codec: Codec | None
+    text: TextEncoder | None = None  # None: the model reads captions itself, or states alone
 
     @classmethod
     def load(cls, path: str | Path) -> "MusicGen":
-        """A model from a folder that `save` wrote; raises UserError if it is not one."""
-        data = files.load_config(path)
-        kind = data.pop("model", None)
-        if kind != "musicgen":
-            raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a musicgen")
-        pattern = patterns.canonical(data.pop("pattern", ""))
-        config = configs.from_dict(LMConfig, data, f"{path}/config.json")
-        like = nnx.state(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0))), nnx.Param)
-        params = files.load_weights(path, like)
-        return cls(config, pattern, params, Codec.load(Path(path) / "codec"))
+        """A model from a folder that `save` wrote, or transformers (MusicGen, its melody and
+        stereo forms, AudioGen, MusicgenForCausalLM).
+
+        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        """
+        return cls(*musicgen_folder.load(path))
 
     def save(self, path: str | Path) -> None:
-        """Writes a folder of config.json, weights and the codec's folder, whole or not at all."""
-        config = {"model": "musicgen", "pattern": self.pattern, **configs.to_dict(self.config)}
-        with files.writing(path) as folder:
-            files.save_folder(folder, config, self.params)
-            self.codec.save(folder / "codec")
+        """Writes a folder, whole or not at all: in transformers' format where it has one."""
+        musicgen_folder.save(path, self.config, self.pattern, self.params, self.codec, self.text)
 
     def generate(
         self,
-        captions: Sequence[str],
+        captions: Texts,
+        seconds: float | Sequence[float],
+        key: Key,
+        *,
+        prompt: Codes | Audio | None = None,
+        melody: Audio | None = None,
+        stride: float | None = None,
+        **sampling,
+    ) -> Audio:
+        """Audio `[B, S, C]` of `seconds`, the same or each its own, for each caption.
+
+        prompt: codes `[B, K, F']` (-1 for those to be drawn) or audio that is continued. melody:
+        audio `[B, S', C]` at the codec's rate, for models that follow one. stride: seconds that
+        every further window draws, for audio longer than the model's window. sampling: fields of
+        `drawing.Drawn`. Rows draw by keys of their own and are silent after their end. Raises
+        ValueError for what does not fit.
+        """
+        how, request = Drawn(**sampling), self._request(captions, seconds, prompt, stride)
+        keys = _keys(key, len(request.forced))
+        together = drawing.groups(self.pattern, self.config.levels, request.lengths)
+        whole = request.window == request.forced.shape[2]
+        if whole and len(together) == 1 and not self.codec.config.segment:
+            audio = self._at_once(request, captions, melody, keys, how)
+        else:
+            codes = np.zeros_like(request.forced)
+            for rows in together:
+                part = Request(*(x[rows] for x in request[:2]), *request[2:])
+                part = part._replace(forced=part.forced[:, :, : part.lengths.max()])
+                told_at = self._told_at(captions, melody, rows)
+                pieces = drawing.draw(*self._model, part, told_at, keys[rows], how)
+                drawn = np.concatenate(list(pieces), axis=2)
+                codes[rows, :, : drawn.shape[2]] = drawn
+            audio = np.array(self._sound(codes))
+        return _silenced(audio, request.lengths * self.codec.config.hop)
+
+    def stream(
+        self,
+        captions: Texts,
         seconds: float,
         key: Key,
         *,
-        guidance: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 250,
-        top_p: float = 0.0,
-        prompt: Codes | None = None,
-    ) -> Audio:
-        """Audio `[B, S, C]` of `seconds` for each caption; prompt `[B, K, F']` is continued.
+        chunk: float = 1.0,
+        prompt: Codes | Audio | None = None,
+        melody: Audio | None = None,
+        stride: float | None = None,
+        **sampling,
+    ) -> Iterator[Audio]:
+        """The audio of `generate` in pieces while it is drawn, `chunk` seconds at a time."""
+        how, request = Drawn(**sampling), self._request(captions, seconds, prompt, stride)
+        config, rows = self.codec.config, len(request.forced)
+        if config.segment:
+            raise ValueError("a codec that codes segments apart cannot stream: use generate")
+        frames = max(1, round(chunk * config.frame_rate))
+        kind = stream.DecodeStream if config.causal else windows.DecodeWindows
+        decoder = kind(*self.codec.plain, rows * self._ways, frames=frames)
+        told_at = self._told_at(captions, melody, np.arange(rows))
+        pieces = drawing.draw(*self._model, request, told_at, _keys(key, rows), how, frames)
+        sounds = (decoder.push(programs.split_channels(p, config.levels)[0]) for p in pieces)
+        ends = request.lengths * config.hop
+        for audio in itertools.chain(sounds, (decoder.close() for _ in range(1))):
+            yield _silenced(np.array(programs.join_channels(audio, self._ways)), ends)
+            ends = ends - audio.shape[1]
 
-        guidance: weight of classifier-free guidance, 1 for none. Raises ValueError if the prompt
-        is longer than the audio.
+    def score(
+        self,
+        codes: Codes,
+        conditions: Texts,
+        mask: Array | None = None,
+        *,
+        melody: Audio | None = None,
+        guidance: float | None = None,
+    ) -> Array:
+        """Bits `[B, K, F]` of each code of `[B, K, F]`; equal to those of stepwise decoding.
+
+        conditions: captions, or tokens `dict(input_ids=…, attention_mask=…)`, or what `tell` gave.
+        mask `[B, F]`: False for padding.
         """
-        frames = max(1, round(seconds * self.codec.config.frame_rate))
-        forced = np.full((len(captions), self.config.levels, frames), -1, np.int32)
+        pattern = patterns.named(self.pattern, self.config.levels, codes.shape[2])
+        told = self.tell(conditions, melody)
+        return programs.score_codes(self.config, self.params, pattern, codes, told, mask, guidance)
+
+    def tell(self, conditions: Texts, melody: Audio | None = None) -> Told:
+        """Conditions as the model reads them, to be used again: states of captions, a melody.
+
+        Raises ValueError for none at all, or for a melody that the model cannot follow.
+        """
+        if isinstance(conditions, Conditions | np.ndarray | jax.Array):
+            return conditions
+        if not self.config.text_dim:
+            return to_bytes(_some(conditions), self.config.caption_bytes)
+        ids, mask = self._tokens(conditions)
+        states = self.text.encode_tokens(ids, mask)
+        return tell(states, mask, self._melody(melody, len(ids)))
+
+    def _tokens(self, conditions: Sequence[str] | dict) -> tuple[np.ndarray, np.ndarray]:
+        if self.text is None:
+            raise ValueError("this model has no text encoder: tell it states (Conditions)")
+        if isinstance(conditions, dict):
+            ids = np.asarray(conditions["input_ids"], np.int32)
+            return ids, np.asarray(conditions.get("attention_mask", np.ones_like(ids)), bool)
+        return self.text.tokens(_some(conditions))
+
+    def _melody(self, melody: Audio | None, rows: int, begin: int = 0) -> Array | None:
+        """One-hot chroma `[B, P, bins]` from sample `begin` on, the clip repeated; or of none."""
+        c = self.config
+        if not c.melody:
+            if melody is not None:
+                raise ValueError("this model follows no melody; load a melody model")
+            return None
+        if melody is None:
+            bins_BPN = np.zeros((rows, c.melody_frames, c.melody), np.float32)
+            bins_BPN[:, :, 0] = 1.0
+            return bins_BPN
+        melody = np.broadcast_to(melody, (rows, *np.shape(melody)[1:]))
+        melody = np.roll(melody, -begin, axis=1)
+        found = chroma.chroma(melody, self.codec.config.rate, c.melody)
+        return chroma.fit(found, c.melody_frames)
+
+    def _request(self, captions: Texts, seconds, prompt, stride: float | None) -> Request:
+        """What is asked for, in frames; raises ValueError for what cannot be done."""
+        if self.codec is None:
+            raise ValueError("this model has no codec: draw codes by rvq_jax.systems.programs")
+        rows, rate = _rows(captions), self.codec.config.frame_rate
+        seconds_B = np.broadcast_to(np.asarray(seconds, float), (rows,))
+        if not (np.isfinite(seconds_B) & (seconds_B > 0)).all():
+            raise ValueError(f"seconds must be positive, got {seconds}")
+        lengths = np.maximum(1, np.round(seconds_B * rate)).astype(np.int32)
+        total = int(lengths.max())
+        window = min(self.config.window or total, total)
+        if total > window and stride is None:
+            raise ValueError(
+                f"{total / rate:.3g} s is beyond the model's window of {window / rate:.3g} s: give "
+                "a stride, the seconds that every further window draws"
+            )
+        step = total if stride is None else round(stride * rate)
+        if total > window and not 1 <= step <= window:
+            raise ValueError(f"stride must be in (0, {window / rate:.3g}] s, got {stride}")
+        forced = np.full((rows, self.config.levels, total), -1, np.int32)
         if prompt is not None:
-            if prompt.shape[2] > frames:
-                raise ValueError(f"the prompt has {prompt.shape[2]} frames, the audio {frames}")
-            forced[:, :, : prompt.shape[2]] = prompt
-        drawn = generate_codes(
-            self.config,
-            self.params,
-            self.layout(frames),
-            to_bytes(captions, self.config.caption_bytes),
-            key,
-            forced,
-            guidance=None if guidance == 1.0 else guidance,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-        )
-        return self.codec.decode(drawn.codes)
+            codes = self._prompt(np.asarray(prompt))
+            if codes.shape[2] > total:
+                raise ValueError(f"the prompt has {codes.shape[2]} frames, the audio {total}")
+            forced[:, :, : codes.shape[2]] = codes
+        return Request(forced, lengths, window, step)
 
-    def score(self, codes: Codes, captions: Sequence[str], mask: Array | None = None) -> Array:
-        """Bits `[B, K, F]` of each code of `[B, K, F]`; equal to those of stepwise decoding."""
-        text_BL = to_bytes(captions, self.config.caption_bytes)
-        return score_codes(
-            self.config, self.params, self.layout(codes.shape[2]), codes, text_BL, mask
-        )
+    def _prompt(self, prompt: np.ndarray) -> Codes:
+        """Codes of a prompt that may be audio."""
+        if not np.issubdtype(prompt.dtype, np.floating):
+            return prompt
+        # Channels that have levels of their own are encoded apart.
+        apart = prompt.swapaxes(1, 2).reshape(len(prompt) * self._ways, prompt.shape[1], -1)
+        codes = np.asarray(self.codec.encode(apart, self.config.levels // self._ways).codes)
+        codes = codes.reshape(len(prompt), self._ways, *codes.shape[1:]).swapaxes(1, 2)
+        return codes.reshape(len(prompt), self.config.levels, -1)
 
-    def layout(self, frames: int) -> Pattern:
-        """This model's pattern for so many frames."""
-        return patterns.named(self.pattern, self.config.levels, frames)
+    def _at_once(self, request: Request, captions: Texts, melody, keys: Key, how: Drawn):
+        """Audio of one window, by one program from text to waveform."""
+        forced, lengths = request.forced, request.lengths
+        window = drawing.window_of(self.pattern, forced, lengths)
+        codec, *codec_weights = self.codec.plain
+        if self.text is None or isinstance(captions, Conditions):
+            configs, text, told = (self.config, None, codec), None, self.tell(captions, melody)
+        else:
+            configs, text = (self.config, self.text.config, codec), self.text.plain
+            told = *self._tokens(captions), self._melody(melody, len(forced))
+        weights = programs.Weights(self.params, text, *codec_weights)
+        args = window.pattern, told, keys, window.forced, window.lengths
+        options = how.options | {"known": window.known}
+        made = programs.generate_audio(configs, weights, forced.shape[2], *args, **options)
+        return np.array(made[1])
+
+    def _told_at(self, captions: Texts, melody: Audio | None, rows: np.ndarray):
+        """From the frame that a window begins at to what its rows are told."""
+        told = jax.tree.map(lambda x: x[rows], self.tell(captions, melody))
+
+        def at(begin: int) -> Told:
+            if melody is None or begin == 0:
+                return told
+            heard = self._melody(melody, _rows(captions), begin * self.codec.config.hop)
+            return told._replace(melody=heard[rows])
+
+        return at
+
+    def _sound(self, codes: Codes) -> Audio:
+        """Audio of codes, also of a codec that codes segments apart."""
+        config, *weights = self.codec.plain
+        if not config.segment:
+            return programs.sound(config, *weights, codes)
+        samples = codes.shape[2] * config.hop
+        return self.codec.decode(Coded(codes, None, samples))
+
+    @property
+    def channels(self) -> int:
+        """Of the audio it makes: two of a stereo model of a mono codec."""
+        return self.codec.config.channels * self._ways
+
+    @property
+    def _model(self) -> tuple:
+        return self.config, self.params, self.pattern
+
+    @property
+    def _ways(self) -> int:
+        """Channels that have levels of their own: a stereo model of a mono codec has two."""
+        return max(1, self.config.levels // self.codec.config.levels)
 
 
-@functools.lru_cache(maxsize=32)
-def _graph(config: LMConfig):
-    return nnx.graphdef(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0))))
+def _some(captions: Sequence[str]) -> Sequence[str]:
+    if isinstance(captions, str) or not len(captions):
+        raise ValueError(f"captions must be a list of at least one text, got {captions!r}")
+    return captions
 
 
-@functools.partial(jax.jit, static_argnames=("config", "top_k", "top_p"))
-def generate_codes(
-    config: LMConfig,
-    params: nnx.State,
-    pattern: Pattern,
-    text_BL: Array,
-    key: Key,
-    forced: Codes,
-    *,
-    guidance: float | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 0.0,
-) -> Decoded:
-    """`rvq_jax.lm.generate.decode` as one program per shape; the pattern is an argument."""
-    return decode(
-        nnx.merge(_graph(config), params),
-        pattern,
-        text_BL,
-        key,
-        forced,
-        guidance=guidance,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
+def _rows(captions: Texts) -> int:
+    if isinstance(captions, dict):
+        return len(captions["input_ids"])
+    if isinstance(captions, Conditions):
+        return len(captions.states)
+    return len(_some(captions))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def score_codes(
-    config: LMConfig,
-    params: nnx.State,
-    pattern: Pattern,
-    codes: Codes,
-    text_BL: Array,
-    mask_BF: Array | None = None,
-) -> Array:
-    """`rvq_jax.lm.model.score` as one program per shape; the pattern is an argument."""
-    model = nnx.merge(_graph(config), params)
-    return score(model, pattern, jnp.asarray(codes), text_BL, mask_BF)
+def _keys(key: Key, rows: int) -> Key:
+    """A key for each row, of one key or as given."""
+    return key if key.ndim else generate.row_keys(key, rows)
+
+
+def _silenced(audio: np.ndarray, ends: np.ndarray) -> Audio:
+    """Rows of `[B, S, C]` without what comes after their ends."""
+    inside_BS = np.arange(audio.shape[1])[None] < ends[:, None]
+    return np.where(inside_BS[..., None], audio, 0.0)

@@ -1,40 +1,72 @@
 """What training a token language model means: its loss, and condition dropout."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax.lm import forms
+from rvq_jax.lm.conditions import Told, tell, without_melody, without_text
 from rvq_jax.lm.model import LMConfig, TokenLM, score
 from rvq_jax.patterns import Pattern
 from rvq_jax.train.state import Task
 from rvq_jax.typing import Array, Key
 
 
-def lm_task(config: LMConfig, pattern: Pattern, condition_dropout: float = 0.1) -> Task:
+@dataclass(frozen=True)
+class Dropout:
+    """Shares of examples trained without their conditions, for classifier-free guidance."""
+
+    all: float = 0.1  # without any of them
+    text: float = 0.0  # of the rest, without the text
+    melody: float = 0.0  # of the rest, without the melody
+
+
+def lm_task(config: LMConfig, pattern: Pattern, dropout: Dropout = Dropout()) -> Task:
     """Mean bits per code over batches of codes `[B, K, F]`, mask `[B, F]`, text `[B, L]`.
 
-    The pattern travels in the state: patterns of one shape share one compiled step.
-    condition_dropout: share of examples trained without their caption, drawn per example, for
-    classifier-free guidance.
+    With a frozen text encoder, batches have its states `[B, L, E]` and text_mask `[B, L]` in
+    place of the text, and perhaps a melody `[B, P, bins]`. The pattern travels in the state:
+    patterns of one shape share one compiled step.
     """
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0))))
 
     def init(key: Key):
         return nnx.state(TokenLM(config, nnx.Rngs(params=key)), nnx.Param)
 
     def loss(params, pattern, batch, key):
-        model = nnx.merge(graphdef, params)
-        text_BL = drop(key, batch["text"], batch["index"], condition_dropout)
-        bits_BKF = score(model, pattern, batch["codes"], text_BL, batch["mask"])
-        frames = jnp.maximum(batch["mask"].sum(), 1)
-        bits_K = bits_BKF.sum((0, 2)) / frames
-        return bits_K.mean(), (pattern, {"bits_per_frame": bits_K.sum(), "bits_by_level": bits_K})
+        model = forms.model(config, params, stacked=True)
+        return mean_bits(model, pattern, batch, key, dropout)
 
-    return Task(init, jax.tree.map(jnp.asarray, pattern), loss)
+    def with_pattern(params, pattern, batch, key):
+        value, metrics = loss(params, pattern, batch, key)
+        return value, (pattern, metrics)
+
+    return Task(init, jax.tree.map(jnp.asarray, pattern), with_pattern)
 
 
-def drop(key: Key, text_BL: Array, index_B: Array, share: float) -> Array:
-    """Text with the captions of a share of examples emptied; each draw is its own record's."""
+def mean_bits(
+    model: TokenLM, pattern: Pattern, batch: dict, key: Key, dropout: Dropout
+) -> tuple[Array, dict]:
+    """Mean bits per code of a batch, and metrics."""
+    told = drop(key, told_of(batch), batch["index"], dropout)
+    bits_BKF = score(model, pattern, batch["codes"], told, batch["mask"])
+    frames = jnp.maximum(batch["mask"].sum(), 1)
+    bits_K = bits_BKF.sum((0, 2)) / frames
+    return bits_K.mean(), {"bits_per_frame": bits_K.sum(), "bits_by_level": bits_K}
+
+
+def told_of(batch: dict) -> Told:
+    """What a batch tells the model beside the codes."""
+    if "states" not in batch:
+        return batch["text"]
+    return tell(batch["states"], batch["text_mask"], batch.get("melody"))
+
+
+def drop(key: Key, told: Told, index_B: Array, dropout: Dropout) -> Told:
+    """Conditions left out of a share of examples; each draw is its own record's."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index_B)
-    kept_B = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - share))(keys)
-    return jnp.where(kept_B[:, None], text_BL, 0)
+    draws_B3 = jax.vmap(lambda k: jax.random.uniform(k, 3))(keys)
+    any_B = draws_B3[:, 0] >= dropout.all
+    told = without_text(told, any_B & (draws_B3[:, 1] >= dropout.text))
+    return without_melody(told, any_B & (draws_B3[:, 2] >= dropout.melody))

@@ -15,12 +15,13 @@ from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
+from rvq_jax.lm import forms
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import Pattern
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train import sharding
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
-from rvq_jax.train.lm_task import lm_task
+from rvq_jax.train.lm_task import Dropout, lm_task
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.state import OptimizerConfig, Program, make_program
 
@@ -49,7 +50,7 @@ class LMRun:
     tuning: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 8  # crops per update, over all devices
     frames: int = 60  # of a crop
-    condition_dropout: float = 0.1  # share of examples trained without their caption
+    dropout: Dropout = field(default_factory=Dropout)  # of conditions
 
 
 def train_codec(
@@ -85,7 +86,7 @@ def train_codec(
 def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:
     """The compiled functions that all runs alike in all but seed and pattern share."""
     mesh = _one_device() if mesh is None else mesh
-    task = lm_task(run.lm, pattern, run.condition_dropout)
+    task = lm_task(run.lm, pattern, run.dropout)
     return make_program(task, run.tuning, run.loop.steps, mesh)
 
 
@@ -98,6 +99,8 @@ def train_lm(
     label: str | None = None,
 ) -> nnx.State:
     """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
+
+    They have lists of layers (see `rvq_jax.lm.forms`).
 
     Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
     codes have another number of levels or sizes than the model.
@@ -113,7 +116,7 @@ def train_lm(
         )
     state = fit(
         folder,
-        lm_task(run.lm, layout(name, run.lm.levels, run.frames), run.condition_dropout),
+        lm_task(run.lm, layout(name, run.lm.levels, run.frames), run.dropout),
         _batches(codes, loader.cut_codes(run.frames, run.lm.caption_bytes), run),
         run.loop,
         run.tuning,
@@ -122,7 +125,7 @@ def train_lm(
         label=label or name,
         program=program,
     )
-    return jax.device_get(state.ema)
+    return forms.unstack(run.lm, jax.device_get(state.ema))
 
 
 def layout(name: str, levels: int, frames: int) -> Pattern:

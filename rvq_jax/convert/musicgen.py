@@ -1,0 +1,209 @@
+"""MusicGen folders of transformers: their config and the names of the token model's tensors.
+
+MusicgenForConditionalGeneration and its melody form hold a text encoder, a codec and the token
+model ("decoder"); MusicgenForCausalLM is the token model alone.
+"""
+
+from typing import NamedTuple
+
+from rvq_jax.convert import t5
+from rvq_jax.convert.fields import checked, refuse
+from rvq_jax.convert.layout import MATRIX, Layout, Place
+from rvq_jax.errors import UserError
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.t5 import T5Config
+
+WHOLE = {"musicgen": "Musicgen", "musicgen_melody": "MusicgenMelody"}
+ALONE = {f"{kind}_decoder": name for kind, name in WHOLE.items()}
+DEFAULTS = {
+    "vocab_size": 2048,
+    "num_hidden_layers": 24,
+    "ffn_dim": 4096,
+    "num_attention_heads": 16,
+    "activation_function": "gelu",
+    "hidden_size": 1024,
+    "scale_embedding": False,
+    "num_codebooks": 4,
+    "audio_channels": 1,
+    "pad_token_id": None,
+    "bos_token_id": None,
+}
+IGNORED = (
+    "activation_dropout",
+    "add_cross_attention",
+    "attention_dropout",
+    "classifier_dropout",
+    "cross_attention_hidden_size",
+    "dropout",
+    "initializer_factor",
+    "layerdrop",
+    "max_position_embeddings",
+    "use_cache",
+)
+MELODY_FRAMES = 235
+# Tensors of some versions' files that are computed.
+COMPUTED = "embed_positions.weights"
+
+
+class Parts(NamedTuple):
+    """What a config.json describes."""
+
+    lm: LMConfig
+    pattern: str
+    text: T5Config | None
+    codec: dict | None  # the fields of its config
+
+
+def from_fields(fields: dict, where: str) -> Parts:
+    """The parts of a folder; raises UserError for fields unknown or beyond this library."""
+    kind = fields.get("model_type")
+    if kind in ALONE:
+        lm, pattern = _decoder(fields, where, melody=0, text_dim=None)
+        return Parts(lm, pattern, None, None)
+    for part in ("text_encoder", "audio_encoder", "decoder"):
+        if not isinstance(fields.get(part), dict):
+            raise UserError(f"{where} lacks the part {part!r}; get the whole folder of the model")
+    if fields["text_encoder"].get("model_type") != "t5":
+        refuse(where, "text_encoder", fields["text_encoder"].get("model_type"), "'t5'")
+    text = t5.from_fields(fields["text_encoder"], f"{where}: text_encoder")
+    bins, frames = 0, MELODY_FRAMES
+    if kind == "musicgen_melody":
+        bins, frames = fields.get("num_chroma", 12), fields.get("chroma_length", frames)
+    lm, pattern = _decoder(
+        fields["decoder"], f"{where}: decoder", text_dim=text.dim, melody=bins, melody_frames=frames
+    )
+    return Parts(lm, pattern, text, fields["audio_encoder"])
+
+
+def _decoder(fields: dict, where: str, text_dim: int | None, **melody) -> tuple[LMConfig, str]:
+    f = checked(fields, DEFAULTS, where, IGNORED)
+    size, levels = f["vocab_size"], f["num_codebooks"]
+    fixed = {"activation_function": "gelu", "scale_embedding": False}
+    special = {name: size for name in ("pad_token_id", "bos_token_id") if f[name] is not None}
+    for name, value in (fixed | special).items():
+        if f[name] != value:
+            refuse(where, name, f[name], repr(value))
+    if f["hidden_size"] % f["num_attention_heads"]:
+        refuse(where, "hidden_size", f["hidden_size"], "multiples of num_attention_heads")
+    config = LMConfig(
+        levels=levels,
+        size=size,
+        dim=f["hidden_size"],
+        layers=f["num_hidden_layers"],
+        heads=f["num_attention_heads"],
+        hidden=f["ffn_dim"],
+        positions="sinusoidal",
+        text_dim=f["hidden_size"] if text_dim is None else text_dim,
+        **melody,
+    )
+    if f["audio_channels"] == 2 and levels % 2:
+        refuse(where, "num_codebooks", levels, "even numbers for two audio_channels")
+    return config, "stereo_partial_delay" if f["audio_channels"] == 2 else "delay"
+
+
+def to_fields(config: LMConfig, pattern: str) -> dict | None:
+    """The config of the token model; None if transformers has no words for it."""
+    patterns = {"delay": 1, "stereo_partial_delay": 2}
+    if config.positions != "sinusoidal" or not config.text_dim or pattern not in patterns:
+        return None
+    kind = "musicgen_melody_decoder" if config.melody else "musicgen_decoder"
+    return {
+        "architectures": [f"{ALONE[kind]}ForCausalLM"],
+        "model_type": kind,
+        "vocab_size": config.size,
+        "num_hidden_layers": config.layers,
+        "ffn_dim": config.hidden,
+        "num_attention_heads": config.heads,
+        "activation_function": "gelu",
+        "hidden_size": config.dim,
+        "scale_embedding": False,
+        "num_codebooks": config.levels,
+        "audio_channels": patterns[pattern],
+        # As published: no dropout is what the weights were trained with.
+        "dropout": 0.0,
+        "pad_token_id": config.size,
+        "bos_token_id": config.size,
+    }
+
+
+def whole(config: LMConfig, decoder: dict, text: dict, codec: dict) -> dict:
+    """The config.json of a folder of all parts."""
+    kind = "musicgen_melody" if config.melody else "musicgen"
+    melody = {"num_chroma": config.melody, "chroma_length": config.melody_frames}
+    return {
+        "architectures": [f"{WHOLE[kind]}ForConditionalGeneration"],
+        "model_type": kind,
+        "is_encoder_decoder": True,
+        "text_encoder": text,
+        "audio_encoder": codec,
+        "decoder": decoder,
+        **(melody if config.melody else {}),
+    }
+
+
+def generation(config: LMConfig) -> dict:
+    """generation_config.json: MusicGen's published settings."""
+    return {
+        "bos_token_id": config.size,
+        "decoder_start_token_id": config.size,
+        "do_sample": True,
+        "guidance_scale": 3.0,
+        "max_length": config.window or 1500,
+        "pad_token_id": config.size,
+        "top_k": 250,
+    }
+
+
+def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
+    """Our leaves' places among the tensors; prefix: "" for the token model alone."""
+    c, inner = config, f"{prefix}model.decoder"
+    levels = range(c.levels)
+    heads = tuple(f"{prefix}lm_heads.{k}.weight" for k in levels)
+    found = {
+        "embed": Place([f"{inner}.embed_tokens.{k}.weight" for k in levels]),
+        "heads": Place(
+            heads,
+            MATRIX,
+            widths=(c.size,) * c.levels,
+            shape=(c.dim, c.levels, c.size),
+            flat=(c.dim, -1),
+        ),
+        **_norm("norm", f"{inner}.layer_norm"),
+    }
+    if c.text_dim != c.dim:
+        found |= _linear("text/project", "enc_to_dec_proj")
+    if c.melody:
+        found |= _linear("melody", "audio_enc_to_dec_proj")
+    for i in range(c.layers):
+        ours, theirs = f"blocks/{i}", f"{inner}.layers.{i}"
+        found |= _norm(f"{ours}/norm_self", f"{theirs}.self_attn_layer_norm")
+        found |= _norm(f"{ours}/norm_mlp", f"{theirs}.final_layer_norm")
+        found |= _attention(c, f"{ours}/attend_self", f"{theirs}.self_attn")
+        if not c.melody:
+            found |= _norm(f"{ours}/norm_cross", f"{theirs}.encoder_attn_layer_norm")
+            found |= _attention(c, f"{ours}/attend_cross", f"{theirs}.encoder_attn")
+        found[f"{ours}/up"] = Place(f"{theirs}.fc1.weight", MATRIX)
+        found[f"{ours}/down"] = Place(f"{theirs}.fc2.weight", MATRIX)
+    return found
+
+
+def _norm(ours: str, theirs: str) -> Layout:
+    return {f"{ours}/scale": Place(f"{theirs}.weight"), f"{ours}/bias": Place(f"{theirs}.bias")}
+
+
+def _linear(ours: str, theirs: str) -> Layout:
+    weight = Place(f"{theirs}.weight", MATRIX)
+    return {f"{ours}/weight": weight, f"{ours}/bias": Place(f"{theirs}.bias")}
+
+
+def _attention(c: LMConfig, ours: str, theirs: str) -> Layout:
+    split = (c.heads, c.dim // c.heads)
+    names = {"query": "q", "key": "k", "value": "v"}
+    found = {
+        f"{ours}/{leaf}": Place(
+            f"{theirs}.{name}_proj.weight", MATRIX, shape=(c.dim, *split), flat=(c.dim, c.dim)
+        )
+        for leaf, name in names.items()
+    }
+    out = Place(f"{theirs}.out_proj.weight", MATRIX, shape=(*split, c.dim), flat=(c.dim, c.dim))
+    return found | {f"{ours}/out": out}

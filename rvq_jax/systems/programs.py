@@ -1,0 +1,164 @@
+"""The compiled programs of token models: one for each shape, with patterns as arguments.
+
+Configs are static, parameters lists of layers (see `rvq_jax.lm.forms`).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rvq_jax.codec import autoencoder
+from rvq_jax.lm import forms, generate
+from rvq_jax.lm.conditions import Conditions, Guidance, Told, tell
+from rvq_jax.lm.generate import Decoded, Drawing, Job
+from rvq_jax.lm.model import LMConfig, score
+from rvq_jax.lm.sampling import PLAIN, Sampling
+from rvq_jax.patterns import Pattern
+from rvq_jax.quantize import State
+from rvq_jax.systems.text import states
+from rvq_jax.typing import Array, Audio, Codes, Key
+
+SHAPED = ("known", "two_pass")  # options that programs are compiled for
+BUCKET = 64  # frames and steps in programs are multiples of it: near lengths share one
+
+
+def layout(pattern: Pattern, bucket: int = BUCKET) -> Pattern:
+    """The pattern with more frames, after its end, and more steps, both multiples of `bucket`.
+
+    What is told to end before them (`lengths`) is not changed by them.
+    """
+    more = -pattern.frames % bucket
+    after = pattern.steps + np.arange(more, dtype=np.int32)[None]
+    steps = np.concatenate([pattern.step_of, np.repeat(after, pattern.levels, 0)], axis=1)
+    return Pattern.of(steps, -(-(pattern.steps + more) // bucket) * bucket)
+
+
+@functools.partial(jax.jit, static_argnames=("config", *SHAPED))
+def generate_codes(
+    config: LMConfig,
+    params,
+    pattern: Pattern,
+    told: Told,
+    key: Key,
+    forced: Codes,
+    lengths: Array | None = None,
+    *,
+    guidance: Guidance = None,
+    how: Sampling = PLAIN,
+    known: int = 0,
+    two_pass: bool = False,
+) -> Decoded:
+    """`generate.decode`; key: one, of which every row folds its own, or one of each row `[B]`."""
+    return generate.decode(
+        forms.model(config, params),
+        pattern,
+        told,
+        _keys(key, len(forced)),
+        forced,
+        _lengths(lengths, forced),
+        guidance=guidance,
+        how=how,
+        known=known,
+        two_pass=two_pass,
+    )
+
+
+class Weights(NamedTuple):
+    """Parameters of all that lies between text and audio."""
+
+    lm: nnx.State
+    text: nnx.State | None
+    codec: nnx.State
+    quantizer: State
+
+
+@functools.partial(jax.jit, static_argnames=("configs", "frames", *SHAPED))
+def generate_audio(
+    configs: tuple,
+    weights: Weights,
+    frames: int,
+    pattern: Pattern,
+    told: Told | tuple[Array, Array, Array | None],
+    *args,
+    **options,
+) -> tuple[Decoded, Audio]:
+    """From text to the audio `[B, S, C]` of `frames` frames in one program.
+
+    configs: of the token model, of its text encoder or None, of the codec. told: as the token
+    model reads it, or tokens of the text encoder with their mask and a melody.
+    """
+    lm, text, codec = configs
+    if text is not None and not isinstance(told, Conditions):
+        ids_BL, mask_BL, melody = told
+        told = tell(states(text, weights.text, ids_BL, mask_BL), mask_BL, melody)
+    drawn = generate_codes(lm, weights.lm, pattern, told, *args, **options)
+    return drawn, sound(codec, weights.codec, weights.quantizer, drawn.codes[:, :, :frames])
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def sound(config, params, quantizer: State, codes: Codes) -> Audio:
+    """Audio `[B, S, C]` of codes `[B, K, F]`; channels with levels of their own in turn are one.
+
+    Stereo models of mono codecs have levels left, right, left, right, …
+    """
+    apart, ways = split_channels(codes, config.levels)
+    return join_channels(autoencoder.decode(config, params, quantizer, apart), ways)
+
+
+def split_channels(codes: Codes, levels: int) -> tuple[Codes, int]:
+    """Codes `[B · C, K, F]` of a codec's levels, of `[B, K · C, F]` if they are more; and C."""
+    rows, total, frames = codes.shape
+    ways = max(1, total // levels)
+    apart = codes.reshape(rows, total // ways, ways, frames).swapaxes(1, 2)
+    return apart.reshape(rows * ways, total // ways, frames), ways
+
+
+def join_channels(audio: Audio, ways: int) -> Audio:
+    """Audio `[B, S, C]` of `[B · C, S, 1]`."""
+    if ways == 1:
+        return audio
+    return audio[..., 0].reshape(-1, ways, audio.shape[1]).swapaxes(1, 2)
+
+
+@functools.partial(jax.jit, static_argnames=("config", *SHAPED))
+def begin(config: LMConfig, params, pattern, told, key, forced, lengths, **options):
+    """`generate.begin`, the first part of decoding that is done in pieces."""
+    keys = _keys(key, len(forced))
+    model = forms.model(config, params)
+    return generate.begin(model, pattern, told, keys, forced, lengths, **options)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="drawing")
+def advance(config: LMConfig, params, job: Job, drawing: Drawing, until: Array) -> Drawing:
+    """`generate.advance`: the steps before `until`; the drawing's arrays are given up to it."""
+    return generate.advance(forms.model(config, params), job, drawing, until)
+
+
+finish = jax.jit(generate.finish)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def score_codes(
+    config: LMConfig,
+    params,
+    pattern: Pattern,
+    codes: Codes,
+    told: Told,
+    mask_BF: Array | None = None,
+    guidance: Guidance = None,
+) -> Array:
+    """`rvq_jax.lm.model.score`."""
+    model = forms.model(config, params)
+    return score(model, pattern, jnp.asarray(codes), told, mask_BF, guidance)
+
+
+def _keys(key: Key, rows: int) -> Key:
+    return key if key.ndim else generate.row_keys(key, rows)
+
+
+def _lengths(lengths: Array | None, forced: Codes) -> Array:
+    return jnp.full(len(forced), forced.shape[2]) if lengths is None else jnp.asarray(lengths)
