@@ -110,8 +110,9 @@ class MusicGen:
         sounds = (decoder.push(programs.split_channels(p, config.levels)[0]) for p in pieces)
         ends = request.lengths * config.hop
         for audio in itertools.chain(sounds, (decoder.close() for _ in range(1))):
-            yield _silenced(np.array(programs.join_channels(audio, self._ways)), ends)
-            ends = ends - audio.shape[1]
+            if audio.shape[1]:
+                yield _silenced(np.array(programs.join_channels(audio, self._ways)), ends)
+                ends = ends - audio.shape[1]
 
     def score(
         self,

@@ -121,7 +121,7 @@ def join_channels(audio: Audio, ways: int) -> Audio:
     """Audio `[B, S, C]` of `[B · C, S, 1]`."""
     if ways == 1:
         return audio
-    return audio[..., 0].reshape(-1, ways, audio.shape[1]).swapaxes(1, 2)
+    return audio[..., 0].reshape(len(audio) // ways, ways, audio.shape[1]).swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnames=("config", *SHAPED))
