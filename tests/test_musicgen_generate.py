@@ -246,7 +246,7 @@ def test_a_stream_is_the_whole_in_pieces(pattern, causal):
     model = small("text", pattern, causal)
     seconds = [0.3] * 2 if pattern == "coarse_first" else [0.3, 0.17]
     whole = model.generate(PROMPTS[1:3], seconds, KEY, top_k=5)
-    for chunk in (0.07, 0.3):
+    for chunk in (0.3, 0.07):
         pieces = list(model.stream(PROMPTS[1:3], seconds, KEY, chunk=chunk, top_k=5))
         np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-4)
     assert len(pieces) >= 2

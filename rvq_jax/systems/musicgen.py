@@ -107,7 +107,7 @@ class MusicGen:
         decoder = kind(*self.codec.plain, rows * self._ways, frames=frames)
         told_at = self._told_at(captions, melody, np.arange(rows))
         pieces = drawing.draw(*self._model, request, told_at, _keys(key, rows), how, frames)
-        sounds = (decoder.push(programs.split_channels(p, config.levels)[0]) for p in pieces)
+        sounds = (decoder.push(programs.split_channels(p, self._ways)) for p in pieces)
         ends = request.lengths * config.hop
         for audio in itertools.chain(sounds, (decoder.close() for _ in range(1))):
             if audio.shape[1]:
@@ -218,8 +218,8 @@ class MusicGen:
             told = *self._tokens(captions), self._melody(melody, len(forced))
         weights = programs.Weights(self.params, text, *codec_weights)
         args = window.pattern, told, keys, window.forced, window.lengths
-        options = how.options | {"known": window.known}
-        made = programs.generate_audio(configs, weights, forced.shape[2], *args, **options)
+        options, shape = how.options | {"known": window.known}, (forced.shape[2], self._ways)
+        made = programs.generate_audio(configs, weights, *shape, *args, **options)
         return np.array(made[1])
 
     def _told_at(self, captions: Texts, melody: Audio | None, rows: np.ndarray):
@@ -238,7 +238,7 @@ class MusicGen:
         """Audio of codes, also of a codec that codes segments apart."""
         config, *weights = self.codec.plain
         if not config.segment:
-            return programs.sound(config, *weights, codes)
+            return programs.sound(config, *weights, codes, self._ways)
         samples = codes.shape[2] * config.hop
         return self.codec.decode(Coded(codes, None, samples))
 
@@ -253,8 +253,9 @@ class MusicGen:
 
     @property
     def _ways(self) -> int:
-        """Channels that have levels of their own: a stereo model of a mono codec has two."""
-        return max(1, self.config.levels // self.codec.config.levels)
+        """Channels that have levels of their own: a stereo pattern of a mono codec has two."""
+        stereo = self.pattern.startswith("stereo") and self.codec.config.channels == 1
+        return 2 if stereo else 1
 
 
 def _some(captions: Sequence[str]) -> Sequence[str]:

@@ -27,14 +27,13 @@ BUCKET = 64  # frames and steps in programs are multiples of it: near lengths sh
 
 
 def layout(pattern: Pattern, bucket: int = BUCKET) -> Pattern:
-    """The pattern with more frames, after its end, and more steps, both multiples of `bucket`.
+    """The pattern with more steps and more frames, both multiples of `bucket`.
 
-    What is told to end before them (`lengths`) is not changed by them.
+    The frames added have no step: what is read of them means nothing.
     """
+    padded = pattern.pad(-(-pattern.steps // bucket) * bucket)
     more = -pattern.frames % bucket
-    after = pattern.steps + np.arange(more, dtype=np.int32)[None]
-    steps = np.concatenate([pattern.step_of, np.repeat(after, pattern.levels, 0)], axis=1)
-    return Pattern.of(steps, -(-(pattern.steps + more) // bucket) * bucket)
+    return Pattern(np.pad(padded.step_of, [(0, 0), (0, more)]), padded.frame_at)
 
 
 @functools.partial(jax.jit, static_argnames=("config", *SHAPED))
@@ -76,11 +75,12 @@ class Weights(NamedTuple):
     quantizer: State
 
 
-@functools.partial(jax.jit, static_argnames=("configs", "frames", *SHAPED))
+@functools.partial(jax.jit, static_argnames=("configs", "frames", "ways", *SHAPED))
 def generate_audio(
     configs: tuple,
     weights: Weights,
     frames: int,
+    ways: int,
     pattern: Pattern,
     told: Told | tuple[Array, Array, Array | None],
     *args,
@@ -96,29 +96,29 @@ def generate_audio(
         ids_BL, mask_BL, melody = told
         told = tell(states(text, weights.text, ids_BL, mask_BL), mask_BL, melody)
     drawn = generate_codes(lm, weights.lm, pattern, told, *args, **options)
-    return drawn, sound(codec, weights.codec, weights.quantizer, drawn.codes[:, :, :frames])
+    codes = drawn.codes[:, :, :frames]
+    return drawn, sound(codec, weights.codec, weights.quantizer, codes, ways)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def sound(config, params, quantizer: State, codes: Codes) -> Audio:
-    """Audio `[B, S, C]` of codes `[B, K, F]`; channels with levels of their own in turn are one.
+@functools.partial(jax.jit, static_argnames=("config", "ways"))
+def sound(config, params, quantizer: State, codes: Codes, ways: int) -> Audio:
+    """Audio `[B, S, C]` of codes `[B, K, F]` of a codec with `ways` channels coded apart.
 
-    Stereo models of mono codecs have levels left, right, left, right, …
+    Stereo models of mono codecs have two, with levels left, right, left, right, …
     """
-    apart, ways = split_channels(codes, config.levels)
+    apart = split_channels(codes, ways)
     return join_channels(autoencoder.decode(config, params, quantizer, apart), ways)
 
 
-def split_channels(codes: Codes, levels: int) -> tuple[Codes, int]:
-    """Codes `[B · C, K, F]` of a codec's levels, of `[B, K · C, F]` if they are more; and C."""
+def split_channels(codes: Codes, ways: int) -> Codes:
+    """Codes `[B · ways, K, F]` of `[B, K · ways, F]`."""
     rows, total, frames = codes.shape
-    ways = max(1, total // levels)
     apart = codes.reshape(rows, total // ways, ways, frames).swapaxes(1, 2)
-    return apart.reshape(rows * ways, total // ways, frames), ways
+    return apart.reshape(rows * ways, total // ways, frames)
 
 
 def join_channels(audio: Audio, ways: int) -> Audio:
-    """Audio `[B, S, C]` of `[B · C, S, 1]`."""
+    """Audio `[B, S, ways]` of `[B · ways, S, 1]`."""
     if ways == 1:
         return audio
     return audio[..., 0].reshape(len(audio) // ways, ways, audio.shape[1]).swapaxes(1, 2)

@@ -32,9 +32,9 @@ DECODER = {
 
 
 @torch.no_grad()
-def peer_of(kind: str, decoder: dict | None = None, text: dict | None = None, seed: int = 0):
+def peer_of(kind: str, decoder: dict | None = None, text: dict | None = None, **codec):
     """A 'text', 'stereo', 'melody' or 'alone' model whose every weight matters."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     fields = DECODER | (decoder or {})
     if kind == "stereo":
         fields |= {"num_codebooks": 8, "audio_channels": 2}
@@ -43,7 +43,7 @@ def peer_of(kind: str, decoder: dict | None = None, text: dict | None = None, se
     else:
         parts = {
             "text_encoder": transformers.T5Config(**(T5 | (text or {}))).to_dict(),
-            "audio_encoder": transformers.EncodecConfig(**CODEC).to_dict(),
+            "audio_encoder": transformers.EncodecConfig(**CODEC | codec).to_dict(),
             "decoder": fields,
         }
         melody = kind == "melody"
