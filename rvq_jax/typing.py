@@ -7,7 +7,8 @@
 | C      | audio channels        | T      | sequence steps, after interleaving     |
 | F      | frames (latent time)  | V      | vocabulary: N plus the special id      |
 | D      | features              | H      | attention heads                        |
-| L      | caption bytes         | M      | vectors in a flat list (often B · F)   |
+| L      | bytes, tokens of text | M      | vectors in a flat list (often B · F)   |
+| P      | places before codes   | E      | features of a head, or of a text's     |
 
 Inside numeric code an array's name ends with its shape: `codes_BKF`, `latents_BFD`.
 """
