@@ -72,15 +72,17 @@ def dac_bytes(codes_CKF: np.ndarray, samples: int, rate: int, frames: int | None
     return file.getvalue()
 
 
-def torch_bytes(weights: dict[str, np.ndarray], beside: dict | None = None) -> bytes:
-    """A file of torch.save: a state dict, or one under "state_dict" beside other things."""
+def torch_bytes(
+    weights: dict[str, np.ndarray], beside: dict | None = None, key: str = "state_dict"
+) -> bytes:
+    """A file of torch.save: a state dict, or one under `key` beside other things."""
 
     def op(value) -> bytes:
         return pickle.dumps(value, 2)[2:-1]
 
-    def tensor(key: int, array: np.ndarray) -> bytes:
+    def tensor(number: int, array: np.ndarray) -> bytes:
         strides = tuple(stride // array.itemsize for stride in array.strides)
-        storage = b"(" + op("storage") + b"ctorch\nFloatStorage\n" + op(str(key)) + op("cpu")
+        storage = b"(" + op("storage") + b"ctorch\nFloatStorage\n" + op(str(number)) + op("cpu")
         storage += op(array.size) + b"tQ"
         view = op(0) + op(array.shape) + op(strides) + op(False) + op(None)
         return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + b"tR"
@@ -90,7 +92,7 @@ def torch_bytes(weights: dict[str, np.ndarray], beside: dict | None = None) -> b
     ops = b"}(" + b"".join(items) + b"u"
     if beside is not None:
         rest = [op(name) + op(value) for name, value in beside.items()]
-        ops = b"}(" + op("state_dict") + ops + b"".join(rest) + b"u"
+        ops = b"}(" + op(key) + ops + b"".join(rest) + b"u"
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as opened:
         opened.writestr("archive/data.pkl", b"\x80\x02" + ops + b".")

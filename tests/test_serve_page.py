@@ -6,7 +6,10 @@ import threading
 import wave
 from io import BytesIO
 
+import jax
+import numpy as np
 import pytest
+import small_folders
 import tab as tabs
 from serving import CHUNK, RATE, WAIT, Sines, serving
 
@@ -80,6 +83,20 @@ def test_a_clip_is_generated_shown_and_can_be_kept(tab, page):
         assert file.readframes(12000) == model.pcm(1.5)
     call = model.calls[0]
     assert call.prompts == ["a sine, rather <b>loud</b>"] and call.options["top_k"] == 9
+
+
+def test_a_clip_of_a_real_model(tab, page):
+    """MusicGen's own stream, from the fields of the page to the samples of the file."""
+    model = small_folders.own()
+    page(model)
+    ask(tab, "slow", seconds=0.5, seed=3, guidance=2)
+    tab.wait(DONE)
+    data = bytes(tab.see("clip.wav().arrayBuffer().then(b => [...new Uint8Array(b)])"))
+    with wave.open(BytesIO(data)) as file:
+        assert file.getparams()[:4] == (1, 2, small_folders.RATE, 500)
+        found = np.frombuffer(file.readframes(500), "<i2")
+    audio = np.asarray(model.generate(["slow"], 0.5, jax.random.key(3), guidance=2.0))[0, :, 0]
+    np.testing.assert_allclose(found, np.clip(audio, -1, 1) * 32767, atol=4)
 
 
 def test_it_sounds_while_it_is_generated(tab, page):

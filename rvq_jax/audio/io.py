@@ -1,6 +1,9 @@
 """Audio files, through soundfile: wav, flac, ogg, mp3."""
 
+import contextlib
 import re
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,17 @@ def write(path: str | Path, audio_SC: Array, rate: int) -> None:
 
     Raises UserError for an unknown suffix or a place that cannot be written to.
     """
+    audio_SC = np.asarray(audio_SC)
+    with writing(path, rate, audio_SC.shape[1]) as add:
+        add(audio_SC)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, rate: int, channels: int) -> Iterator[Callable[[Array], None]]:
+    """A function that adds `[S, C]` to a file, which is there, whole, when the block ends.
+
+    If it ends with an error there is none. Clips and raises UserError as `write`.
+    """
     import soundfile
 
     path = Path(path)
@@ -61,13 +75,32 @@ def write(path: str | Path, audio_SC: Array, rate: int) -> None:
         raise UserError(f"{path}: cannot write {path.suffix or 'no suffix'}; use .wav, .flac, .ogg")
     with files.writing(path) as target:
         try:
-            audio_SC = np.clip(np.asarray(audio_SC), -1.0, 1.0)
-            with soundfile.SoundFile(target, "w", rate, audio_SC.shape[1]) as file:
-                # The encoder of ogg takes its whole input on its stack.
-                for first in range(0, len(audio_SC), BLOCK):
-                    file.write(audio_SC[first : first + BLOCK])
+            with soundfile.SoundFile(target, "w", rate, channels) as file:
+
+                def add(audio_SC: Array) -> None:
+                    audio_SC = np.clip(np.asarray(audio_SC), -1.0, 1.0)
+                    # The encoder of ogg takes its whole input on its stack.
+                    for first in range(0, len(audio_SC), BLOCK):
+                        file.write(audio_SC[first : first + BLOCK])
+
+                yield add
         except soundfile.SoundFileError as error:
             raise OSError(f"{error}") from error
+
+
+def wav_header(rate: int, channels: int, samples: int) -> bytes:
+    """What begins a wav of 16 bits that is sent on before it is whole; `pcm16` gives the rest."""
+    size, width = 2 * channels * samples, 2 * channels
+    # Its numbers have 32 bits; a length beyond them is as good as unknown.
+    size = min(size, 2**32 - 1 - 36)
+    form = (b"fmt ", 16, 1, channels, rate, width * rate, width, 16)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", *form, b"data", size)
+
+
+def pcm16(audio_SC: Array) -> bytes:
+    """`[S, C]`, clipped to [-1, 1], as a wav of 16 bits holds it."""
+    scaled_SC = np.clip(np.asarray(audio_SC, np.float32), -1.0, 1.0) * 32767
+    return np.round(scaled_SC).astype("<i2").tobytes()
 
 
 def _ends_early(log: str) -> bool:

@@ -4,7 +4,8 @@ import json
 import sys
 
 from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
-from rvq_jax.cli.models import Data, Generate, Quickstart, Train, load_config
+from rvq_jax.cli.generate import Generate, Serve
+from rvq_jax.cli.models import Data, Quickstart, Train, load_config
 from rvq_jax.cli.terminal import flags as _flags
 from rvq_jax.cli.terminal import nearest, parse
 from rvq_jax.errors import UserError
@@ -14,6 +15,7 @@ COMMANDS = {
     "data build": Data,
     "train": Train,
     "generate": Generate,
+    "serve": Serve,
     "encode": Encode,
     "decode": Decode,
     "info": Info,
@@ -39,14 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
             parse(type(default), ["--help"], f"{name} {rest[0]}", default)
         command = parse(COMMANDS[name], rest, name)
         result = command.run()
-        if command.json:
+        if command.json and result is not None:
             print(json.dumps(result))
         return 0
     except UserError as error:
         print(f"rvq-jax: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("rvq-jax: interrupted; the same command goes on from here", file=sys.stderr)
+        print("rvq-jax: interrupted; run the same command again", file=sys.stderr)
         return 130
 
 

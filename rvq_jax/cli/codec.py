@@ -15,6 +15,10 @@ In = tyro.conf.arg(metavar="IN")
 Out = tyro.conf.arg(metavar="OUT")
 # What import and export write, and may therefore write over.
 OURS = ("config.json", "model.safetensors", "weights.npz", "artefact.json", "*.stablehlo")
+# And what a token model has beside.
+OURS += ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model")
+OURS += ("special_tokens_map.json",)
+PARTS = ("codec", "text")
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,11 @@ class Info:
 
 @dataclass(frozen=True)
 class Import:
-    """Turns another project's checkpoint into a codec folder; no code of the file runs.
+    """Turns another project's checkpoint into a model folder; no code of the file runs.
 
-    Reads EnCodec's .th, audiocraft's compression_state_dict.bin, descript's .pth (of any sizes) and
-    moshi's Mimi in .safetensors. The folder is in transformers' format wherever one exists.
+    Codecs: EnCodec's .th, audiocraft's compression_state_dict.bin, descript's .pth (of any sizes),
+    moshi's Mimi in .safetensors. Token models: audiocraft's state_dict.bin (MusicGen, AudioGen),
+    with --codec and --text. The folder is in transformers' format wherever one exists.
 
     rvq-jax import weights_44khz_16kbps.pth --out codecs/dac_44khz_16kbps
     """
@@ -147,18 +152,35 @@ class Import:
     file: Annotated[Path, tyro.conf.Positional]
     """The checkpoint."""
     out: Path
-    """Codec folder to write."""
+    """Model folder to write."""
     kind: str | None = None
-    """encodec_24khz, encodec_48khz, encodec_32khz, encodec_16khz, mimi or dac. Default: the one
-    that its tensors fit."""
+    """Of a codec: encodec_24khz, encodec_48khz, encodec_32khz, encodec_16khz, mimi or dac.
+    Default: the one that its tensors fit."""
+    codec: Path | None = None
+    """Of a token model, its codec: a folder, or a file as this command takes."""
+    text: Path | None = None
+    """Of a token model, its text encoder: a folder of transformers' T5."""
     json: bool = False
     """Print a machine-readable result."""
 
     def run(self) -> dict:
-        from rvq_jax.systems import code_files, originals
+        from rvq_jax.convert import audiocraft
+        from rvq_jax.systems import code_files, musicgen_originals, originals
 
         _check_out(self.out)
-        codec = originals.load(self.file, self.kind)
+        found = originals.read(self.file)
+        if audiocraft.is_token_model(found[0]):
+            if self.kind is not None:
+                raise UserError(f"{self.file} is a token model; leave --kind away")
+            model = musicgen_originals.of_file(*found, self.file, self.codec, self.text)
+            model.save(self.out)
+            name, levels = "musicgen", model.config.levels
+            say(self.json, f"{name}, {levels} levels by {model.pattern}: {self.out}")
+            return {"model": str(self.out), "pattern": model.pattern, "levels": levels}
+        for flag in ("codec", "text"):
+            if getattr(self, flag) is not None:
+                raise UserError(f"{self.file} is no token model; leave --{flag} away")
+        codec = originals.of_file(*found, self.file, self.kind)
         codec.save(self.out)
         name = code_files.name_of(codec.config)
         say(self.json, f"{name}, {codec.config.levels} levels: {self.out}")
@@ -222,11 +244,13 @@ def _check_pipes(command: Encode | Decode) -> None:
 
 
 def _check_out(out: Path) -> None:
-    """Raises UserError if writing a codec folder would take away something else."""
+    """Raises UserError if writing a model folder would take away something else."""
     if out.is_file():
         raise UserError(f"{out} is a file; name a folder")
     for path in sorted(out.iterdir()) if out.is_dir() else ():
-        if not any(path.match(pattern) for pattern in OURS):
+        if path.name in PARTS and path.is_dir():
+            _check_out(path)
+        elif not any(path.match(pattern) for pattern in OURS):
             raise UserError(f"{out} holds other files ({path.name}); choose another with --out")
 
 

@@ -1,4 +1,4 @@
-"""From audio to token models: the study, datasets, training, generation."""
+"""From audio to token models: the study, datasets, training."""
 
 import importlib.util
 from dataclasses import dataclass, field
@@ -48,33 +48,60 @@ class Quickstart:
 
 @dataclass(frozen=True)
 class Data:
-    """Builds a dataset: audio files (+ metadata.csv) → ArrayRecord, resampled and mixed."""
+    """Builds a dataset: audio files (+ metadata.csv) → ArrayRecord, resampled and mixed.
+
+    With --codes it is also encoded, once: token models train on train.npz, and heldout.npz, the
+    valid and test clips, is to score them on.
+    """
 
     folder: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of audio; none for the built-in corpus."""
     out: Path = Path("runs/dataset")
     """Where the dataset goes."""
-    rate: int = 16_000
-    """Samples per second of the dataset; files of other rates are resampled."""
-    channels: int = 1
-    """Channels of the dataset; files of other counts are mixed."""
+    rate: int | None = None
+    """Samples per second of the dataset; files of other rates are resampled. Default: 16000, or
+    the codec's."""
+    channels: int | None = None
+    """Channels of the dataset; files of other counts are mixed. Default: 1, or the codec's. Two
+    with a codec of one are encoded apart, as stereo MusicGen has them."""
+    piece: float = 10.0
+    """Seconds; longer files are stored in pieces of this length, and so are codes: no crop that
+    is trained on can be longer."""
+    codes: Path | None = None
+    """Folder of a codec, or of a MusicGen for its codec, to encode the dataset with."""
+    melody: int = 0
+    """Pitch classes to keep the melody in beside the codes, 12 for MusicGen-melody; 0 for none."""
     json: bool = False
     """Print a machine-readable result."""
 
     def run(self) -> dict:
         from rvq_jax.data import builder
+        from rvq_jax.train import codes
 
-        path = builder.build(self.folder, self.out, self.rate, self.channels)
+        codec = None if self.codes is None else codes.load_codec(self.codes)
+        rate, channels = self.rate or 16_000, self.channels or 1
+        if codec is not None:
+            rate, channels = codes.sound_of(codec, self.rate, self.channels)
+        path = builder.build(self.folder, self.out, rate, channels, piece=self.piece)
+        result: dict = {"dataset": str(path)}
         say(self.json, f"dataset: {path}")
-        return {"dataset": str(path)}
+        for split in ("train", "heldout") if codec is not None else ():
+            cache = path / f"{split}.npz"
+            records = builder.open_split(path, split)
+            made = codes.cached_codes(cache, codec, records, split, self.melody)
+            minutes = sum(x.shape[1] for x in made.codes) / made.frame_rate / 60
+            result[split] = {"codes": str(cache), "records": len(made), "minutes": minutes}
+            say(self.json, f"codes: {cache}, {len(made)} records, {minutes:.1f} minutes")
+        return result
 
 
 @dataclass(frozen=True)
 class Train:
     """Trains what a config file describes: a codec on a dataset, or a token model on codes.
 
-    Fields of the config follow as flags, for example --loop.steps 1000; --help after the config
-    lists them. A run that was interrupted goes on where it was.
+    Fields of the config follow as flags, for example --loop.steps 1000, or --start FOLDER to
+    fine-tune a model; --help after the config lists them. A run that was interrupted goes on where
+    it was.
     """
 
     config: Annotated[Path, tyro.conf.Positional]
@@ -84,7 +111,15 @@ class Train:
     out: Path
     """Run folder."""
     codec: Path | None = None
-    """Codec folder to save beside a token model, so that `rvq-jax generate` can be heard."""
+    """Codec folder to save beside a token model, so that `rvq-jax generate` can be heard. Default:
+    the codec of the model in --start."""
+    text: Path | None = None
+    """Folder of the frozen text encoder (T5) of a model with lm.text-dim. Default: that of the
+    model in --start."""
+    fsdp: int = 1
+    """Devices that each parameter is split over; they share the batch too."""
+    tensor: int = 1
+    """Devices that heads, feed-forwards and vocabulary are split over."""
     json: bool = False
     """Print a machine-readable result."""
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -92,68 +127,27 @@ class Train:
     def run(self) -> dict:
         from rvq_jax.data import builder
         from rvq_jax.data.codes import CodeSet
-        from rvq_jax.systems.codec import Codec
-        from rvq_jax.systems.musicgen import MusicGen
+        from rvq_jax.systems.text import TextEncoder
         from rvq_jax.train import runs, sharding
+        from rvq_jax.train.codes import load_codec
+        from rvq_jax.train.musicgen import train_musicgen
 
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
-        mesh = sharding.make_mesh()
+        mesh = sharding.make_mesh(fsdp=self.fsdp, model=self.tensor)
         if isinstance(run, CodecRun):
             source = builder.open_split(self.data, "train")
             model = runs.train_codec(self.out, source, run, mesh)
         else:
-            codec = None if self.codec is None else Codec.load(self.codec)
-            params = runs.train_lm(self.out, CodeSet.load(self.data), run, mesh)
-            model = codec and MusicGen(run.lm, run.pattern, params, codec)
-        if model is not None:
+            codec = None if self.codec is None else load_codec(self.codec)
+            text = None if self.text is None else TextEncoder.load(self.text)
+            model = train_musicgen(self.out, CodeSet.load(self.data), run, mesh, codec, text)
+        # A token model without a codec stays in its checkpoints: it has no folder to be heard from.
+        kept = isinstance(run, CodecRun) or model.codec is not None
+        if kept:
             model.save(self.out / "model")
         say(self.json, f"run: {self.out}")
-        return {"run": str(self.out), "model": model and str(self.out / "model")}
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Generates audio for a caption with a trained model."""
-
-    model: Path
-    """Model folder."""
-    prompt: str
-    """Caption, such as "a slow warm pad in D minor, 80 bpm"."""
-    out: Path
-    """Audio file to write (.wav, .flac, .ogg)."""
-    seconds: float = 2.5
-    """Length. Models are best at the length they were trained at."""
-    guidance: float = 3.0
-    """Weight of classifier-free guidance, 1 for none."""
-    temperature: float = 1.0
-    """Of sampling; 0 takes the most likely code."""
-    top_k: int = 250
-    """Most likely codes to draw from; 0 for all."""
-    seed: int = 0
-    """Of the random draw: the same seed gives the same audio."""
-    json: bool = False
-    """Print a machine-readable result."""
-
-    def run(self) -> dict:
-        import jax
-        import numpy as np
-
-        from rvq_jax.audio import io
-        from rvq_jax.systems.musicgen import MusicGen
-
-        model = MusicGen.load(self.model)
-        audio = model.generate(
-            [self.prompt],
-            self.seconds,
-            jax.random.key(self.seed),
-            guidance=self.guidance,
-            temperature=self.temperature,
-            top_k=self.top_k,
-        )
-        io.write(self.out, np.asarray(audio[0]), model.codec.config.rate)
-        say(self.json, f"audio: {self.out}")
-        return {"audio": str(self.out), "seconds": audio.shape[1] / model.codec.config.rate}
+        return {"run": str(self.out), "model": str(self.out / "model") if kept else None}
 
 
 def load_config(path: Path) -> CodecRun | LMRun:

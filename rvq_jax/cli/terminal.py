@@ -68,7 +68,8 @@ def flags(cls, prefix: str = "--") -> list[str]:
             own = "" if inner is StudyConfig else f"{item.name.replace('_', '-')}."
             found += flags(inner, prefix + own)
         else:
-            found.append(prefix + item.name.replace("_", "-"))
+            # A word that Python keeps to itself has an underscore behind it: `continue_`.
+            found.append(prefix + item.name.rstrip("_").replace("_", "-"))
     return found
 
 

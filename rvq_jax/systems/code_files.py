@@ -1,6 +1,5 @@
 """Coded audio ↔ .rvq files, and EnCodec's .ecdc files, for a codec that they must belong to."""
 
-import hashlib
 import math
 from pathlib import Path
 from typing import BinaryIO
@@ -42,12 +41,7 @@ def leaves(codec: Codec) -> dict[str, Array]:
 
 def fingerprint(codec: Codec) -> bytes:
     """SHA-256 over the weights in the order of their names: 32 bytes that tell codecs apart."""
-    digest = hashlib.sha256()
-    for name, leaf in leaves(codec).items():
-        array = np.asarray(leaf)
-        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.digest()
+    return files.fingerprint(leaves(codec))
 
 
 def write(

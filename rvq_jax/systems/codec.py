@@ -248,7 +248,7 @@ def _short(name: str) -> str:
 
 def _done(blocks, size: int, step: int) -> list[np.ndarray]:
     """All blocks of something of a size, with a progress bar if they take long."""
-    bar = tqdm(blocks, total=-(-size // step), unit="step", delay=2, leave=False)
+    bar = tqdm(blocks, total=-(-size // step), desc="codec", unit="step", delay=2, leave=False)
     return [np.asarray(block) for block in bar]
 
 

@@ -91,8 +91,8 @@ def check_source(source: str | Path) -> None:
         raise UserError(f"{source}: cannot decode {said}; codes are {', '.join(CODES)} files")
 
 
-def read_audio(codec: Codec, source: str | Path) -> np.ndarray:
-    """Audio `[S, C]` of a file at the codec's rate and channels; raises UserError."""
+def read_audio(codec: Codec, source: str | Path, channels: int | None = None) -> np.ndarray:
+    """Audio `[S, C]` of a file at the codec's rate and channels, or others; raises UserError."""
     if str(source) == PIPE:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "standard input"
@@ -103,11 +103,11 @@ def read_audio(codec: Codec, source: str | Path) -> np.ndarray:
                 raise UserError(f"{error}".replace(f"{path}", path.name)) from error
     else:
         audio_SC, rate = io.read(source)
-    config = codec.config
+    config, channels = codec.config, channels or codec.config.channels
     try:
-        audio_SC = resample.to_channels(audio_SC, config.channels)
+        audio_SC = resample.to_channels(audio_SC, channels)
     except ValueError as error:
-        raise UserError(f"{source}: {error}; give a file of 1 or {config.channels}") from error
+        raise UserError(f"{source}: {error}; give a file of 1 or {channels}") from error
     resampled_SC = resample.to_rate(audio_SC, rate, config.rate)
     # Too short for the resampler to give anything.
     return resampled_SC if len(resampled_SC) else audio_SC[:1]
@@ -137,7 +137,7 @@ def save(codec: Codec, coded: Coded, target: str | Path, hash: bytes, entropy: b
     if str(target) == PIPE:
         buffer = memory.BytesIO()
         code_files.write(buffer, codec, coded, hash, entropy)
-        _to_pipe(buffer.getvalue())
+        to_pipe(buffer.getvalue())
         return
     with files.writing(target) as path, path.open("wb") as file:
         code_files.write(file, codec, coded, hash, entropy)
@@ -150,10 +150,11 @@ def write_audio(target: str | Path, audio_SC: np.ndarray, rate: int) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         io.write(Path(folder) / "out.wav", audio_SC, rate)
-        _to_pipe((Path(folder) / "out.wav").read_bytes())
+        to_pipe((Path(folder) / "out.wav").read_bytes())
 
 
-def _to_pipe(data: bytes) -> None:
+def to_pipe(data: bytes) -> None:
+    """Writes standard output; raises UserError if nobody reads it."""
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

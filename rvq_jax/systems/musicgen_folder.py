@@ -82,10 +82,7 @@ def _load_published(path: Path, data: dict) -> Loaded:
     _check_finite(found, path)
     alone = parts.codec is None
     inner = [{n.removeprefix(p): found.pop(n) for n in [*found] if n.startswith(p)} for p in PARTS]
-    places = musicgen.layout(config, "" if alone else "decoder.")
-    wanted = layout.shapes(places, _leaves(config))
-    read = layout.read(places, tensors.take(found, wanted, path))
-    params = jax.device_put(_of_leaves(config, read))
+    params = of_tensors(config, found, path, "" if alone else "decoder.")
     if alone:
         return config, parts.pattern, params, None, None
     for part, part_tensors in zip(PARTS, inner, strict=True):
@@ -98,6 +95,17 @@ def _load_published(path: Path, data: dict) -> Loaded:
     codec_config = folder.config_of(parts.codec, path, codecs.leaf_shapes)
     leaves = folder.from_tensors(codec_config, inner[1], path, codecs.leaf_shapes)
     return config, parts.pattern, params, Codec.of_leaves(codec_config, leaves), text
+
+
+def of_tensors(
+    config: LMConfig, found: dict, path: str | Path, prefix: str = "decoder."
+) -> nnx.State:
+    """Parameters of tensors under transformers' names; UserError if they do not fit or are NaN."""
+    _check_finite(found, path)
+    places = musicgen.layout(config, prefix)
+    wanted = layout.shapes(places, _leaves(_checked(config, path)))
+    read = layout.read(places, tensors.take(found, wanted, path))
+    return jax.device_put(_of_leaves(config, read))
 
 
 def _save_published(path: Path, config, pattern, params, codec, text) -> bool:

@@ -34,15 +34,19 @@ KINDS: dict[str, tuple[Callable[[Tensors], Tensors], tuple[Callable[[], Config],
 
 
 def load(path: str | Path, kind: str | None = None) -> Codec:
-    """The codec of a published file; none of the file's code runs.
+    """The codec of a published file; none of the file's code runs. See `of_file`."""
+    return of_file(*read(path), path, kind)
+
+
+def of_file(found: Tensors, beside: dict, path: str | Path, kind: str | None = None) -> Codec:
+    """The codec of a file's tensors and of what lies beside them.
 
     kind: one of `KINDS`; by default the one that its tensors fit. A DAC's sizes are those that the
-    file states, if it states them. Raises UserError for a file that cannot be read, or whose
-    tensors fit no kind, or not the given one.
+    file states, if it states them. Raises UserError for tensors that fit no kind, or not the given
+    one.
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"--kind {kind!r} is not known; known: {', '.join(KINDS)}")
-    found, beside = _read(Path(path))
     stated = _stated(beside, path)
     if stated is not None and kind in (None, "dac"):
         return of_tensors(stated, names.dac(found), path)
@@ -62,18 +66,23 @@ def load(path: str | Path, kind: str | None = None) -> Codec:
     )
 
 
-def of_tensors(config: Config, found: Tensors, path: str | Path) -> Codec:
-    """A codec of a config from tensors under transformers' names; UserError if they do not fit."""
-    leaves = folder.from_tensors(config, found, path, codecs.leaf_shapes)
-    return Codec.of_leaves(config, leaves)
+def read(path: str | Path) -> tuple[Tensors, dict]:
+    """The tensors of a published file by name, and what it holds beside them.
 
-
-def _read(path: Path) -> tuple[Tensors, dict]:
+    Raises UserError if it is not there or cannot be read.
+    """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not there; give a file of weights")
     if path.suffix == ".safetensors":
         return tensors.read(path), {}
     return torch_file.read_state(path)
+
+
+def of_tensors(config: Config, found: Tensors, path: str | Path) -> Codec:
+    """A codec of a config from tensors under transformers' names; UserError if they do not fit."""
+    leaves = folder.from_tensors(config, found, path, codecs.leaf_shapes)
+    return Codec.of_leaves(config, leaves)
 
 
 def _stated(beside: dict, path: str | Path) -> DACConfig | None:

@@ -1,15 +1,20 @@
 """Writes tests/fixtures/torch with torch: python tests/parity/make_torch_fixtures.py
 
 One tree of every kind of tensor and container, in both kinds of file that torch.save has had, its
-tensors again as numpy wrote them, and one tree of objects as training checkpoints hold them.
+tensors again as numpy wrote them, one tree of objects as training checkpoints hold them, and a
+token model of audiocraft's.
 """
 
 import argparse
 import collections
 import pathlib
+import sys
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from audiocraft_files import CONFIG
 
 FOLDER = pathlib.Path(__file__).parents[1] / "fixtures" / "torch"
 
@@ -70,6 +75,32 @@ def foreign():
     }
 
 
+def audiocraft_lm():
+    """A token model as audiocraft exports one: half precision, its config as text."""
+    torch.manual_seed(0)
+    dim, text, hidden, levels, size, layers = 24, 12, 40, 4, 16, 2
+    shapes = {"condition_provider.conditioners.description.output_proj.weight": (dim, text)}
+    shapes["condition_provider.conditioners.description.output_proj.bias"] = (dim,)
+    for k in range(levels):
+        shapes[f"emb.{k}.weight"] = (size + 1, dim)
+        shapes[f"linears.{k}.weight"] = (size, dim)
+    norms = ["out_norm"]
+    for i in range(layers):
+        name = f"transformer.layers.{i}"
+        for attention in ("self_attn", "cross_attention"):
+            shapes[f"{name}.{attention}.in_proj_weight"] = (3 * dim, dim)
+            shapes[f"{name}.{attention}.out_proj.weight"] = (dim, dim)
+        shapes |= {f"{name}.linear1.weight": (hidden, dim), f"{name}.linear2.weight": (dim, hidden)}
+        norms += [f"{name}.{norm}" for norm in ("norm1", "norm_cross", "norm2")]
+    shapes |= {f"{norm}.{part}": (dim,) for norm in norms for part in ("weight", "bias")}
+    return {
+        "best_state": {name: torch.randn(shape).half() for name, shape in shapes.items()},
+        "xp.cfg": CONFIG.format(seconds=10, heads=3, delays=[0, 1, 2, 3]),
+        "version": "1.3.0",
+        "exported": True,
+    }
+
+
 def numpy(tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -81,4 +112,5 @@ if __name__ == "__main__":
     torch.save(tree, FOLDER / "zip.pt")
     torch.save(tree, FOLDER / "stream.pt", _use_new_zipfile_serialization=False)
     torch.save(foreign(), FOLDER / "foreign.pt")
+    torch.save(audiocraft_lm(), FOLDER / "audiocraft_lm.bin")
     np.savez(FOLDER / "tensors.npz", **{name: numpy(value) for name, value in tensors().items()})

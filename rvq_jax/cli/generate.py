@@ -1,0 +1,272 @@
+"""Token models at work: audio for captions, in files or on a page of this machine."""
+
+import dataclasses
+import functools
+import json as jsons
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rvq_jax.cli.terminal import say
+from rvq_jax.errors import UserError
+from rvq_jax.serve import Limits
+
+PIPE = "-"
+DEFAULT_SECONDS = 10.0
+# What each number may be.
+BOUNDS = {
+    "seconds": (0, 86_400),
+    "stride": (0, 86_400),
+    "guidance": (0, math.inf),
+    "guidance_text": (0, math.inf),
+    "temperature": (0, math.inf),
+    "top_k": (0, 2**31 - 1),
+    "top_p": (0, 1),
+    "batch": (1, math.inf),
+    "seed": (0, 2**32 - 1),
+}
+POSITIVE = ("seconds", "stride")
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Generates audio for captions with a trained or imported model.
+
+    One --prompt makes the file --out. Several, or --prompts, make it a folder of 0.wav, 1.wav, …
+    in their order. The same seed gives the same audio; which prompts share a batch does not
+    matter.
+
+    rvq-jax generate --model musicgen_small --prompt "a slow piano" --seconds 10 --out x.wav
+    """
+
+    model: Path
+    """Model folder: of `rvq-jax train` or `import`, or of transformers (MusicGen, its stereo and
+    melody forms, AudioGen)."""
+    out: Path
+    """Audio file to write (.wav, .flac, .ogg), - for wav on standard output, or, for several
+    prompts, a folder."""
+    prompt: tuple[str, ...] = ()
+    """Caption, such as "a slow warm pad in D minor, 80 bpm", or several; "" for none at all."""
+    prompts: Path | None = None
+    """Or a text file of captions, one on each line that is not empty; - for standard input."""
+    seconds: float | None = None
+    """Length. Models are best at the length they were trained at. Default: 10, or the model's
+    window if that is shorter."""
+    guidance: float = 3.0
+    """Weight of classifier-free guidance, 1 for none."""
+    guidance_text: float | None = None
+    """Double guidance: the weight of the text over the melody, inside of --guidance."""
+    temperature: float = 1.0
+    """Of sampling; 0 takes the most likely code."""
+    top_k: int = 250
+    """Most likely codes to draw from; 0 for all."""
+    top_p: float = 0.0
+    """Of these the fewest that have this probability together; 0 for all."""
+    seed: int = 0
+    """Of the random draw: the same seed gives the same audio."""
+    melody: Path | None = None
+    """Audio file whose melody is followed, by models that can; of any rate and channels."""
+    continue_: Annotated[Path | None, tyro.conf.arg(name="continue")] = None
+    """Audio file that is continued; --seconds count it in, and its beginning is as the codec
+    keeps it."""
+    stride: float | None = None
+    """Seconds that every further window draws, for audio longer than the model's window; 18 is
+    usual where that is 30."""
+    stream: bool = False
+    """Write the audio while it is drawn, a second at a time: with --out - it can be played."""
+    batch: int = 8
+    """Prompts drawn at a time: fewer take less memory."""
+    format: Literal["wav", "flac", "ogg"] = "wav"
+    """Of the files of a folder."""
+    json: bool = False
+    """Print a machine-readable result."""
+
+    def run(self) -> dict:
+        _check_numbers(self)
+        prompts = _prompts(self)
+        targets = _targets(self, len(prompts))
+        for file in (self.melody, self.continue_):
+            if file is not None and not file.is_file():
+                raise UserError(f"{file} is not there; check the name")
+
+        from rvq_jax.systems import generated_files
+
+        model = _load(self.model)
+        config = model.codec.config
+        seconds = self.seconds or _most(model, DEFAULT_SECONDS)
+        if self.stream and config.segment:
+            raise UserError(f"{self.model} codes segments apart and cannot --stream; leave it away")
+        captions, cut = generated_files.read_captions(model, prompts)
+        for line in cut:
+            print(f"rvq-jax: note: {line}", file=sys.stderr)
+        samples = _generated(self, model, captions, targets, seconds)
+        length = samples / config.rate
+        many = f", each of {len(targets)}" if self.out not in targets else ""
+        name = "standard output" if str(self.out) == PIPE else f"{self.out}"
+        place = sys.stderr if str(self.out) == PIPE else sys.stdout
+        say(self.json, f"{name}: {length:.2f} s at {config.rate} Hz{many}", place)
+        return {
+            "files": [str(target) for target in targets],
+            "prompts": prompts,
+            "seconds": length,
+            "samples": samples,
+            "rate": config.rate,
+            "channels": model.channels,
+        }
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Opens a page, for this machine only, that plays a clip while the model generates it.
+
+    Nobody else can reach it unless --host says so, and then whoever can reach that host can use
+    it: there are no passwords. Ctrl-C ends it.
+
+    rvq-jax serve --model musicgen_small
+    """
+
+    model: Path
+    """Model folder, as of `rvq-jax generate`."""
+    host: str = "127.0.0.1"
+    """Address to listen on: the default is this machine alone, 0.0.0.0 everyone who can reach
+    it."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    limits: Limits = field(default_factory=Limits)
+    json: bool = False
+    """Print the address as JSON."""
+
+    def run(self) -> None:
+        from rvq_jax import serve
+
+        model = _load(self.model)
+        if model.codec.config.segment:
+            raise UserError(f"{self.model} codes segments apart, which the page cannot play")
+        seconds = max(serve.requests.SHORTEST, _most(model, self.limits.seconds))
+        limits = dataclasses.replace(self.limits, seconds=seconds)
+        tell = functools.partial(print, flush=True)
+
+        def announce(address: str) -> None:
+            tell(jsons.dumps({"address": address}) if self.json else f"{address} (Ctrl-C ends it)")
+
+        serve.serve(model, self.host, self.port, limits, announce)
+
+
+def _check_numbers(command: Generate) -> None:
+    """Raises UserError for one that is out of its bounds; NaN lies in none."""
+    for name, (low, high) in BOUNDS.items():
+        value = getattr(command, name)
+        is_least = value == low and name in POSITIVE
+        if value is None or (low <= value <= high and math.isfinite(value) and not is_least):
+            continue
+        least = f"more than {low}" if name in POSITIVE else f"at least {low}"
+        most = "" if high == math.inf else f" and at most {high}"
+        raise UserError(f"--{name.replace('_', '-')} must be {least}{most}, not {value}")
+
+
+def _prompts(command: Generate) -> list[str]:
+    """The captions; raises UserError if there are none, or they are no text."""
+    if command.prompts is None:
+        if not command.prompt:
+            raise UserError("there is no caption; give --prompt or --prompts")
+        found = [prompt.strip() for prompt in command.prompt]
+    else:
+        if command.prompt:
+            raise UserError("give --prompt or --prompts, not both")
+        found = [line.strip() for line in _lines(command.prompts) if line.strip()]
+        if not found:
+            raise UserError(f"{_named(command.prompts)} has no captions; write one on each line")
+    for i, prompt in enumerate(found):
+        # Bytes of the command line that are no text arrive as halves of surrogate pairs.
+        if not prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise UserError(f"prompt {i} is not UTF-8 text; write it again")
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        data = sys.stdin.buffer.read() if str(path) == PIPE else path.read_bytes()
+        return data.decode("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; check the name") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{_named(path)} is not UTF-8 text ({error}); convert it") from error
+
+
+def _targets(command: Generate, count: int) -> list[Path]:
+    """The file of each caption; raises UserError if one cannot be there."""
+    from rvq_jax.audio import io
+    from rvq_jax.systems import coded_files
+
+    out = command.out
+    if command.json and str(out) == PIPE:
+        raise UserError("--json and - as --out both need standard output; leave one away")
+    if command.prompts is None and count == 1:
+        coded_files.check_target(out, io.SUFFIXES)
+        return [out]
+    if str(out) == PIPE or out.is_file() or out.suffix.lower() in io.SUFFIXES:
+        raise UserError(f"several captions need a folder, and {out} is none; name one with --out")
+    width = len(str(count - 1))
+    targets = [out / f"{i:0{width}d}.{command.format}" for i in range(count)]
+    for target in targets:
+        coded_files.check_target(target, io.SUFFIXES)
+    return targets
+
+
+def _load(path: Path):
+    """A model that can be told text and heard; raises UserError."""
+    from rvq_jax.systems.musicgen import MusicGen
+
+    model = MusicGen.load(path)
+    if model.codec is None:
+        raise UserError(f"{path} holds a token model alone, with no codec; get the whole model")
+    return model
+
+
+def _generated(command: Generate, model, captions, targets: list[Path], seconds: float) -> int:
+    """Generates the files; what does not fit the model is told in one line."""
+    import jax
+
+    from rvq_jax.systems import coded_files, generated_files
+
+    options = {"melody": None, "prompt": None, "stride": command.stride}
+    if not model.config.melody:
+        for name in ("melody", "guidance_text"):
+            if getattr(command, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{command.model} follows no melody, so {flag} means nothing; leave it away or "
+                    "take a melody model"
+                )
+    if command.melody is not None:
+        options["melody"] = coded_files.read_audio(model.codec, command.melody)[None]
+    if command.continue_ is not None:
+        options["prompt"] = generated_files.read_prompt(model, command.continue_, seconds)
+    for name in ("guidance", "guidance_text", "temperature", "top_k", "top_p"):
+        options[name] = getattr(command, name)
+    key, options["stream"] = jax.random.key(command.seed), command.stream
+    options["batch"] = command.batch
+    try:
+        return generated_files.generate_files(model, captions, targets, seconds, key, **options)
+    except ValueError as error:
+        raise UserError(f"{command.model}: {error}") from error
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError("out of memory; take fewer --seconds or a smaller --batch") from error
+
+
+def _most(model, seconds: float) -> float:
+    """So many seconds, or the model's window if that is shorter."""
+    window = model.config.window / model.codec.config.frame_rate
+    return min(seconds, window or seconds)
+
+
+def _named(path: Path) -> str:
+    return "standard input" if str(path) == PIPE else f"{path}"
