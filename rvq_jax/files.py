@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders of a config and named arrays."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -104,3 +105,13 @@ def named(tree) -> dict:
     """Leaves by path, 'encoder/downs/0/bias'."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def fingerprint(arrays: dict) -> bytes:
+    """SHA-256 over arrays by name, in that order: 32 bytes that tell weights apart."""
+    digest = hashlib.sha256()
+    for name, leaf in arrays.items():
+        array = np.asarray(leaf)
+        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.digest()

@@ -21,7 +21,7 @@ from rvq_jax.data.codes import CodeSet
         (["quickstart", "--model.lm.layerss=6"], ["--model.lm.layerss", "'--model.lm.layers'"]),
         (["quickstart", "--codec.loop.step", "6"], ["'--codec.loop.steps'"]),
         (["quickstart", "--seedz", "1"], ["'--seeds'"]),
-        (["quickstart", "--model.caption_dropout", "1"], ["'--model.condition-dropout'"]),
+        (["quickstart", "--model.droput.all", "1"], ["'--model.dropout.all'"]),
         (["data"], ["did you mean 'data build'"]),
         (["data", "build", "--chanels", "2"], ["'--channels'"]),
         (["generate", "--model", "m", "--prompt", "p", "--out", "o.wav", "--topk", "2"], ["top-k"]),

@@ -71,8 +71,8 @@ class SynthMusic(_Audio):
 class AudioFolder(_Audio):
     """A folder of audio files, resampled, mixed, and cut into pieces."""
 
-    def __init__(self, *, clips: list[folder.Clip], minimum: int, **kwargs):
-        self.clips, self.minimum = clips, minimum
+    def __init__(self, *, clips: list[folder.Clip], minimum: int, piece: float, **kwargs):
+        self.clips, self.minimum, self.piece = clips, minimum, piece
         super().__init__(**kwargs)
 
     def _split_generators(self, dl_manager):
@@ -95,7 +95,7 @@ class AudioFolder(_Audio):
                     f"{clip.path} is shorter than one frame ({len(audio_SC)} of {self.minimum} "
                     f"samples at {self.rate} Hz); remove it"
                 )
-            size = round(PIECE_SECONDS * self.rate)
+            size = round(self.piece * self.rate)
             for i in range(math.ceil(len(audio_SC) / size)):
                 piece_SC = audio_SC[i * size : (i + 1) * size]
                 # A tail shorter than a frame has no code of its own.
@@ -105,21 +105,29 @@ class AudioFolder(_Audio):
 
 
 def build(
-    source: str | Path | None, out: str | Path, rate: int, channels: int = 1, minimum: int = 1
+    source: str | Path | None,
+    out: str | Path,
+    rate: int,
+    channels: int = 1,
+    minimum: int = 1,
+    piece: float | None = None,
 ) -> Path:
     """The dataset folder of a folder of audio, or of the built-in corpus for None.
 
-    minimum: samples of the shortest clip allowed. A dataset of the same source and settings in
-    `out` is used as it is. Raises UserError for bad input (see `folder.scan` and `io.read`) or an
-    `out` that holds anything else; nothing half-written stays.
+    minimum: samples of the shortest clip allowed. piece: seconds of the longest record, 10 by
+    default. A dataset of the same source and settings in `out` is used as it is. Raises UserError
+    for bad input (see `folder.scan` and `io.read`) or an `out` that holds anything else; nothing
+    half-written stays.
     """
-    out = Path(out)
+    out, piece = Path(out), PIECE_SECONDS if piece is None else piece
+    if round(piece * rate) < max(1, minimum):
+        raise UserError(f"pieces of {piece:g} s are too short: set --piece to seconds")
     clips = None if source is None else folder.scan(source)
     stated = {
         "rate": rate,
         "channels": channels,
         "minimum": minimum,
-        "piece_seconds": PIECE_SECONDS,
+        "piece_seconds": piece,
         "source": _fingerprint(clips),
     }
     if _holds(out, stated):
@@ -132,7 +140,8 @@ def build(
         if clips is None:
             builder = SynthMusic(data_dir=place, songs=CLIPS, seconds=CLIP_SECONDS, **options)
         else:
-            builder = AudioFolder(data_dir=place, clips=clips, minimum=minimum, **options)
+            options |= {"clips": clips, "minimum": minimum, "piece": piece}
+            builder = AudioFolder(data_dir=place, **options)
         _prepare(builder)
         # A folder of its own, whose name says neither version nor builder.
         shutil.move(builder.data_dir, place / "records")

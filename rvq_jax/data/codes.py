@@ -16,7 +16,8 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipF
 
 @dataclass(frozen=True, eq=False)
 class CodeSet:
-    """Codes of many records; random access to dicts of codes `[K, F]`, name, caption, label."""
+    """Codes of many records; random access to dicts of codes `[K, F]`, name, caption, label,
+    and melody `[P]` if they have one."""
 
     codes: list[np.ndarray]  # int32, each [K, its own F]
     names: list[str]
@@ -24,21 +25,35 @@ class CodeSet:
     labels: list[str]
     frame_rate: float  # frames per second
     size: int  # N, codes per level
+    codec: str = ""  # fingerprint of the codec that made them, if it is known
+    melodies: list[np.ndarray] | None = None  # uint8, each [its own P]: strongest pitch classes
+    melody_bins: int = 0  # of which there are so many
+    melody_rate: float = 0.0  # pitch classes per second
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, index: int) -> dict:
+        melody = {} if self.melodies is None else {"melody": self.melodies[index]}
         return {
             "codes": self.codes[index],
             "name": self.names[index],
             "caption": self.captions[index],
             "label": self.labels[index],
+            **melody,
         }
 
     def save(self, path: str | Path) -> None:
         """Writes one .npz, whole or not at all; codes take the smallest type that holds them."""
         dtype = np.min_scalar_type(self.size - 1)
+        melody = {}
+        if self.melodies is not None:
+            melody = {
+                "melodies": np.concatenate(self.melodies),
+                "melody_lengths": np.array([len(melody) for melody in self.melodies]),
+                "melody_bins": self.melody_bins,
+                "melody_rate": self.melody_rate,
+            }
         with files.writing(path) as target, target.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -49,6 +64,8 @@ class CodeSet:
                 labels=np.array(self.labels, str),
                 frame_rate=self.frame_rate,
                 size=self.size,
+                codec=self.codec,
+                **melody,
             )
 
     @classmethod
@@ -64,8 +81,22 @@ class CodeSet:
                     stored["labels"].tolist(),
                     float(stored["frame_rate"]),
                     int(stored["size"]),
+                    str(stored["codec"]) if "codec" in stored else "",
+                    **_melody(stored),
                 )
         except DAMAGE as error:
             raise UserError(
                 f"{path} is not a code cache ({error}); delete it, and it is made again"
             ) from error
+
+
+def _melody(stored) -> dict:
+    """The fields of a melody, of a cache that has one."""
+    if "melodies" not in stored:
+        return {}
+    ends = np.cumsum(stored["melody_lengths"])[:-1]
+    return {
+        "melodies": np.split(stored["melodies"], ends),
+        "melody_bins": int(stored["melody_bins"]),
+        "melody_rate": float(stored["melody_rate"]),
+    }

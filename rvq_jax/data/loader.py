@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
+from rvq_jax.data.captions import CaptionStates
+from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.lm.conditioner import to_bytes
 
 Cut = Callable[[dict, np.random.Generator], dict]
@@ -60,15 +62,29 @@ def cut_audio(samples: int) -> Cut:
     return cut
 
 
-def cut_codes(frames: int, caption_bytes: int) -> Cut:
-    """Crops of codes `[K, frames]` with mask `[frames]` and the caption's bytes as text `[L]`."""
+def cut_codes(
+    frames: int,
+    caption_bytes: int,
+    states: CaptionStates | None = None,
+    melody: MelodyCut | None = None,
+) -> Cut:
+    """Crops of codes `[K, frames]` with mask `[frames]` and the caption's bytes as text `[L]`.
+
+    With the states of a frozen text encoder those `[L, E]` and text_mask `[L]` in their place; with
+    a melody that of the crop `[P, bins]`.
+    """
+
+    def told(caption: str) -> dict:
+        if states is not None:
+            return states.told(caption)
+        return {"text": to_bytes([caption], caption_bytes)[0]}
 
     def cut(record: dict, rng: np.random.Generator) -> dict:
         codes_FK = record["codes"].T
         begin = rng.integers(0, max(1, len(codes_FK) - frames + 1))
         codes_FK, mask_F = _window(codes_FK, begin, frames)
-        text_L = to_bytes([record["caption"]], caption_bytes)[0]
-        return {"codes": codes_FK.T, "mask": mask_F, "text": text_L}
+        heard = {} if melody is None else melody.told(record, begin, mask_F.sum())
+        return {"codes": codes_FK.T, "mask": mask_F, **told(record["caption"]), **heard}
 
     return cut
 

@@ -84,3 +84,9 @@ def as_matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     into, out = AXES[found[found.lastindex]]
     layers, split = len(shape) - into - out, len(shape) - out
     return (*shape[:layers], math.prod(shape[layers:split]), math.prod(shape[split:]))
+
+
+def ends(path: str, axes: tuple) -> tuple:
+    """Of an adapted weight's axes, without that of layers: the first to go in, the first out."""
+    found = ADAPTED.search(path)
+    return axes[0], axes[AXES[found[found.lastindex]][0]]

@@ -1,7 +1,6 @@
-"""The study's codec half: audio to cached codes, and what each level is worth."""
+"""The study's codec half: what each level is worth."""
 
 import math
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,35 +12,6 @@ from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate import metrics
 from rvq_jax.systems.codec import Codec
-
-
-def encode_records(codec: Codec, source, label: str) -> CodeSet:
-    """Codes `[K, F]` of every record, F whole frames that cover it.
-
-    Records are padded to whole seconds for encoding, so that a folder of clips of all lengths
-    compiles a few programs and not one per length; a causal codec's codes do not see the padding.
-    """
-    config = codec.config
-    codes, names, captions, labels = [], [], [], []
-    for i in tqdm(range(len(source)), desc=label, unit="clip"):
-        record = source[i]
-        samples = record["audio"].shape[0]
-        seconds = math.ceil(samples / config.rate)
-        padded = np.zeros((1, seconds * config.rate, record["audio"].shape[1]), np.float32)
-        padded[0, :samples] = record["audio"]
-        frames = math.ceil(samples / config.hop)
-        codes.append(np.asarray(codec.encode(padded).codes[0, :, :frames], np.int32))
-        names.append(record["name"])
-        captions.append(record["caption"])
-        labels.append(record["label"])
-    return CodeSet(codes, names, captions, labels, config.frame_rate, config.size)
-
-
-def cached_codes(path: Path, codec: Codec, source, label: str) -> CodeSet:
-    """The code cache at `path`, written first if it is not there."""
-    if not path.exists():
-        encode_records(codec, source, label).save(path)
-    return CodeSet.load(path)
 
 
 def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> list[dict]:

@@ -14,12 +14,14 @@ from rvq_jax.evaluate import metrics
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.programs import generate_codes, score_codes
+from rvq_jax.systems.text import TextEncoder
 from rvq_jax.train.runs import LMRun, layout, lm_program, train_lm
 
 
-def windows(codes: CodeSet, frames: int, caption_bytes: int) -> dict:
-    """All of a code set in consecutive windows: codes `[B, K, F]`, mask `[B, F]`, text `[B, L]`."""
+def windows(codes: CodeSet, frames: int) -> dict:
+    """All of a code set in consecutive windows: codes `[B, K, F]`, mask `[B, F]`, B captions."""
     parts, masks, captions = [], [], []
     for i in range(len(codes)):
         record = codes[i]
@@ -32,13 +34,23 @@ def windows(codes: CodeSet, frames: int, caption_bytes: int) -> dict:
     return {
         "codes": np.stack(parts),
         "mask": np.stack(masks),
-        "text": to_bytes(captions, caption_bytes),
+        "captions": captions,
     }
 
 
-def bits_by_level(run: LMRun, params, heldout: CodeSet, batch: int = 16) -> np.ndarray:
-    """Mean bits per frame of each level `[K]` on held-out codes; their sum is bits per frame."""
-    data = windows(heldout, run.frames, run.lm.caption_bytes)
+def bits_by_level(
+    run: LMRun,
+    params,
+    heldout: CodeSet,
+    batch: int = 16,
+    text: TextEncoder | None = None,
+) -> np.ndarray:
+    """Mean bits per frame of each level `[K]` on held-out codes; their sum is bits per frame.
+
+    text: the frozen encoder of a model that reads one.
+    """
+    model = MusicGen(run.lm, run.pattern, params, None, text)
+    data = windows(heldout, run.frames)
     pattern = layout(run.pattern, run.lm.levels, run.frames)
     count = len(data["codes"])
     total = np.zeros(run.lm.levels)
@@ -47,7 +59,8 @@ def bits_by_level(run: LMRun, params, heldout: CodeSet, batch: int = 16) -> np.n
         inside = rows < count
         rows = np.minimum(rows, count - 1)
         mask = data["mask"][rows] & inside[:, None]
-        bits = score_codes(run.lm, params, pattern, data["codes"][rows], data["text"][rows], mask)
+        told = model.tell([data["captions"][i] for i in rows])
+        bits = score_codes(run.lm, params, pattern, data["codes"][rows], told, mask)
         total += np.asarray(bits, np.float64).sum((0, 2))
     return total / data["mask"].sum()
 

@@ -20,6 +20,7 @@ from rvq_jax.evaluate import information, metrics, report
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import codecs, models
 from rvq_jax.systems.codec import Codec
+from rvq_jax.train.codes import cached_codes
 from rvq_jax.train.loop import LoopConfig, open_run
 from rvq_jax.train.runs import CodecRun, LMRun, train_codec
 from rvq_jax.train.state import OptimizerConfig
@@ -74,8 +75,8 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
 
     codec = train_codec(out / "codec", train, config.codec)
     codec.save(out / "codec" / "model")
-    codes = codecs.cached_codes(out / "codes" / "train.npz", codec, train, "codes")
-    held_codes = codecs.cached_codes(out / "codes" / "heldout.npz", codec, heldout, "held-out")
+    codes = cached_codes(out / "codes" / "train.npz", codec, train, "codes")
+    held_codes = cached_codes(out / "codes" / "heldout.npz", codec, heldout, "held-out")
     levels = codecs.by_level(codec, heldout, codes)
     spent()
 

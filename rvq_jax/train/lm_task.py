@@ -23,15 +23,20 @@ class Dropout:
     melody: float = 0.0  # of the rest, without the melody
 
 
-def lm_task(config: LMConfig, pattern: Pattern, dropout: Dropout = Dropout()) -> Task:
+def lm_task(
+    config: LMConfig, pattern: Pattern, dropout: Dropout = Dropout(), start: nnx.State | None = None
+) -> Task:
     """Mean bits per code over batches of codes `[B, K, F]`, mask `[B, F]`, text `[B, L]`.
 
     With a frozen text encoder, batches have its states `[B, L, E]` and text_mask `[B, L]` in
     place of the text, and perhaps a melody `[B, P, bins]`. The pattern travels in the state:
-    patterns of one shape share one compiled step.
+    patterns of one shape share one compiled step. start: parameters to begin with, with lists of
+    layers; drawn anew without.
     """
 
     def init(key: Key):
+        if start is not None:
+            return jax.tree.map(jnp.zeros_like, forms.abstract(config, stacked=True))
         return nnx.state(TokenLM(config, nnx.Rngs(params=key)), nnx.Param)
 
     def loss(params, pattern, batch, key):
@@ -42,7 +47,9 @@ def lm_task(config: LMConfig, pattern: Pattern, dropout: Dropout = Dropout()) ->
         value, metrics = loss(params, pattern, batch, key)
         return value, (pattern, metrics)
 
-    return Task(init, jax.tree.map(jnp.asarray, pattern), with_pattern)
+    given = None if start is None else forms.stack(config, start)
+    rest = jax.tree.map(jnp.asarray, pattern)
+    return Task(init, rest, with_pattern, given=given, weight=frames_of)
 
 
 def mean_bits(
@@ -51,9 +58,14 @@ def mean_bits(
     """Mean bits per code of a batch, and metrics."""
     told = drop(key, told_of(batch), batch["index"], dropout)
     bits_BKF = score(model, pattern, batch["codes"], told, batch["mask"])
-    frames = jnp.maximum(batch["mask"].sum(), 1)
+    frames = jnp.maximum(frames_of(batch), 1)
     bits_K = bits_BKF.sum((0, 2)) / frames
     return bits_K.mean(), {"bits_per_frame": bits_K.sum(), "bits_by_level": bits_K}
+
+
+def frames_of(batch: dict) -> Array:
+    """Frames of a batch that are not padding."""
+    return batch["mask"].sum()
 
 
 def told_of(batch: dict) -> Told:

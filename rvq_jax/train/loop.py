@@ -80,7 +80,7 @@ def fit(
     mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
     program = make_program(task, tuning, config.steps, mesh) if program is None else program
     with Checkpoints(folder / "checkpoints", config.keep) as checkpoints:
-        state = program.init(jax.random.key(config.seed), task.rest)
+        state = program.init(jax.random.key(config.seed), task.rest, task.given)
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state, batches)
         done = int(state.step)

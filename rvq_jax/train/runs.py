@@ -14,15 +14,20 @@ from rvq_jax import patterns
 from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import Pattern
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.text import TextEncoder
 from rvq_jax.train import sharding
+from rvq_jax.train.captions import caption_states
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
 from rvq_jax.train.lm_task import Dropout, lm_task
 from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.lora_task import lora_task, merged
 from rvq_jax.train.state import OptimizerConfig, Program, make_program
 
 
@@ -51,6 +56,8 @@ class LMRun:
     batch: int = 8  # crops per update, over all devices
     frames: int = 60  # of a crop
     dropout: Dropout = field(default_factory=Dropout)  # of conditions
+    start: str = ""  # folder of a MusicGen to fine-tune; lm and pattern are then its own
+    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=0))  # rank 0: all is trained
 
 
 def train_codec(
@@ -66,6 +73,8 @@ def train_codec(
     samples = _whole_frames(run.seconds * run.codec.rate, run.codec.hop)
     if run.codec.channels < 1:
         raise UserError("codec.seanet.channels must be at least 1")
+    mesh = _one_device() if mesh is None else mesh
+    _check_batch(run, mesh)
     # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
     vectors = run.batch * (samples // run.codec.hop)
     start = -(-4 * run.codec.levels * run.codec.size // vectors)
@@ -97,16 +106,25 @@ def train_lm(
     mesh: Mesh | None = None,
     program: Program | None = None,
     label: str | None = None,
+    *,
+    start: nnx.State | None = None,
+    text: TextEncoder | None = None,
 ) -> nnx.State:
     """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
 
-    They have lists of layers (see `rvq_jax.lm.forms`).
+    They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them. start:
+    parameters to begin with, of run.start (`rvq_jax.train.musicgen` reads it). text: the frozen
+    encoder of a model with text_dim; its states of all captions are kept in the folder.
 
     Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
     codes have another number of levels or sizes than the model.
     """
-    folder = Path(folder)
+    folder, mesh = Path(folder), _one_device() if mesh is None else mesh
     name = patterns.canonical(run.pattern)
+    if bool(run.start) != (start is not None):
+        raise ValueError("run.start and the parameters of start go together")
+    if run.lora.rank and start is None:
+        raise UserError("adapters tune a trained model: set start to its folder, or lora.rank to 0")
     open_run(folder, configs.to_dict(dataclasses.replace(run, pattern=name)))
     levels = codes[0]["codes"].shape[0]
     if (levels, codes.size) != (run.lm.levels, run.lm.size):
@@ -114,10 +132,22 @@ def train_lm(
             f"the codes have {levels} levels of {codes.size}, the model {run.lm.levels} of "
             f"{run.lm.size}; set lm.levels and lm.size to the codes'"
         )
+    _check_batch(run, mesh)
+    pattern = layout(name, run.lm.levels, run.frames)
+    if run.lora.rank:
+        task = lora_task(run.lm, run.lora, start, pattern, run.dropout)
+    else:
+        task = lm_task(run.lm, pattern, run.dropout, start)
+    states = melody = None
+    if run.lm.text_dim:
+        states = caption_states(folder / "captions.npz", text, codes.captions)
+    if run.lm.melody:
+        per_frame = codes.melody_rate / codes.frame_rate
+        melody = MelodyCut(per_frame, run.lm.melody, run.lm.melody_frames)
     state = fit(
         folder,
-        lm_task(run.lm, layout(name, run.lm.levels, run.frames), run.dropout),
-        _batches(codes, loader.cut_codes(run.frames, run.lm.caption_bytes), run),
+        task,
+        _batches(codes, loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody), run),
         run.loop,
         run.tuning,
         mesh=mesh,
@@ -125,7 +155,10 @@ def train_lm(
         label=label or name,
         program=program,
     )
-    return forms.unstack(run.lm, jax.device_get(state.ema))
+    params = jax.device_get(state.ema)
+    if run.lora.rank:
+        params = jax.device_get(merged(jax.device_get(state.rest.base), params, run.lora))
+    return forms.unstack(run.lm, params)
 
 
 def layout(name: str, levels: int, frames: int) -> Pattern:
@@ -138,6 +171,16 @@ def _batches(source, cut, run: CodecRun | LMRun):
     """This process's share of every batch."""
     index, count = jax.process_index(), jax.process_count()
     return loader.batches(source, cut, run.batch // count, run.loop.seed, index, count)
+
+
+def _check_batch(run: CodecRun | LMRun, mesh: Mesh) -> None:
+    """Raises UserError for a batch that devices and parts cannot share out evenly."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * run.tuning.accumulate
+    if run.batch < 1 or run.batch % ways:
+        raise UserError(
+            f"batch is {run.batch} and must be a multiple of {ways}: of the devices that share it, "
+            "and of tuning.accumulate"
+        )
 
 
 def _whole_frames(samples: float, hop: int) -> int:

@@ -62,12 +62,15 @@ def spec(axes: tuple, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*placed)
 
 
-def of_params(params: nnx.State, mesh: Mesh):
-    """A sharding for every parameter of a state, from the `axes` its variables were given."""
+def of_params(params, mesh: Mesh):
+    """A sharding for every array of a tree: of variables from the `axes` they were given, others
+    whole."""
 
-    def place(variable: nnx.Variable):
-        value = variable.get_value()
-        return variable.replace(NamedSharding(mesh, spec(variable.axes, value.shape, mesh)))
+    def place(leaf):
+        if not isinstance(leaf, nnx.Variable):
+            return replicated(mesh)
+        shape = leaf.get_value().shape
+        return leaf.replace(NamedSharding(mesh, spec(leaf.axes, shape, mesh)))
 
     return jax.tree.map(place, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 

@@ -1,5 +1,6 @@
 """What training changes, and the one step that changes it."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from rvq_jax.errors import UserError
 from rvq_jax.train import sharding
 from rvq_jax.typing import Array, Key
 
@@ -24,6 +26,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip: float = 1.0  # largest global norm of the gradient
     ema: float = 0.99  # of the weights used for evaluation; shorter at first
+    accumulate: int = 1  # parts of a batch, worked through one after another: less memory
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Task:
     """What the loop must know of a model; `codec_task` and `lm_task` make one each.
 
     Params are what the optimizer moves; `rest` is all else a loss needs and may change: a codec's
-    codebooks, a language model's pattern.
+    codebooks, a language model's pattern and frozen weights.
     """
 
     init: Callable[[Key], Any]  # key -> params
@@ -41,6 +44,10 @@ class Task:
     start: Callable[[Any, Any, list[dict], Key], Any] | None = None
     start_batches: int = 0
     start_at: int = 0
+    given: Any = None  # params to begin with in place of those of `init`
+    # What a batch counts for in the mean over parts of one: the loss is a mean of that many. None
+    # for a loss that changes `rest`, which parts cannot share.
+    weight: Callable[[dict], Array] | None = None
 
 
 class TrainState(NamedTuple):
@@ -65,25 +72,31 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
 
 
 class Program(NamedTuple):
-    """The two jitted functions of a run; runs of the same shapes share them, and their compiles."""
+    """The two functions of a run; runs of the same shapes share them, and their compiles."""
 
-    init: Callable[[Key, Any], TrainState]  # key, rest -> state, born where the table says
+    init: Callable[..., TrainState]  # key, rest, params or None -> state, where the table says
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]  # donates the state it is given
 
 
 def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
-    """The program of runs of `steps` updates; the seed and `task.rest` are arguments to it."""
-    tx = optimizer(tuning, steps)
+    """The program of runs of `steps` updates; seed, `task.rest` and `task.given` are arguments to
+    it.
 
-    def init(key: Key, rest: Any) -> TrainState:
+    Raises UserError for a task whose batches cannot be worked through in parts.
+    """
+    tx, parts = optimizer(tuning, steps), tuning.accumulate
+    if parts < 1 or (parts > 1 and task.weight is None):
+        raise UserError(f"tuning.accumulate must be 1{'' if task.weight is None else ' or more'}")
+
+    def born(key: Key) -> TrainState:
         params = task.init(key)
         ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), key, params, ema, tx.init(params), rest)
+        return TrainState(jnp.zeros((), jnp.int32), key, params, ema, tx.init(params), None)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(state.key, state.step)
-        value_and_grad = jax.value_and_grad(task.loss, has_aux=True)
-        (loss, (rest, metrics)), grads = value_and_grad(state.params, state.rest, batch, key)
+        look = _look if parts == 1 else functools.partial(_look_by_parts, parts)
+        (loss, (rest, metrics)), grads = look(task, state, batch, key)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         # A mean over few updates would hold the random start: the horizon grows with the step.
@@ -92,20 +105,65 @@ def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) ->
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **metrics}
         return TrainState(state.step + 1, state.key, params, ema, opt, rest), metrics
 
-    abstract = jax.eval_shape(init, jax.random.key(0), task.rest)
+    abstract = jax.eval_shape(born, jax.random.key(0))._replace(rest=task.rest)
     placed = state_shardings(abstract, tx, mesh)
     # A start is many random draws, run once: LLVM's full effort took 14 s on it, this 3 s.
     cpu = mesh.devices.flat[0].platform == "cpu"
     quick = {"xla_backend_optimization_level": 1} if cpu else None
-    return Program(
-        jax.jit(init, out_shardings=placed, compiler_options=quick),
-        jax.jit(step, donate_argnums=0, out_shardings=(placed, None)),
-    )
+    born = jax.jit(born, out_shardings=placed._replace(rest=None), compiler_options=quick)
+
+    def init(key: Key, rest: Any, given: Any = None) -> TrainState:
+        state = born(key)
+        if given is not None:
+            params, ema = (jax.device_put(_own(given), placed.params) for _ in range(2))
+            state = state._replace(params=params, ema=ema)
+        return state._replace(rest=jax.device_put(_own(rest), placed.rest))
+
+    return Program(init, jax.jit(step, donate_argnums=0, out_shardings=(placed, None)))
+
+
+def _own(tree):
+    """Arrays on a device copied: steps take the state they are given, not the caller's arrays."""
+    return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, tree)
+
+
+def _look(task: Task, state: TrainState, batch: dict, key: Key):
+    """((loss, (rest, metrics)), gradients) of a batch."""
+    value_and_grad = jax.value_and_grad(task.loss, has_aux=True)
+    return value_and_grad(state.params, state.rest, batch, key)
+
+
+def _look_by_parts(parts: int, task: Task, state: TrainState, batch: dict, key: Key):
+    """The same of a batch in parts: each weighs what it counts for, so that the sum is the whole.
+
+    Raises UserError if the batch cannot be cut into so many.
+    """
+    rows = len(batch["index"])
+    if rows % parts:
+        raise UserError(f"a batch of {rows} cannot be cut in {parts}: change tuning.accumulate")
+    # Every parts-th row to a part: of rows that follow one another each device keeps its own.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def weighed(part: dict):
+        (loss, (_, metrics)), grads = _look(task, state, part, key)
+        weight = task.weight(part).astype(jnp.float32)
+        return weight, jax.tree.map(lambda x: weight * x, (loss, metrics, grads))
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, weighed(part)), None
+
+    shapes = jax.eval_shape(weighed, jax.tree.map(lambda x: x[0], split))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (weight, total), _ = jax.lax.scan(add, zeros, split)
+    loss, metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(weight, 1.0), total)
+    return (loss, (state.rest, metrics)), grads
 
 
 def state_shardings(abstract: TrainState, tx: optax.GradientTransformation, mesh: Mesh):
-    """Shardings of a train state: parameters by the table, what mirrors them alike, rest whole."""
+    """Shardings of a train state: parameters and frozen ones by the table, what mirrors them
+    alike, all else whole."""
     params = sharding.of_params(abstract.params, mesh)
+    rest = sharding.of_params(abstract.rest, mesh)
     whole = sharding.replicated(mesh)
     opt = optax.tree.map_params(
         tx,
@@ -114,4 +172,4 @@ def state_shardings(abstract: TrainState, tx: optax.GradientTransformation, mesh
         params,
         transform_non_params=lambda _: whole,
     )
-    return TrainState(whole, whole, params, params, opt, whole)
+    return TrainState(whole, whole, params, params, opt, rest)

@@ -1,0 +1,63 @@
+"""The caption cache: states of a frozen text encoder, computed once for every caption."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rvq_jax import files
+from rvq_jax.data.codes import DAMAGE
+from rvq_jax.errors import UserError
+
+STEP = 16  # lengths are multiples of it, so that near ones share compiled programs
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionStates:
+    """States `[L, E]` of many captions, each of its own length, all kept in memory."""
+
+    captions: list[str]
+    states: list[np.ndarray]  # float32, each [its own L, E]
+    key: str  # of what made them: another encoder or other captions have another
+
+    @property
+    def length(self) -> int:
+        """L that all captions are padded to."""
+        longest = max([1, *map(len, self.states)])
+        return -(-longest // STEP) * STEP
+
+    def told(self, caption: str) -> dict[str, np.ndarray]:
+        """States `[L, E]` and text_mask `[L]` of a caption, padded to `length`."""
+        found = self.states[self._places[caption]]
+        padding = self.length - len(found)
+        mask_L = np.arange(self.length) < len(found)
+        return {"states": np.pad(found, ((0, padding), (0, 0))), "text_mask": mask_L}
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {caption: i for i, caption in enumerate(self.captions)}
+
+    def save(self, path: str | Path) -> None:
+        """Writes one .npz, whole or not at all."""
+        with files.writing(path) as target, target.open("wb") as file:
+            np.savez(
+                file,
+                captions=np.array(self.captions, str),
+                states=np.concatenate(self.states),
+                lengths=np.array([len(states) for states in self.states]),
+                key=self.key,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CaptionStates":
+        """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                ends = np.cumsum(stored["lengths"])[:-1]
+                states = np.split(stored["states"], ends)
+                return cls(stored["captions"].tolist(), states, str(stored["key"]))
+        except DAMAGE as error:
+            raise UserError(
+                f"{path} is not a caption cache ({error}); delete it, and it is made again"
+            ) from error

@@ -1,0 +1,117 @@
+"""A corpus to codes, once: what token models are trained on."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rvq_jax import files
+from rvq_jax.audio import chroma
+from rvq_jax.convert import musicgen
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import UserError
+from rvq_jax.systems import code_files
+from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.musicgen_folder import KIND
+
+MUSICGENS = {KIND, *musicgen.WHOLE, *musicgen.ALONE}
+
+
+def load_codec(path: str | Path) -> Codec:
+    """The codec in a folder of its own or of a MusicGen; raises UserError if there is none."""
+    fields = files.load_config(path)
+    if not {fields.get("model"), fields.get("model_type")} & MUSICGENS:
+        return Codec.load(path)
+    codec = MusicGen.load(path).codec
+    if codec is None:
+        raise UserError(f"{path} holds a token model without a codec")
+    return codec
+
+
+def sound_of(codec: Codec, rate: int | None, channels: int | None) -> tuple[int, int]:
+    """Rate and channels of a dataset for a codec, of which some may be asked for.
+
+    Raises UserError for those that the codec cannot encode.
+    """
+    config = codec.config
+    _check_whole(codec)
+    if rate not in (None, config.rate):
+        raise UserError(f"--rate is {rate}, the codec's {config.rate}; leave it out")
+    if (channels or config.channels) % config.channels:
+        raise UserError(f"--channels is {channels}, the codec has {config.channels}; leave it out")
+    return config.rate, channels or config.channels
+
+
+def encode_records(codec: Codec, source, label: str, melody: int = 0) -> CodeSet:
+    """Codes `[K, F]` of every record, F whole frames that cover it; and its melody, if asked for
+    in so many pitch classes.
+
+    Records of more channels than the codec's are encoded channel by channel, the levels of all
+    channels side by side, as stereo MusicGen has them. Raises UserError for channels that do not
+    fit, or a codec that codes segments apart.
+    """
+    config = codec.config
+    _check_whole(codec)
+    codes, melodies, names, captions, labels = [], [], [], [], []
+    for i in tqdm(range(len(source)), desc=label, unit="clip"):
+        record = source[i]
+        codes.append(_encode(codec, record["audio"]))
+        if melody:
+            heard = chroma.chroma(record["audio"][None], config.rate, melody)[0]
+            melodies.append(np.asarray(heard.argmax(axis=-1), np.uint8))
+        names.append(record["name"])
+        captions.append(record["caption"])
+        labels.append(record["label"])
+    made = CodeSet(codes, names, captions, labels, config.frame_rate, config.size, _hash(codec))
+    if not melody:
+        return made
+    how = {"melody_bins": melody, "melody_rate": config.rate / chroma.HOP}
+    return dataclasses.replace(made, melodies=melodies, **how)
+
+
+def cached_codes(path: str | Path, codec: Codec, source, label: str, melody: int = 0) -> CodeSet:
+    """The code cache at `path`, written first if it is not there.
+
+    Raises UserError if it is damaged, another codec's, or has not the melody asked for.
+    """
+    path = Path(path)
+    if not path.exists():
+        encode_records(codec, source, label, melody).save(path)
+    codes = CodeSet.load(path)
+    check_codec(codes, codec, str(path))
+    if melody not in (0, codes.melody_bins):
+        raise UserError(f"{path} has no melody of {melody} pitch classes; choose another --out")
+    return codes
+
+
+def check_codec(codes: CodeSet, codec: Codec, where: str) -> None:
+    """Raises UserError for codes that another codec made, as far as they know who made them."""
+    if codes.codec and codes.codec != _hash(codec):
+        raise UserError(f"{where} holds codes of another codec; make them again with this one")
+
+
+def _check_whole(codec: Codec) -> None:
+    if codec.config.segment:
+        raise UserError("this codec codes segments apart, whose ends no token model knows")
+
+
+def _hash(codec: Codec) -> str:
+    return code_files.fingerprint(codec).hex()
+
+
+def _encode(codec: Codec, audio_SC: np.ndarray) -> np.ndarray:
+    config, (samples, channels) = codec.config, audio_SC.shape
+    if channels % config.channels:
+        raise UserError(f"the audio has {channels} channels, the codec {config.channels}")
+    # To whole seconds, so that clips of all lengths compile a few programs and not one per length.
+    seconds = math.ceil(samples / config.rate)
+    ways = channels // config.channels
+    padded = np.zeros((ways, seconds * config.rate, config.channels), np.float32)
+    padded[:, :samples] = audio_SC.reshape(samples, ways, -1).swapaxes(0, 1)
+    frames = math.ceil(samples / config.hop)
+    coded = codec.encode(padded, lengths=np.full(ways, samples))
+    codes = np.asarray(coded.codes[:, :, :frames], np.int32)
+    return codes.swapaxes(0, 1).reshape(-1, frames)

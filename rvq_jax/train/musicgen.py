@@ -1,0 +1,90 @@
+"""Training a MusicGen in one piece: from random weights, or from those of another."""
+
+import dataclasses
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from rvq_jax import patterns
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import UserError
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.text import TextEncoder
+from rvq_jax.train.codes import check_codec
+from rvq_jax.train.runs import LMRun, train_lm
+
+HOW = ("dtype", "remat")  # fields of how a model is computed, which training chooses itself
+
+
+def train_musicgen(
+    folder: str | Path,
+    codes: CodeSet,
+    run: LMRun,
+    mesh: Mesh | None = None,
+    codec: Codec | None = None,
+    text: TextEncoder | None = None,
+) -> MusicGen:
+    """The model of a run in `folder`, trained or resumed (see `runs.train_lm`).
+
+    With run.start it begins with the weights of that model, has its sizes and pattern, and keeps
+    its codec and text encoder where none is given. Raises UserError, before any training, for a
+    folder that holds no model, and for sizes, a codec or a text encoder that do not fit.
+    """
+    start = None
+    if run.start:
+        start = MusicGen.load(run.start)
+        run = of_start(run, start)
+        codec, text = codec or start.codec, text or start.text
+    _check(run, codes, codec, text)
+    params = None if start is None else start.params
+    params = train_lm(folder, codes, run, mesh, start=params, text=text)
+    return MusicGen(run.lm, patterns.canonical(run.pattern), params, codec, text)
+
+
+def of_start(run: LMRun, start: MusicGen) -> LMRun:
+    """The run with the sizes and the pattern of the model that it starts from.
+
+    Raises UserError for a field that was set to something else.
+    """
+    default, asked = LMConfig(), run.lm
+    fields = [f.name for f in dataclasses.fields(LMConfig) if f.name not in HOW]
+    stated = {f"lm.{n}": [getattr(x, n) for x in (asked, default, start.config)] for n in fields}
+    stated["pattern"] = [patterns.canonical(run.pattern), "delay", start.pattern]
+    for name, (value, unset, there) in stated.items():
+        if value not in (unset, there):
+            raise UserError(f"{name} is {value}, but {there} in {run.start}; leave it out")
+    how = {name: getattr(asked, name) for name in HOW}
+    lm = dataclasses.replace(start.config, **how)
+    return dataclasses.replace(run, lm=lm, pattern=start.pattern)
+
+
+def _check(run: LMRun, codes: CodeSet, codec: Codec | None, text: TextEncoder | None) -> None:
+    lm = run.lm
+    if lm.melody not in (0, codes.melody_bins):
+        raise UserError(
+            f"this model follows a melody: build the codes with --melody {lm.melody} in a new --out"
+        )
+    longest = max(x.shape[1] for x in codes.codes)
+    if longest < run.frames:
+        raise UserError(
+            f"crops have {run.frames} frames, the longest record {longest}: set --frames to fewer, "
+            "or build the codes with a longer --piece"
+        )
+    if text is not None and not lm.text_dim:
+        raise UserError("this model reads captions with an encoder of its own: leave --text out")
+    if lm.text_dim and text is None:
+        raise UserError("this model reads a frozen text encoder: give its folder with --text")
+    if lm.text_dim and text.config.dim != lm.text_dim:
+        raise UserError(
+            f"the text encoder has {text.config.dim} features, lm.text_dim is {lm.text_dim}"
+        )
+    if codec is None:
+        return
+    if codec.config.size != lm.size or lm.levels % codec.config.levels:
+        raise UserError(
+            f"the codec has {codec.config.levels} levels of {codec.config.size} codes, the token "
+            f"model {lm.levels} of {lm.size}"
+        )
+    check_codec(codes, codec, "the code cache")

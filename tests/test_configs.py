@@ -1,0 +1,67 @@
+"""Every file in configs/ describes a model that can be built, and says what it is for."""
+
+import ast
+from pathlib import Path
+
+import jax
+import pytest
+
+from rvq_jax import files
+from rvq_jax.cli import load_config
+from rvq_jax.lm import forms
+from rvq_jax.systems.codec import leaf_shapes
+from rvq_jax.train import runs
+from rvq_jax.train.lm_task import lm_task
+from rvq_jax.train.runs import CodecRun
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+# Millions of parameters of the published token models, without the projection of T5's states.
+PUBLISHED = {"musicgen_small": 419.6, "musicgen_medium": 1837.6, "musicgen_large": 3255.4}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_builds_and_says_what_it_is_for(path):
+    """Its shapes alone: nothing is computed."""
+    said = ast.get_docstring(ast.parse(path.read_text()))
+    assert [word for word in ("Command:", "Time:", "Expect:") if word not in said] == []
+    assert path.name in said
+    run = load_config(path)
+    if isinstance(run, CodecRun):
+        assert leaf_shapes(run.codec)
+        return
+    assert runs.layout(run.pattern, run.lm.levels, run.frames).steps >= run.frames
+    assert jax.tree.leaves(forms.abstract(run.lm, stacked=True))
+    assert run.lora.rank == 0 or not run.start
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_musicgens_have_the_published_numbers_of_parameters(name):
+    path = next(path for path in CONFIGS if path.stem == name)
+    shapes = files.named(forms.abstract(load_config(path).lm))
+    counted = [x.size for name, x in shapes.items() if not name.startswith("text/")]
+    assert round(sum(counted) / 1e6, 1) == PUBLISHED[name]
+
+
+def test_a_published_config_trains_as_it_is_written():
+    """Loss and gradients of the small one for 192 crops of 30 s, in shapes: bfloat16, layers
+    recomputed, states of a frozen text encoder."""
+    run = load_config(next(path for path in CONFIGS if path.stem == "musicgen_small"))
+    task = lm_task(run.lm, runs.layout("delay", 4, run.frames), run.dropout)
+
+    def array(shape, dtype):
+        return jax.ShapeDtypeStruct((run.batch, *shape), dtype)
+
+    batch = {
+        "codes": array((4, 1500), "int32"),
+        "mask": array((1500,), "bool"),
+        "states": array((48, 768), "float32"),
+        "text_mask": array((48,), "bool"),
+        "index": array((), "int32"),
+    }
+    params, key = forms.abstract(run.lm, stacked=True), jax.random.key(0)
+    look = jax.value_and_grad(task.loss, has_aux=True)
+    (loss, (_, metrics)), grads = jax.eval_shape(look, params, task.rest, batch, key)
+    assert loss.dtype == "float32" and metrics["bits_by_level"].shape == (4,)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), grads) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), params
+    )
