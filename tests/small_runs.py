@@ -29,6 +29,18 @@ RUN = LMRun(
     dropout=Dropout(0.5),
 )
 TUNING = OptimizerConfig(learning_rate=1e-3, warmup=1)
+# A config file of a run, by its repr.
+CONFIG_FILE = """
+from rvq_jax.lm.lora import LoRAConfig
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.train.lm_task import Dropout
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import LMRun
+from rvq_jax.train.state import OptimizerConfig
+
+def get_config():
+    return {run!r}
+"""
 
 
 def code_set(count: int = 9) -> CodeSet:

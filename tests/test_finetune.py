@@ -12,7 +12,7 @@ import optax
 import pytest
 import small_codecs
 from flax import nnx
-from small_runs import bits_of, log_of, one_device
+from small_runs import CONFIG_FILE, bits_of, log_of, one_device
 from test_t5 import TINY, encoder, tensors_of, write_tokenizer
 
 from rvq_jax.data import loader
@@ -227,19 +227,6 @@ def folder(tmp_path_factory):
     codec = Codec.init(small_codecs.CONFIGS["mono"], jax.random.key(0))
     MusicGen(LM, "delay", drawn(LM), codec, text).save(place / "model")
     return place / "model"
-
-
-CONFIG_FILE = """
-from rvq_jax.lm.lora import LoRAConfig
-from rvq_jax.lm.model import LMConfig
-from rvq_jax.train.lm_task import Dropout
-from rvq_jax.train.loop import LoopConfig
-from rvq_jax.train.runs import LMRun
-from rvq_jax.train.state import OptimizerConfig
-
-def get_config():
-    return {run!r}
-"""
 
 
 def check_tuned(place, start) -> None:

@@ -12,7 +12,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small_runs import LM, RUN, TUNING, bits_of, code_set, codec_parts, lm_parts, log_of, one_device
+from small_runs import (
+    CONFIG_FILE,
+    LM,
+    RUN,
+    TUNING,
+    bits_of,
+    code_set,
+    codec_parts,
+    lm_parts,
+    log_of,
+    one_device,
+)
 
 from rvq_jax.data import loader
 from rvq_jax.train import runs, sharding
@@ -151,16 +162,6 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 LONG = dataclasses.replace(
     RUN, loop=LoopConfig(steps=60, log_every=1, checkpoint_every=3), pattern="flatten"
 )
-CONFIG_FILE = """
-from rvq_jax.lm.model import LMConfig
-from rvq_jax.train.lm_task import Dropout
-from rvq_jax.train.loop import LoopConfig
-from rvq_jax.train.runs import LMRun
-from rvq_jax.train.state import OptimizerConfig
-
-def get_config():
-    return {run!r}
-"""
 
 
 @pytest.fixture(scope="module")
