@@ -78,18 +78,6 @@ def peer(name: str):
     return model, encode, lambda codes: model.decode(codes[None], [None])
 
 
-def least(functions: dict, repeats: int) -> dict[str, float]:
-    """The least time of each, taking turns after one call each."""
-    times = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            began = time.perf_counter()
-            function()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return {name: min(found) for name, found in times.items()}
-
-
 def published(name: str) -> None:
     """Encode and decode of each batch, and the step of a stream where there is one."""
     theirs, config = None, CONFIGS[name]
@@ -124,7 +112,7 @@ def published(name: str) -> None:
             calls["encode peer"] = no_grad(lambda sound=sound: theirs[0](sound))
             calls["decode peer"] = no_grad(lambda codes=codes: theirs[1](codes))
         # The largest case takes minutes as it is.
-        best = least(calls, 5 if batch == 1 else 2)
+        best = common.least(calls, 5 if batch == 1 else 2)
         values = {"batch": batch, "seconds": SECONDS, "matmul_gflops": rate / 1e9}
         for way, function, x in (
             ("encode", autoencoder.encode, audio),

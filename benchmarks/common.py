@@ -33,6 +33,18 @@ def seconds(function, *inputs, repeats: int = 7) -> tuple[float, float]:
     return min(times), first
 
 
+def least(functions: dict, repeats: int) -> dict[str, float]:
+    """The least time of each, taking turns after one call each."""
+    times = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: min(found) for name, found in times.items()}
+
+
 def matmul_rate(size: int = 2048) -> float:
     """This device's float32 matrix rate in FLOP/s, highest precision, square matrices."""
     import jax

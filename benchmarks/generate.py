@@ -34,31 +34,25 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from rvq_jax import patterns  # noqa: E402
+from rvq_jax import files, patterns  # noqa: E402
 from rvq_jax.codec.config import CodecConfig  # noqa: E402
 from rvq_jax.codec.seanet import SEANetConfig  # noqa: E402
 from rvq_jax.lm import forms  # noqa: E402
 from rvq_jax.lm.conditions import tell  # noqa: E402
-from rvq_jax.lm.model import LMConfig, teacher_inputs  # noqa: E402
+from rvq_jax.lm.model import teacher_inputs  # noqa: E402
 from rvq_jax.lm.sampling import Sampling  # noqa: E402
 from rvq_jax.systems import drawing, programs  # noqa: E402
+from rvq_jax.systems.musicgen_sizes import (  # noqa: E402
+    musicgen_large,
+    musicgen_medium,
+    musicgen_small,
+)
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.lm_task import lm_task  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 
-SIZES = {"small": (1024, 24, 16), "medium": (1536, 48, 24), "large": (2048, 48, 32)}
-DIM, LAYERS, HEADS = SIZES[options.size]
-CONFIG = LMConfig(
-    levels=4,
-    size=2048,
-    dim=DIM,
-    layers=LAYERS,
-    heads=HEADS,
-    hidden=4 * DIM,
-    positions="sinusoidal",
-    text_dim=768,
-    dtype=options.dtype,
-)
+SIZES = {"small": musicgen_small, "medium": musicgen_medium, "large": musicgen_large}
+CONFIG = dataclasses.replace(SIZES[options.size](), dtype=options.dtype)
 TOKENS, THREADS = 16, 2
 
 
@@ -82,10 +76,10 @@ def peer():
     from rvq_jax.convert import encodec
 
     decoder = {
-        "hidden_size": DIM,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "ffn_dim": 4 * DIM,
+        "hidden_size": CONFIG.dim,
+        "num_hidden_layers": CONFIG.layers,
+        "num_attention_heads": CONFIG.heads,
+        "ffn_dim": CONFIG.hidden,
         "dropout": 0.0,
     }
     config = transformers.MusicgenConfig(
@@ -148,17 +142,11 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
     calls = {"ours": lambda: jax.block_until_ready(compiled(*args[1:], **how))}
     if model is not None:
         calls["theirs"] = lambda: their_draw(model, batch, frames)
-    best = {}
-    for turn in range(3):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn:
-                best[name] = min(best.get(name, np.inf), time.perf_counter() - began)
-    read = sum(x.nbytes for name, x in named(params).items() if is_read(name))
+    best = common.least(calls, 2)
+    read = sum(x.nbytes for name, x in files.named(params).items() if is_read(name))
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     item = jnp.dtype(options.dtype).itemsize
-    cache = 2 * LAYERS * 2 * batch * (window.pattern.steps + TOKENS) * DIM * item
+    cache = 2 * CONFIG.layers * 2 * batch * (window.pattern.steps + TOKENS) * CONFIG.dim * item
     memory = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     ours = best["ours"] / steps
@@ -178,12 +166,6 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
         "memory_gb": used / 1e9,
         "memory_over_weights_and_cache": used / (weights + cache),
     }
-
-
-def named(params) -> dict:
-    from rvq_jax import files
-
-    return files.named(params)
 
 
 def is_read(name: str) -> bool:
@@ -220,13 +202,8 @@ def training(model) -> dict:
     calls = {"ours": ours}
     if model is not None:
         calls["theirs"] = their_training(model, np.asarray(pattern.interleave(codes, fill=2048)))
-    best = {}
-    for _ in range(3):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            best[name] = min(best.get(name, np.inf), time.perf_counter() - began)
-    count = sum(x.size for name, x in named(holder[0].params).items() if "embed" not in name)
+    best = common.least(calls, 2)
+    count = sum(x.size for name, x in files.named(holder[0].params).items() if "embed" not in name)
     flops = 6 * count * batch * pattern.steps
     rate = common.matmul_rate()
     return {

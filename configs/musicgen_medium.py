@@ -10,40 +10,9 @@ Time:     for a pod; it was not run
 Expect:   not measured; only its shapes are tested
 """
 
-from rvq_jax.lm.model import LMConfig
-from rvq_jax.train.lm_task import Dropout
-from rvq_jax.train.loop import LoopConfig
-from rvq_jax.train.runs import LMRun
-from rvq_jax.train.state import OptimizerConfig
+from rvq_jax.systems.musicgen_sizes import musicgen_medium
+from rvq_jax.train.runs import LMRun, musicgen_recipe
 
 
 def get_config() -> LMRun:
-    return LMRun(
-        pattern="delay",
-        lm=LMConfig(
-            levels=4,
-            size=2048,
-            dim=1536,
-            layers=48,
-            heads=24,
-            hidden=6144,
-            positions="sinusoidal",
-            text_dim=768,
-            window=1500,
-            dtype="bfloat16",
-            remat=True,
-        ),
-        loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
-        tuning=OptimizerConfig(
-            learning_rate=1e-4,
-            warmup=4000,
-            b1=0.9,
-            b2=0.95,
-            weight_decay=0.1,
-            clip=1.0,
-            ema=0.999,
-        ),
-        batch=192,
-        frames=1500,
-        dropout=Dropout(all=0.3),
-    )
+    return musicgen_recipe(musicgen_medium())

@@ -33,8 +33,8 @@ class Sines:
     """
 
     def __init__(self, channels: int = 1, steps: threading.Semaphore | None = None, spoil=None):
-        self.codec = SimpleNamespace(config=SimpleNamespace(rate=RATE, channels=channels))
-        self.width = channels
+        self.codec = SimpleNamespace(config=SimpleNamespace(rate=RATE))
+        self.channels = channels
         self.steps, self.spoil = steps, spoil or (lambda number, chunk: chunk)
         self.calls: list[Call] = []
         self.called = threading.Condition()
@@ -42,7 +42,7 @@ class Sines:
     def audio(self, seconds: float) -> np.ndarray:
         """A clip `[1, S, C]`; it goes a little beyond [-1, 1]."""
         time = np.arange(round(seconds * RATE))[:, None] / RATE
-        channels = np.arange(1, self.width + 1)
+        channels = np.arange(1, self.channels + 1)
         return (1.1 * np.sin(2 * np.pi * 220 * channels * time))[None].astype(np.float32)
 
     def pcm(self, seconds: float) -> bytes:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_lm import SIX
-from small_musicgen import CONFIGS, HOP, LM, PROMPTS, K, N, codes_of, melody_of, small
+from small_musicgen import CONFIGS, HOP, LM, PROMPTS, K, codes_of, melody_of, small
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
@@ -15,7 +15,7 @@ from rvq_jax.lm.conditions import branches, guide, tell, without_melody, without
 from rvq_jax.lm.generate import row_keys
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems import drawing, programs
-from rvq_jax.systems.drawing import Drawn, Request
+from rvq_jax.train.lm_task import Dropout, drop
 
 KEY = jax.random.key(5)
 HOW = Sampling(top_k=5)
@@ -141,13 +141,42 @@ def test_guidance_is_its_definition():
     assert counts == [1, 2, 3]
 
 
+@pytest.mark.parametrize("kind", ["text", "melody"])
+def test_steps_in_bfloat16_are_as_exact_as_the_whole(kind):
+    """Both round on their own; steps that summed a cache in bfloat16 would be further from what
+    float32 gives than the whole is."""
+    model, codes = small(kind), codes_of(small(kind), 3, 9)
+    config = dataclasses.replace(model.config, dtype="bfloat16")
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params)
+    pattern, told = patterns.named(model.pattern, K, 9), told_of(model)
+    scored = programs.score_codes(config, params, pattern, codes, told)
+    stepped = programs.generate_codes(config, params, pattern, told, KEY, codes)
+    exact = np.asarray(model.score(codes, told))
+    errors = [np.abs(np.asarray(bits) - exact).mean() for bits in (stepped.bits, scored)]
+    assert 0 < errors[0] < 2 * errors[1]
+
+
+def test_each_condition_is_dropped_by_its_own_share():
+    """Of 4000 rows: none of both where all is dropped, and of the rest each by its own draw."""
+    rows = 4000
+    melody = np.eye(12, dtype=np.float32)[np.full((rows, 1), 5)]
+    told = tell(np.ones((rows, 1, 12), np.float32), np.ones((rows, 1), bool), melody)
+    kept = drop(KEY, told, jnp.arange(rows), Dropout(all=0.3, text=0.5, melody=0.2))
+    text, melody = np.asarray(kept.kept), np.asarray(kept.melody[:, 0, 5] == 1)
+    shares = {(True, True): 0.28, (False, True): 0.28, (True, False): 0.07, (False, False): 0.37}
+    for (with_text, with_melody), share in shares.items():
+        found = ((text == with_text) & (melody == with_melody)).mean()
+        assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / rows)
+    assert (kept.melody.sum(-1) == 1).all()
+
+
 # One result, however it is drawn.
 
 
 @pytest.mark.parametrize("pattern", ["delay", "flatten", "coarse_first"])
 def test_a_batch_of_eight_is_eight_single_runs(pattern):
-    """Different prompts and lengths, code for code; a pattern that looks a level ahead has a
-    table for each length, and rows of one length are drawn together."""
+    """Different prompts and lengths, code for code and sample for sample; a pattern that looks a
+    level ahead has a table for each length, and rows of one length are drawn together."""
     model = small("text", pattern)
     seconds = np.array([0.09, 0.05, 0.12, 0.09, 0.01, 0.12, 0.07, 0.05])
     audio = model.generate(PROMPTS, seconds, KEY, top_k=5)
@@ -164,8 +193,7 @@ def test_a_batch_of_eight_is_eight_single_runs(pattern):
             every = model.tell(PROMPTS)
             both = draw(model, every, keys, free(model, 8, 12), lengths)
             assert np.array_equal(both.codes[i, :, : lengths[i]], one.codes[0])
-        if lengths[i] == 12:
-            np.testing.assert_allclose(alone[0], audio[i], atol=1e-4)
+        np.testing.assert_allclose(alone[0], audio[i, :samples], atol=1e-4)
 
 
 def test_a_prompt_read_at_once_is_one_read_step_by_step():
@@ -181,7 +209,7 @@ def test_a_prompt_read_at_once_is_one_read_step_by_step():
         at_once = draw(model, told, keys, forced, lengths)
         stepped = draw(model, told, keys, forced, lengths, known=0)
         assert np.array_equal(at_once.codes, stepped.codes)
-        np.testing.assert_allclose(at_once.bits, stepped.bits, atol=1e-3)
+        np.testing.assert_allclose(at_once.bits, stepped.bits, atol=2e-4)
 
 
 def test_two_passes_are_one():
@@ -199,8 +227,8 @@ def test_two_passes_are_one():
 def test_another_length_prompt_or_setting_is_the_same_program():
     """Frames up to a bucket, prompts, patterns and all numbers of sampling are arguments."""
     model = small("text")
-    model.generate(PROMPTS[:3], 0.3, KEY)
-    before = programs.generate_codes._cache_size(), programs.advance._cache_size()
+    model.generate(PROMPTS[2:5], 0.3, KEY)
+    before = [x._cache_size() for x in (programs.generate_audio, programs.generate_codes)]
     for name, seconds, options in (
         ("delay", 0.22, {"top_k": 3, "temperature": 0.5}),
         ("partial_delay", 0.4, {"top_p": 0.5, "guidance": 2.0}),
@@ -209,10 +237,13 @@ def test_another_length_prompt_or_setting_is_the_same_program():
         other = dataclasses.replace(model, pattern=name)
         request = other._request(PROMPTS[3:6], seconds, None, None)
         told_at = other._told_at(PROMPTS[3:6], None, np.arange(3))
-        for _ in drawing.draw(*other._model, request, told_at, row_keys(KEY, 3), Drawn(**options)):
+        settings = drawing.Settings(**options)
+        for _ in drawing.draw(*other._model, request, told_at, row_keys(KEY, 3), settings):
             pass
-    after = programs.generate_codes._cache_size(), programs.advance._cache_size()
-    assert after[0] - before[0] <= 1 and after[1] == before[1]
+        other.generate(PROMPTS[3:6], seconds, KEY, **options)
+    after = [x._cache_size() for x in (programs.generate_audio, programs.generate_codes)]
+    # Of generate_codes one: in windows it is a program of its own.
+    assert after[0] == before[0] and after[1] - before[1] <= 1
 
 
 @pytest.mark.parametrize("kind", ["text", "melody"])
@@ -270,7 +301,7 @@ def test_each_channel_of_stereo_has_its_own_levels():
     that is continued is taken apart the same way."""
     model = small("stereo", "stereo_partial_delay")
     codes = codes_of(model, 2, 12)
-    heard = np.asarray(model._sound(codes))
+    heard = np.concatenate(list(model._heard([codes], np.array([12, 12]), 12)), axis=1)
     for channel in range(2):
         mono = model.codec.decode(codes[:, channel::2])
         np.testing.assert_allclose(heard[..., channel], mono[..., 0], atol=1e-5)
@@ -324,5 +355,3 @@ def test_parts_that_are_missing_are_said():
         list(small("text", "coarse_first").stream(PROMPTS[:2], [0.1, 0.2], KEY))
     with pytest.raises(ValueError, match="text_dim"):
         forms.abstract(dataclasses.replace(LM, text_dim=0, melody=12))
-    assert tell(np.zeros((2, 3, 4)), np.zeros((2, 3), bool)).kept.tolist() == [False, False]
-    assert Request(free(model, 1, 3), np.array([3]), 3, 3).stride == 3 and N == 11

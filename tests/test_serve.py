@@ -55,16 +55,6 @@ def test_a_clip_arrives_bit_for_bit_with_its_start_and_end(channels):
     assert model.calls[0].end == "whole"
 
 
-def test_a_model_may_have_more_channels_than_its_codec():
-    """As a stereo model of a mono codec."""
-    model = Sines(2)
-    model.codec.config.channels, model.channels = 1, 2
-    with serving(model) as place:
-        events = list(place.generate())
-        assert events[0]["channels"] == place.health()["channels"] == 2
-    assert sound(events) == model.pcm(0.3)
-
-
 def test_every_field_reaches_the_model_and_left_out_ones_have_defaults():
     model = Sines()
     fields = dict(guidance=2, temperature=0.5, top_k=7, top_p=0.9, seed=2**32 - 1)

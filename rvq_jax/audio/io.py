@@ -1,8 +1,9 @@
 """Audio files, through soundfile: wav, flac, ogg, mp3."""
 
 import contextlib
+import io as memory
 import re
-import struct
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,11 +91,14 @@ def writing(path: str | Path, rate: int, channels: int) -> Iterator[Callable[[Ar
 
 def wav_header(rate: int, channels: int, samples: int) -> bytes:
     """What begins a wav of 16 bits that is sent on before it is whole; `pcm16` gives the rest."""
-    size, width = 2 * channels * samples, 2 * channels
     # Its numbers have 32 bits; a length beyond them is as good as unknown.
-    size = min(size, 2**32 - 1 - 36)
-    form = (b"fmt ", 16, 1, channels, rate, width * rate, width, 16)
-    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", *form, b"data", size)
+    samples = min(samples, (2**32 - 1 - 36) // (2 * channels))
+    buffer = memory.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((channels, 2, rate, samples, "NONE", ""))
+        file.writeframesraw(b"")
+        # Closing it would write the length of what was written.
+        return buffer.getvalue()
 
 
 def pcm16(audio_SC: Array) -> bytes:

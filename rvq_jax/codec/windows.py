@@ -6,7 +6,7 @@ every window of every length, so memory does not depend on the length, nor does 
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -42,52 +42,34 @@ def decode(
     config, params, quantizer: State, codes: Codes, lengths: Array, frames: int
 ) -> Iterator[Audio]:
     """Audio `[B, S, C]` of codes `[B, K, F]` in turn; lengths `[B]` are in frames."""
+    return decode_pieces(config, params, quantizer, [codes], codes.shape[2], lengths, frames)
+
+
+def decode_pieces(
+    config,
+    params,
+    quantizer: State,
+    pieces: Iterable[Codes],
+    total: int,
+    lengths: Array,
+    frames: int,
+) -> Iterator[Audio]:
+    """`decode` of `total` frames that come in pieces; a window's audio comes with its halo."""
     halo = _halo(config, "decoder")
-    total, carry = codes.shape[2], None
-    for first in range(0, total, frames):
-        window = _cut(codes.swapaxes(1, 2), first - halo, frames + 2 * halo).swapaxes(1, 2)
-        edges = _edges(lengths, first - halo, window.shape[2])
-        audio, carry = _decode(config, params, quantizer, window, edges, carry, frames)
-        yield audio[:, : (total - first) * config.hop]
-
-
-class DecodeWindows:
-    """Audio of codes that arrive in pieces of any length, `frames` frames at a time.
-
-    A window's audio comes once the codes of its halo are there: equal to decoding the whole.
-    """
-
-    def __init__(self, config, params, quantizer: State, batch=1, frames=25):
-        self._run = functools.partial(_decode, config, params, quantizer)
-        self._config, self._frames, self._halo = config, frames, _halo(config, "decoder")
-        self._codes = np.zeros((batch, config.levels, 0), np.int32)
-        self._first, self._gone, self._carry = 0, 0, None
-
-    def push(self, codes: Codes) -> Audio:
-        """Audio `[B, S, C]` of the frames that `[B, K, F]` completes, S ≥ 0."""
-        self._codes = np.concatenate([self._codes, codes], axis=2)
-        return self._windows(self._frames + self._halo, self._gone + self._codes.shape[2] + 1)
-
-    def close(self) -> Audio:
-        """Audio `[B, S, C]` of what is left."""
-        return self._windows(1, self._gone + self._codes.shape[2])
-
-    def _windows(self, needed: int, length: int) -> Audio:
-        """All windows that have `needed` frames from their beginning on; the item has `length`."""
-        config, frames, halo = self._config, self._frames, self._halo
-        audio = [np.zeros((len(self._codes), 0, config.channels), np.float32)]
-        while self._gone + self._codes.shape[2] - self._first >= needed:
-            first = self._first - halo - self._gone
-            window = _cut(self._codes.swapaxes(1, 2), first, frames + 2 * halo).swapaxes(1, 2)
-            lengths = np.full(len(window), length)
-            edges = _edges(lengths, self._first - halo, window.shape[2])
-            out, self._carry = self._run(window, edges, self._carry, frames)
-            audio.append(np.asarray(out)[:, : (length - self._first) * config.hop])
-            self._first += frames
+    held_BFK, gone, first, carry = None, 0, 0, None
+    for piece in pieces:
+        piece_BFK = np.asarray(piece).swapaxes(1, 2)
+        held_BFK = piece_BFK if held_BFK is None else np.concatenate([held_BFK, piece_BFK], axis=1)
+        while first < total and gone + held_BFK.shape[1] >= min(first + frames + halo, total):
+            window_BFK = _cut(held_BFK, first - halo - gone, frames + 2 * halo)
+            edges = _edges(lengths, first - halo, window_BFK.shape[1])
+            args = config, params, quantizer, window_BFK.swapaxes(1, 2), edges, carry
+            audio, carry = _decode(*args, frames)
+            yield audio[:, : (total - first) * config.hop]
+            first += frames
             # Frames before the next window's halo are never read again.
-            stale = max(0, self._first - halo - self._gone)
-            self._codes, self._gone = self._codes[:, :, stale:], self._gone + stale
-        return np.concatenate(audio, axis=1)
+            stale = max(0, first - halo - gone)
+            held_BFK, gone = held_BFK[:, stale:], gone + stale
 
 
 @functools.partial(jax.jit, static_argnames=("config", "levels", "frames"))

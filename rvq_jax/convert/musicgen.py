@@ -193,7 +193,7 @@ def _norm(ours: str, theirs: str) -> Layout:
 
 def _linear(ours: str, theirs: str) -> Layout:
     weight = Place(f"{theirs}.weight", MATRIX)
-    return {f"{ours}/weight": weight, f"{ours}/bias": Place(f"{theirs}.bias")}
+    return {f"{ours}/kernel": weight, f"{ours}/bias": Place(f"{theirs}.bias")}
 
 
 def _attention(c: LMConfig, ours: str, theirs: str) -> Layout:

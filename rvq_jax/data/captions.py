@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rvq_jax import files
-from rvq_jax.data.codes import DAMAGE
-from rvq_jax.errors import UserError
+from rvq_jax.data.codes import stored
 
 STEP = 16  # lengths are multiples of it, so that near ones share compiled programs
 
@@ -52,12 +51,7 @@ class CaptionStates:
     @classmethod
     def load(cls, path: str | Path) -> "CaptionStates":
         """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                ends = np.cumsum(stored["lengths"])[:-1]
-                states = np.split(stored["states"], ends)
-                return cls(stored["captions"].tolist(), states, str(stored["key"]))
-        except DAMAGE as error:
-            raise UserError(
-                f"{path} is not a caption cache ({error}); delete it, and it is made again"
-            ) from error
+        with stored(path, "caption cache") as arrays:
+            ends = np.cumsum(arrays["lengths"])[:-1]
+            states = np.split(arrays["states"], ends)
+            return cls(arrays["captions"].tolist(), states, str(arrays["key"]))

@@ -1,7 +1,9 @@
 """The code cache: a corpus encoded once, in one file."""
 
+import contextlib
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,32 +73,42 @@ class CodeSet:
     @classmethod
     def load(cls, path: str | Path) -> "CodeSet":
         """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                ends = np.cumsum(stored["lengths"])[:-1]
-                return cls(
-                    np.split(stored["codes"].astype(np.int32), ends, axis=1),
-                    stored["names"].tolist(),
-                    stored["captions"].tolist(),
-                    stored["labels"].tolist(),
-                    float(stored["frame_rate"]),
-                    int(stored["size"]),
-                    str(stored["codec"]) if "codec" in stored else "",
-                    **_melody(stored),
-                )
-        except DAMAGE as error:
-            raise UserError(
-                f"{path} is not a code cache ({error}); delete it, and it is made again"
-            ) from error
+        with stored(path, "code cache") as arrays:
+            ends = np.cumsum(arrays["lengths"])[:-1]
+            return cls(
+                np.split(arrays["codes"].astype(np.int32), ends, axis=1),
+                arrays["names"].tolist(),
+                arrays["captions"].tolist(),
+                arrays["labels"].tolist(),
+                float(arrays["frame_rate"]),
+                int(arrays["size"]),
+                str(arrays["codec"]) if "codec" in arrays else "",
+                **_melody(arrays),
+            )
 
 
-def _melody(stored) -> dict:
+@contextlib.contextmanager
+def stored(path: str | Path, what: str) -> Iterator:
+    """The arrays of an .npz, read as they are asked for.
+
+    Raises UserError if it is not there or damaged, or what is asked for is not in it or no sense.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+    except DAMAGE as error:
+        raise UserError(
+            f"{path} is not a {what} ({error}); delete it, and it is made again"
+        ) from error
+
+
+def _melody(arrays) -> dict:
     """The fields of a melody, of a cache that has one."""
-    if "melodies" not in stored:
+    if "melodies" not in arrays:
         return {}
-    ends = np.cumsum(stored["melody_lengths"])[:-1]
+    ends = np.cumsum(arrays["melody_lengths"])[:-1]
     return {
-        "melodies": np.split(stored["melodies"], ends),
-        "melody_bins": int(stored["melody_bins"]),
-        "melody_rate": float(stored["melody_rate"]),
+        "melodies": np.split(arrays["melodies"], ends),
+        "melody_bins": int(arrays["melody_bins"]),
+        "melody_rate": float(arrays["melody_rate"]),
     }

@@ -48,16 +48,13 @@ class CaptionEncoder(nnx.Module):
         return self.norm(x_BLD) * mask_BL[..., None].astype(dtype), mask_BL
 
 
-class Linear(nnx.Module):
-    """x · weight + bias."""
-
-    def __init__(self, size: int, dim: int, rngs: nnx.Rngs):
-        self.weight = weight(rngs, (size, dim), (None, "embed"), size)
-        self.bias = nnx.Param(jnp.zeros(dim), axes=("embed",))
-
-    def __call__(self, x: Array) -> Array:
-        bias = self.bias[...].astype(x.dtype)
-        return x @ self.weight[...].astype(x.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+def linear(size: int, dim: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
+    """A layer with a bias, its parameters with logical axis names; dtype of what it computes."""
+    kernel = nnx.with_metadata(nnx.initializers.lecun_normal(), axes=(None, "embed"))
+    bias = nnx.with_metadata(nnx.initializers.zeros_init(), axes=("embed",))
+    return nnx.Linear(
+        size, dim, dtype=jnp.dtype(dtype), kernel_init=kernel, bias_init=bias, rngs=rngs
+    )
 
 
 class FrozenText(nnx.Module):
@@ -66,8 +63,8 @@ class FrozenText(nnx.Module):
     States as wide as the model are taken as they are, as transformers does.
     """
 
-    def __init__(self, size: int, dim: int, rngs: nnx.Rngs):
-        self.project = Linear(size, dim, rngs) if size != dim else None
+    def __init__(self, size: int, dim: int, dtype: str, rngs: nnx.Rngs):
+        self.project = linear(size, dim, dtype, rngs) if size != dim else None
 
     def __call__(self, told: Conditions, dtype=jnp.float32) -> tuple[Array, Array]:
         """Features `[B, L, D]` and the mask `[B, L]`.

@@ -17,20 +17,19 @@ LAYER = re.compile(r"(?<=blocks/)\d+/")
 
 
 @functools.lru_cache(maxsize=32)
+def _parts(config: LMConfig, stacked: bool):
+    """The graph of a model and the shapes of its parameters; computes nothing."""
+    return nnx.split(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0), stacked=stacked)))
+
+
 def abstract(config: LMConfig, stacked: bool = False) -> nnx.State:
-    """Shapes of a model's parameters; computes nothing."""
-    model = nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0), stacked=stacked))
-    return nnx.state(model, nnx.Param)
+    """Shapes of a model's parameters."""
+    return _parts(config, stacked)[1]
 
 
 def model(config: LMConfig, params: nnx.State, stacked: bool = False) -> TokenLM:
     """The module of parameters in either form."""
-    return nnx.merge(_graph(config, stacked), params)
-
-
-@functools.lru_cache(maxsize=32)
-def _graph(config: LMConfig, stacked: bool):
-    return nnx.graphdef(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0), stacked=stacked)))
+    return nnx.merge(_parts(config, stacked)[0], params)
 
 
 def unstack(config: LMConfig, params: nnx.State) -> nnx.State:

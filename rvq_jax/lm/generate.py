@@ -40,7 +40,12 @@ class Drawing(NamedTuple):
 
 
 def row_keys(key: Key, rows: int) -> Key:
-    """Keys `[B]`, row i's folded from (key, i): its draws do not depend on the batch."""
+    """Keys `[B]`, row i's folded from (key, i): its draws do not depend on the batch.
+
+    Keys of rows are taken as they are.
+    """
+    if key.ndim:
+        return key
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
 
@@ -48,7 +53,7 @@ def begin(
     model: TokenLM,
     pattern: Pattern,
     told: Told,
-    keys: Key,
+    key: Key,
     forced: Codes,
     lengths: Array,
     *,
@@ -57,7 +62,15 @@ def begin(
     known: int = 0,
     two_pass: bool = False,
 ) -> tuple[Job, Drawing]:
-    """Decoding before its first step that draws; `decode` tells what the arguments mean."""
+    """Decoding before its first step that draws.
+
+    key: of which every row folds its own, or one of each row `[B]`: its result does not depend on
+    the rest of the batch. forced `[B, K, F]`: codes to keep as they are (a prompt, or all of them
+    to score), -1 where one is to be drawn. lengths `[B]`: frames of each row; there are no codes
+    after them. guidance: see `conditions.guide`; its branches run as one batch, or with two_pass
+    one after another in less memory. known: so many first steps are forced in every row, and read
+    at once.
+    """
     special = model.config.size
     frames_BKT = jnp.broadcast_to(pattern.frame_at, (len(forced), *pattern.frame_at.shape))
     valid_BKT = (frames_BKT >= 0) & (frames_BKT < lengths[:, None, None])
@@ -76,7 +89,7 @@ def begin(
     cost_BKn = bits(guide(logits, guidance), jnp.maximum(forced_BKT[:, :, :known], 0))
     fed_BK = tokens_BKT[:, :, known - 1] if known else jnp.full_like(tokens_BKT[:, :, 0], special)
     bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :known].set(cost_BKn)
-    job = Job(forced_BKT, valid_BKT, keys, guidance, how)
+    job = Job(forced_BKT, valid_BKT, row_keys(key, len(forced)), guidance, how)
     return job, Drawing(jnp.asarray(known), fed_BK, streams, tokens_BKT, bits_BKT)
 
 
@@ -125,34 +138,14 @@ def finish(pattern: Pattern, job: Job, drawing: Drawing) -> Decoded:
     return Decoded(codes, jnp.where(valid, pattern.deinterleave(drawing.bits), 0.0))
 
 
-def decode(
-    model: TokenLM,
-    pattern: Pattern,
-    told: Told,
-    keys: Key,
-    forced: Codes,
-    lengths: Array,
-    *,
-    guidance: Guidance = None,
-    how: Sampling = PLAIN,
-    known: int = 0,
-    two_pass: bool = False,
-) -> Decoded:
-    """Codes `[B, K, F]` drawn step by step, with their bits.
-
-    keys `[B]`: one for each row, so that its result does not depend on the rest of the batch.
-    forced `[B, K, F]`: codes to keep as they are (a prompt, or all of them to score), -1 where one
-    is to be drawn. lengths `[B]`: frames of each row; there are no codes after them. guidance: see
-    `conditions.guide`; its branches run as one batch, or with two_pass one after another in less
-    memory. known: so many first steps are forced in every row, and read at once.
+def decode(model: TokenLM, pattern: Pattern, *args, **options) -> Decoded:
+    """Codes `[B, K, F]` drawn step by step, with their bits; arguments as of `begin`.
 
     Call it inside `jax.jit` with the pattern as an argument: the loop over steps is one program,
     and another pattern of the same shape runs the same.
     """
-    options = {"guidance": guidance, "how": how, "known": known, "two_pass": two_pass}
-    job, drawing = begin(model, pattern, told, keys, forced, lengths, **options)
-    drawing = advance(model, job, drawing, end(job))
-    return finish(pattern, job, drawing)
+    job, drawing = begin(model, pattern, *args, **options)
+    return finish(pattern, job, advance(model, job, drawing, end(job)))
 
 
 def _count(guidance: Guidance) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.lm import transformer
-from rvq_jax.lm.conditioner import CaptionEncoder, FrozenText, Linear
+from rvq_jax.lm.conditioner import CaptionEncoder, FrozenText, linear
 from rvq_jax.lm.conditions import Guidance, Told, branches, guide
 from rvq_jax.lm.transformer import Block, Cache, LayerNorm, Memory
 from rvq_jax.patterns import Pattern
@@ -71,11 +71,11 @@ class TokenLM(nnx.Module):
         words_KVD = self.embed[...] * 0.5 ** jnp.arange(c.levels)[:, None, None]
         self.embed.set_value(words_KVD.at[:, c.size].set(0.0))
         if c.text_dim:
-            self.text = FrozenText(c.text_dim, c.dim, rngs)
+            self.text = FrozenText(c.text_dim, c.dim, c.dtype, rngs)
         else:
             self.captions = CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs, stacked=stacked)
         if c.melody:
-            self.melody = Linear(c.melody, c.dim, rngs)
+            self.melody = linear(c.melody, c.dim, c.dtype, rngs)
 
         def make(rngs):
             return Block(c.dim, c.heads, c.hidden, rngs, cross=not c.melody)

@@ -60,7 +60,7 @@ class T5Encoder(nnx.Module):
         self.embed = weight(rngs, (c.vocab, c.dim), ("vocab", "embed"), 1)
         self.bias = weight(rngs, (c.buckets, c.heads), (None, "heads"), 1)
         self.layers = nnx.List([Layer(c, rngs) for _ in range(c.layers)])
-        self.norm = RMSNorm(c.dim, c.eps)
+        self.norm = nnx.RMSNorm(c.dim, epsilon=c.eps, rngs=rngs)
 
     def __call__(self, ids_BL: Array, mask_BL: Array) -> Array:
         """States float32, zero where the mask is False; what stands there changes nothing."""
@@ -78,7 +78,8 @@ class Layer(nnx.Module):
     def __init__(self, config: T5Config, rngs: nnx.Rngs):
         c = self.config = config
         inner, ways = c.heads * c.head_dim, 2 if c.gated else 1
-        self.norm_self, self.norm_mlp = RMSNorm(c.dim, c.eps), RMSNorm(c.dim, c.eps)
+        self.norm_self = nnx.RMSNorm(c.dim, epsilon=c.eps, rngs=rngs)
+        self.norm_mlp = nnx.RMSNorm(c.dim, epsilon=c.eps, rngs=rngs)
         # Queries, keys and values side by side; so too the gate and what it multiplies.
         self.qkv = weight(rngs, (c.dim, 3 * inner), ("embed", "heads"), c.dim)
         self.out = weight(rngs, (inner, c.dim), ("heads", "embed"), inner)
@@ -98,18 +99,6 @@ class Layer(nnx.Module):
         gate, *rest = jnp.split(y, 2 if c.gated else 1, axis=-1)
         y = ACTIVATIONS[c.activation](gate)
         return x_BLD + (y * rest[0] if c.gated else y) @ self.down[...]
-
-
-class RMSNorm(nnx.Module):
-    """Division by the root mean square, with a scale (Zhang and Sennrich 2019)."""
-
-    def __init__(self, dim: int, eps: float):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones(dim), axes=(None,))
-
-    def __call__(self, x_BLD: Array) -> Array:
-        y = x_BLD * jax.lax.rsqrt(jnp.mean(x_BLD**2, -1, keepdims=True) + self.eps)
-        return y * self.scale[...][None, None]
 
 
 def ranges(length: int, buckets: int, distance: int) -> np.ndarray:

@@ -86,11 +86,13 @@ class Attention(nnx.Module):
         Equal to the whole. Products of one row are sums, which XLA fuses with reading the cache.
         """
         query_BH1E = rotate(_heads(x_B1D, self.query[...]), turn)
-        scores_BHT = jnp.sum((query_BH1E * keys).astype(jnp.float32), -1) * keys.shape[-1] ** -0.5
+        # In float32 at any precision of the cache, as products of matrices sum.
+        products = query_BH1E.astype(jnp.float32) * keys
+        scores_BHT = products.sum(-1) * keys.shape[-1] ** -0.5
         scores_BHT = jnp.where(mask_BT[:, None], scores_BHT, jnp.finfo(jnp.float32).min)
-        weights_BHT = jax.nn.softmax(scores_BHT, axis=-1).astype(values.dtype)
+        weights_BHT = jax.nn.softmax(scores_BHT, axis=-1)
         y_B1HE = jnp.sum(weights_BHT[..., None] * values, axis=2)[:, None]
-        return _joined(y_B1HE, self.out[...])
+        return _joined(y_B1HE.astype(x_B1D.dtype), self.out[...])
 
 
 def project(x_BTD: Array, weight_DHE: Array) -> Array:

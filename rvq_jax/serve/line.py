@@ -11,6 +11,7 @@ from collections import deque
 import jax
 import numpy as np
 
+from rvq_jax.audio import io
 from rvq_jax.errors import UserError
 from rvq_jax.serve.requests import Limits, Refused, Request
 from rvq_jax.typing import Audio
@@ -41,8 +42,7 @@ class Line:
     def __init__(self, model, limits: Limits):
         self.model, self.limits = model, limits
         self.rate = model.codec.config.rate
-        # A model may have a mono codec code each of its channels.
-        self.channels = getattr(model, "channels", model.codec.config.channels)
+        self.channels = model.channels
         self.running: Job | None = None
         self.waiting: deque[Job] = deque()
         self._stopped = False
@@ -150,21 +150,18 @@ class Line:
             for chunk in chunks:
                 if job.unwanted.is_set():
                     return None
-                pcm_SC = to_pcm16(chunk, self.channels)
-                done += len(pcm_SC)
-                text = base64.b64encode(pcm_SC.tobytes()).decode()
+                audio_SC = checked(chunk, self.channels)
+                done += len(audio_SC)
+                text = base64.b64encode(io.pcm16(audio_SC)).decode()
                 job.tell({"event": "audio", "pcm": text})
         return {"event": "done", "samples": done, "seconds": round(time.monotonic() - start, 3)}
 
 
-def to_pcm16(chunk: Audio, channels: int) -> np.ndarray:
-    """Little-endian int16 `[S, C]` of a chunk `[1, S, C]`, clipped to [-1, 1].
-
-    Raises ValueError if it has another shape or samples that are NaN or infinite.
-    """
+def checked(chunk: Audio, channels: int) -> np.ndarray:
+    """`[S, C]` of a chunk `[1, S, C]`; raises ValueError for another shape, NaN or infinity."""
     audio_BSC = np.asarray(chunk, np.float32)
     if audio_BSC.ndim != 3 or audio_BSC.shape[::2] != (1, channels):
         raise ValueError(f"a chunk of audio is {audio_BSC.shape}, not (1, samples, {channels})")
     if not np.isfinite(audio_BSC).all():
         raise ValueError("the model gave samples that are NaN or infinite")
-    return np.round(np.clip(audio_BSC[0], -1, 1) * 32767).astype("<i2")
+    return audio_BSC[0]

@@ -31,7 +31,7 @@ def serve(
 ) -> None:
     """Serves a model until Ctrl-C; port 0 takes a free one; `announce` is told the address.
 
-    model: has `stream` and `codec`, as MusicGen, and `channels` if they are not the codec's.
+    model: has `stream`, `codec` and `channels`, as MusicGen.
     There are no passwords: on a host other than the default, whoever reaches it can use it.
     Raises UserError if it cannot listen there, or if starlette or uvicorn is missing.
     """

@@ -21,7 +21,7 @@ from rvq_jax.typing import Codes, Key
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Settings:
     """How codes are drawn."""
 
     guidance: float = 3.0  # weight of classifier-free guidance, 1 for none
@@ -97,7 +97,7 @@ def draw(
     request: Request,
     told_at: Callable[[int], Told],
     keys: Key,
-    drawn: Drawn,
+    settings: Settings,
     chunk: int | None = None,
 ) -> Iterator[Codes]:
     """Codes `[B, K, f]` in turn, `chunk` frames at a time, or a window at a time.
@@ -116,7 +116,7 @@ def draw(
         lengths = np.clip(request.lengths - begin, 0, end - begin)
         window = window_of(name, codes[:, :, begin:end], lengths)
         row_keys = keys if begin == 0 else _folded(keys, begin)
-        pieces = _pieces(config, params, window, told_at(begin), row_keys, drawn, chunk)
+        pieces = _pieces(config, params, window, told_at(begin), row_keys, settings, chunk)
         for first, piece in pieces:
             new = piece[:, :, max(done - begin - first, 0) : end - begin - first]
             if new.shape[2]:
@@ -127,16 +127,16 @@ def draw(
 
 
 def _pieces(
-    config, params, window: Window, told: Told, keys: Key, drawn: Drawn, chunk: int | None
+    config, params, window: Window, told: Told, keys: Key, settings: Settings, chunk: int | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The first frame and the codes of each piece of a window."""
     pattern, forced, lengths, known = window
     args = pattern, told, keys, forced, lengths
     if chunk is None:
-        decoded = programs.generate_codes(config, params, *args, known=known, **drawn.options)
+        decoded = programs.generate_codes(config, params, *args, known=known, **settings.options)
         yield 0, np.asarray(decoded.codes)
         return
-    job, drawing = programs.begin(config, params, *args, known=known, **drawn.options)
+    job, drawing = programs.begin(config, params, *args, known=known, **settings.options)
     for first in range(0, int(lengths.max()), chunk):
         last = min(first + chunk, int(lengths.max()))
         until = int(pattern.step_of[:, last - 1].max()) + 1

@@ -79,8 +79,7 @@ def read_captions(model: MusicGen, prompts: Sequence[str]) -> tuple[Captions, li
 
 def samples_of(model: MusicGen, seconds: float) -> int:
     """How long audio of so many seconds is: whole frames."""
-    config = model.codec.config
-    return max(1, round(seconds * config.frame_rate)) * config.hop
+    return int(model.frames(seconds)) * model.codec.config.hop
 
 
 def read_prompt(model: MusicGen, path: str | Path, seconds: float) -> np.ndarray:

@@ -1,7 +1,6 @@
 """MusicGen (Copet et al. 2023): captions → interleaved codes → audio."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from rvq_jax.lm import generate
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.conditions import Conditions, Told, tell
 from rvq_jax.lm.model import LMConfig
-from rvq_jax.systems import drawing, musicgen_folder, programs
+from rvq_jax.systems import channels, drawing, musicgen_folder, programs
 from rvq_jax.systems.codec import Codec, Coded
-from rvq_jax.systems.drawing import Drawn, Request
+from rvq_jax.systems.drawing import Request, Settings
 from rvq_jax.systems.text import TextEncoder
 from rvq_jax.typing import Array, Audio, Codes, Key
 
+LONG = 10.0  # seconds of audio that are decoded at once where it may be long
 Texts = Sequence[str] | dict | Told  # captions, their tokens and mask, or what was told before
 
 
@@ -64,26 +64,25 @@ class MusicGen:
         prompt: codes `[B, K, F']` (-1 for those to be drawn) or audio that is continued. melody:
         audio `[B, S', C]` at the codec's rate, for models that follow one. stride: seconds that
         every further window draws, for audio longer than the model's window. sampling: fields of
-        `drawing.Drawn`. Rows draw by keys of their own and are silent after their end. Raises
+        `drawing.Settings`. Rows draw by keys of their own and are silent after their end. Raises
         ValueError for what does not fit.
         """
-        how, request = Drawn(**sampling), self._request(captions, seconds, prompt, stride)
-        keys = _keys(key, len(request.forced))
+        settings, request = Settings(**sampling), self._request(captions, seconds, prompt, stride)
+        keys = generate.row_keys(key, len(request.forced))
         together = drawing.groups(self.pattern, self.config.levels, request.lengths)
         whole = request.window == request.forced.shape[2]
         if whole and len(together) == 1 and not self.codec.config.segment:
-            audio = self._at_once(request, captions, melody, keys, how)
-        else:
-            codes = np.zeros_like(request.forced)
-            for rows in together:
-                part = Request(*(x[rows] for x in request[:2]), *request[2:])
-                part = part._replace(forced=part.forced[:, :, : part.lengths.max()])
-                told_at = self._told_at(captions, melody, rows)
-                pieces = drawing.draw(*self._model, part, told_at, keys[rows], how)
-                drawn = np.concatenate(list(pieces), axis=2)
-                codes[rows, :, : drawn.shape[2]] = drawn
-            audio = np.array(self._sound(codes))
-        return _silenced(audio, request.lengths * self.codec.config.hop)
+            return self._at_once(request, captions, melody, keys, settings)
+        codes = np.zeros_like(request.forced)
+        for rows in together:
+            part = Request(*(x[rows] for x in request[:2]), *request[2:])
+            part = part._replace(forced=part.forced[:, :, : part.lengths.max()])
+            told_at = self._told_at(captions, melody, rows)
+            pieces = drawing.draw(*self._model, part, told_at, keys[rows], settings)
+            drawn = np.concatenate(list(pieces), axis=2)
+            codes[rows, :, : drawn.shape[2]] = drawn
+        heard = self._heard([codes], request.lengths, round(LONG * self.codec.config.frame_rate))
+        return np.concatenate(list(heard), axis=1)
 
     def stream(
         self,
@@ -98,21 +97,14 @@ class MusicGen:
         **sampling,
     ) -> Iterator[Audio]:
         """The audio of `generate` in pieces while it is drawn, `chunk` seconds at a time."""
-        how, request = Drawn(**sampling), self._request(captions, seconds, prompt, stride)
-        config, rows = self.codec.config, len(request.forced)
-        if config.segment:
+        settings, request = Settings(**sampling), self._request(captions, seconds, prompt, stride)
+        if self.codec.config.segment:
             raise ValueError("a codec that codes segments apart cannot stream: use generate")
-        frames = max(1, round(chunk * config.frame_rate))
-        kind = stream.DecodeStream if config.causal else windows.DecodeWindows
-        decoder = kind(*self.codec.plain, rows * self._ways, frames=frames)
+        rows, frames = len(request.forced), max(1, round(chunk * self.codec.config.frame_rate))
         told_at = self._told_at(captions, melody, np.arange(rows))
-        pieces = drawing.draw(*self._model, request, told_at, _keys(key, rows), how, frames)
-        sounds = (decoder.push(programs.split_channels(p, self._ways)) for p in pieces)
-        ends = request.lengths * config.hop
-        for audio in itertools.chain(sounds, (decoder.close() for _ in range(1))):
-            if audio.shape[1]:
-                yield _silenced(np.array(programs.join_channels(audio, self._ways)), ends)
-                ends = ends - audio.shape[1]
+        keys = generate.row_keys(key, rows)
+        pieces = drawing.draw(*self._model, request, told_at, keys, settings, frames)
+        yield from self._heard(pieces, request.lengths, frames)
 
     def score(
         self,
@@ -174,10 +166,7 @@ class MusicGen:
         if self.codec is None:
             raise ValueError("this model has no codec: draw codes by rvq_jax.systems.programs")
         rows, rate = _rows(captions), self.codec.config.frame_rate
-        seconds_B = np.broadcast_to(np.asarray(seconds, float), (rows,))
-        if not (np.isfinite(seconds_B) & (seconds_B > 0)).all():
-            raise ValueError(f"seconds must be positive, got {seconds}")
-        lengths = np.maximum(1, np.round(seconds_B * rate)).astype(np.int32)
+        lengths = np.broadcast_to(self.frames(seconds), (rows,))
         total = int(lengths.max())
         window = min(self.config.window or total, total)
         if total > window and stride is None:
@@ -200,13 +189,9 @@ class MusicGen:
         """Codes of a prompt that may be audio."""
         if not np.issubdtype(prompt.dtype, np.floating):
             return prompt
-        # Channels that have levels of their own are encoded apart.
-        apart = prompt.swapaxes(1, 2).reshape(len(prompt) * self._ways, prompt.shape[1], -1)
-        codes = np.asarray(self.codec.encode(apart, self.config.levels // self._ways).codes)
-        codes = codes.reshape(len(prompt), self._ways, *codes.shape[1:]).swapaxes(1, 2)
-        return codes.reshape(len(prompt), self.config.levels, -1)
+        return channels.encode(self.codec, prompt, self._ways, self.config.levels // self._ways)
 
-    def _at_once(self, request: Request, captions: Texts, melody, keys: Key, how: Drawn):
+    def _at_once(self, request: Request, captions: Texts, melody, keys: Key, settings: Settings):
         """Audio of one window, by one program from text to waveform."""
         forced, lengths = request.forced, request.lengths
         window = drawing.window_of(self.pattern, forced, lengths)
@@ -218,9 +203,10 @@ class MusicGen:
             told = *self._tokens(captions), self._melody(melody, len(forced))
         weights = programs.Weights(self.params, text, *codec_weights)
         args = window.pattern, told, keys, window.forced, window.lengths
-        options, shape = how.options | {"known": window.known}, (forced.shape[2], self._ways)
-        made = programs.generate_audio(configs, weights, *shape, *args, **options)
-        return np.array(made[1])
+        options = settings.options | {"known": window.known}
+        made = programs.generate_audio(configs, weights, self._ways, *args, **options)[1]
+        ends = lengths * self.codec.config.hop
+        return _silenced(np.asarray(made)[:, : ends.max()], ends)
 
     def _told_at(self, captions: Texts, melody: Audio | None, rows: np.ndarray):
         """From the frame that a window begins at to what its rows are told."""
@@ -234,13 +220,39 @@ class MusicGen:
 
         return at
 
-    def _sound(self, codes: Codes) -> Audio:
-        """Audio of codes, also of a codec that codes segments apart."""
-        config, *weights = self.codec.plain
-        if not config.segment:
-            return programs.sound(config, *weights, codes, self._ways)
-        samples = codes.shape[2] * config.hop
-        return self.codec.decode(Coded(codes, None, samples))
+    def _heard(self, pieces: Iterable[Codes], lengths: np.ndarray, frames: int) -> Iterator[Audio]:
+        """Audio of codes that come in pieces, `frames` frames at a time; rows have `lengths`."""
+        config, ways = self.codec.config, self._ways
+        ends = lengths * config.hop
+        if config.segment:
+            parts = (Coded(codes, None, int(ends.max()), ends) for codes in pieces)
+            heard = map(self.codec.decode, parts)
+        else:
+            apart = (channels.split(codes, ways) for codes in pieces)
+            heard = self._apart(apart, np.repeat(lengths, ways), frames)
+        for audio in heard:
+            audio = channels.join(np.asarray(audio), ways)
+            if audio.shape[1]:
+                yield _silenced(audio, ends)
+                ends = ends - audio.shape[1]
+
+    def _apart(self, pieces: Iterable[Codes], lengths: np.ndarray, frames: int) -> Iterator[Audio]:
+        """Audio of the channels that are coded apart, by the codec's stream or in windows."""
+        if not self.codec.config.causal:
+            total = int(lengths.max())
+            yield from windows.decode_pieces(*self.codec.plain, pieces, total, lengths, frames)
+            return
+        # What a causal codec makes of a row does not depend on what comes after it.
+        decoder = stream.DecodeStream(*self.codec.plain, len(lengths), frames)
+        yield from map(decoder.push, pieces)
+        yield decoder.close()
+
+    def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
+        """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
+        given = np.asarray(seconds, float)
+        if not (np.isfinite(given) & (given > 0)).all():
+            raise ValueError(f"seconds must be positive, got {seconds}")
+        return np.maximum(1, np.round(given * self.codec.config.frame_rate)).astype(np.int32)
 
     @property
     def channels(self) -> int:
@@ -270,11 +282,6 @@ def _rows(captions: Texts) -> int:
     if isinstance(captions, Conditions):
         return len(captions.states)
     return len(_some(captions))
-
-
-def _keys(key: Key, rows: int) -> Key:
-    """A key for each row, of one key or as given."""
-    return key if key.ndim else generate.row_keys(key, rows)
 
 
 def _silenced(audio: np.ndarray, ends: np.ndarray) -> Audio:

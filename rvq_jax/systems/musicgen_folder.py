@@ -79,13 +79,13 @@ def _load_published(path: Path, data: dict) -> Loaded:
     config = _checked(dataclasses.replace(parts.lm, window=window), path)
     found = names.canonical(tensors.load_folder(path))
     found = {n: x for n, x in found.items() if not n.endswith(musicgen.COMPUTED)}
-    _check_finite(found, path)
     alone = parts.codec is None
     inner = [{n.removeprefix(p): found.pop(n) for n in [*found] if n.startswith(p)} for p in PARTS]
     params = of_tensors(config, found, path, "" if alone else "decoder.")
     if alone:
         return config, parts.pattern, params, None, None
     for part, part_tensors in zip(PARTS, inner, strict=True):
+        _check_finite(part_tensors, path)
         if not part_tensors:
             raise UserError(f"{path} has no tensors {part}*: get the whole folder of the model")
     text_places = t5.layout(parts.text)

@@ -12,13 +12,14 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax.codec import autoencoder
+from rvq_jax.codec.edges import Edges
 from rvq_jax.lm import forms, generate
 from rvq_jax.lm.conditions import Conditions, Guidance, Told, tell
 from rvq_jax.lm.generate import Decoded, Drawing, Job
 from rvq_jax.lm.model import LMConfig, score
-from rvq_jax.lm.sampling import PLAIN, Sampling
 from rvq_jax.patterns import Pattern
 from rvq_jax.quantize import State
+from rvq_jax.systems import channels
 from rvq_jax.systems.text import states
 from rvq_jax.typing import Array, Audio, Codes, Key
 
@@ -45,25 +46,13 @@ def generate_codes(
     key: Key,
     forced: Codes,
     lengths: Array | None = None,
-    *,
-    guidance: Guidance = None,
-    how: Sampling = PLAIN,
-    known: int = 0,
-    two_pass: bool = False,
+    **options,
 ) -> Decoded:
-    """`generate.decode`; key: one, of which every row folds its own, or one of each row `[B]`."""
-    return generate.decode(
-        forms.model(config, params),
-        pattern,
-        told,
-        _keys(key, len(forced)),
-        forced,
-        _lengths(lengths, forced),
-        guidance=guidance,
-        how=how,
-        known=known,
-        two_pass=two_pass,
-    )
+    """`generate.decode`, with its options; all rows whole without lengths."""
+    if lengths is None:
+        lengths = jnp.full(len(forced), forced.shape[2])
+    model = forms.model(config, params)
+    return generate.decode(model, pattern, told, key, forced, jnp.asarray(lengths), **options)
 
 
 class Weights(NamedTuple):
@@ -75,18 +64,19 @@ class Weights(NamedTuple):
     quantizer: State
 
 
-@functools.partial(jax.jit, static_argnames=("configs", "frames", "ways", *SHAPED))
+@functools.partial(jax.jit, static_argnames=("configs", "ways", *SHAPED))
 def generate_audio(
     configs: tuple,
     weights: Weights,
-    frames: int,
     ways: int,
     pattern: Pattern,
     told: Told | tuple[Array, Array, Array | None],
-    *args,
+    key: Key,
+    forced: Codes,
+    lengths: Array,
     **options,
 ) -> tuple[Decoded, Audio]:
-    """From text to the audio `[B, S, C]` of `frames` frames in one program.
+    """From text to the audio `[B, S, C]` of all frames of the pattern in one program.
 
     configs: of the token model, of its text encoder or None, of the codec. told: as the token
     model reads it, or tokens of the text encoder with their mask and a melody.
@@ -95,41 +85,27 @@ def generate_audio(
     if text is not None and not isinstance(told, Conditions):
         ids_BL, mask_BL, melody = told
         told = tell(states(text, weights.text, ids_BL, mask_BL), mask_BL, melody)
-    drawn = generate_codes(lm, weights.lm, pattern, told, *args, **options)
-    codes = drawn.codes[:, :, :frames]
-    return drawn, sound(codec, weights.codec, weights.quantizer, codes, ways)
+    drawn = generate_codes(lm, weights.lm, pattern, told, key, forced, lengths, **options)
+    return drawn, sound(codec, weights.codec, weights.quantizer, drawn.codes, lengths, ways)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "ways"))
-def sound(config, params, quantizer: State, codes: Codes, ways: int) -> Audio:
-    """Audio `[B, S, C]` of codes `[B, K, F]` of a codec with `ways` channels coded apart.
+def sound(config, params, quantizer: State, codes: Codes, lengths: Array, ways: int) -> Audio:
+    """Audio `[B, S, C]` of codes `[B, K, F]` of which each row has `lengths` `[B]` frames.
 
-    Stereo models of mono codecs have two, with levels left, right, left, right, …
+    ways: channels that the codec codes apart (see `channels`).
     """
-    apart = split_channels(codes, ways)
-    return join_channels(autoencoder.decode(config, params, quantizer, apart), ways)
-
-
-def split_channels(codes: Codes, ways: int) -> Codes:
-    """Codes `[B · ways, K, F]` of `[B, K · ways, F]`."""
-    rows, total, frames = codes.shape
-    apart = codes.reshape(rows, total // ways, ways, frames).swapaxes(1, 2)
-    return apart.reshape(rows * ways, total // ways, frames)
-
-
-def join_channels(audio: Audio, ways: int) -> Audio:
-    """Audio `[B, S, ways]` of `[B · ways, S, 1]`."""
-    if ways == 1:
-        return audio
-    return audio[..., 0].reshape(len(audio) // ways, ways, audio.shape[1]).swapaxes(1, 2)
+    ends = jnp.repeat(lengths, ways)
+    apart, edges = channels.split(codes, ways), Edges(jnp.zeros_like(ends), ends)
+    return channels.join(autoencoder.decode(config, params, quantizer, apart, edges), ways)
 
 
 @functools.partial(jax.jit, static_argnames=("config", *SHAPED))
 def begin(config: LMConfig, params, pattern, told, key, forced, lengths, **options):
     """`generate.begin`, the first part of decoding that is done in pieces."""
-    keys = _keys(key, len(forced))
-    model = forms.model(config, params)
-    return generate.begin(model, pattern, told, keys, forced, lengths, **options)
+    return generate.begin(
+        forms.model(config, params), pattern, told, key, forced, lengths, **options
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="drawing")
@@ -154,11 +130,3 @@ def score_codes(
     """`rvq_jax.lm.model.score`."""
     model = forms.model(config, params)
     return score(model, pattern, jnp.asarray(codes), told, mask_BF, guidance)
-
-
-def _keys(key: Key, rows: int) -> Key:
-    return key if key.ndim else generate.row_keys(key, rows)
-
-
-def _lengths(lengths: Array | None, forced: Codes) -> Array:
-    return jnp.full(len(forced), forced.shape[2]) if lengths is None else jnp.asarray(lengths)

@@ -12,7 +12,7 @@ from rvq_jax.audio import chroma
 from rvq_jax.convert import musicgen
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
-from rvq_jax.systems import code_files
+from rvq_jax.systems import channels, code_files
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.musicgen_folder import KIND
@@ -103,15 +103,12 @@ def _hash(codec: Codec) -> str:
 
 
 def _encode(codec: Codec, audio_SC: np.ndarray) -> np.ndarray:
-    config, (samples, channels) = codec.config, audio_SC.shape
-    if channels % config.channels:
-        raise UserError(f"the audio has {channels} channels, the codec {config.channels}")
+    config, (samples, count) = codec.config, audio_SC.shape
+    if count % config.channels:
+        raise UserError(f"the audio has {count} channels, the codec {config.channels}")
     # To whole seconds, so that clips of all lengths compile a few programs and not one per length.
-    seconds = math.ceil(samples / config.rate)
-    ways = channels // config.channels
-    padded = np.zeros((ways, seconds * config.rate, config.channels), np.float32)
-    padded[:, :samples] = audio_SC.reshape(samples, ways, -1).swapaxes(0, 1)
-    frames = math.ceil(samples / config.hop)
-    coded = codec.encode(padded, lengths=np.full(ways, samples))
-    codes = np.asarray(coded.codes[:, :, :frames], np.int32)
-    return codes.swapaxes(0, 1).reshape(-1, frames)
+    padded = np.zeros((1, math.ceil(samples / config.rate) * config.rate, count), np.float32)
+    padded[0, :samples] = audio_SC
+    ways, lengths = count // config.channels, np.array([samples])
+    codes = channels.encode(codec, padded, ways, lengths=lengths)
+    return codes[0, :, : math.ceil(samples / config.hop)]

@@ -41,15 +41,12 @@ def lm_task(
 
     def loss(params, pattern, batch, key):
         model = forms.model(config, params, stacked=True)
-        return mean_bits(model, pattern, batch, key, dropout)
-
-    def with_pattern(params, pattern, batch, key):
-        value, metrics = loss(params, pattern, batch, key)
+        value, metrics = mean_bits(model, pattern, batch, key, dropout)
         return value, (pattern, metrics)
 
     given = None if start is None else forms.stack(config, start)
     rest = jax.tree.map(jnp.asarray, pattern)
-    return Task(init, rest, with_pattern, given=given, weight=frames_of)
+    return Task(init, rest, loss, given=given, weight=frames_of)
 
 
 def mean_bits(

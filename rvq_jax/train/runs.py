@@ -60,6 +60,23 @@ class LMRun:
     lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=0))  # rank 0: all is trained
 
 
+def musicgen_recipe(lm: LMConfig) -> LMRun:
+    """The published training of a MusicGen (Copet et al. 2023), in bfloat16, layers recomputed.
+
+    AdamW with a cosine to zero over a million updates of 192 crops of 30 s. Its running mean of
+    0.99 every 10 updates is 0.999 at every update here.
+    """
+    return LMRun(
+        pattern="delay",
+        lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
+        loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
+        tuning=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
+        batch=192,
+        frames=lm.window,
+        dropout=Dropout(all=0.3),
+    )
+
+
 def train_codec(
     folder: str | Path, source, run: CodecRun, mesh: Mesh | None = None, label: str = "codec"
 ) -> Codec:

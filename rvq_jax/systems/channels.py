@@ -1,0 +1,33 @@
+"""Channels that a mono codec codes apart, their levels in turn: left, right, left, right, …"""
+
+import numpy as np
+
+from rvq_jax.systems.codec import Codec
+from rvq_jax.typing import Array, Audio, Codes
+
+
+def split(codes: Codes, ways: int) -> Codes:
+    """Codes `[B · ways, K, F]` of `[B, K · ways, F]`."""
+    rows, total, frames = codes.shape
+    apart = codes.reshape(rows, total // ways, ways, frames).swapaxes(1, 2)
+    return apart.reshape(rows * ways, total // ways, frames)
+
+
+def join(audio: Audio, ways: int) -> Audio:
+    """Audio `[B, S, ways]` of `[B · ways, S, 1]`."""
+    if ways == 1:
+        return audio
+    return audio[..., 0].reshape(len(audio) // ways, ways, audio.shape[1]).swapaxes(1, 2)
+
+
+def encode(
+    codec: Codec, audio: Audio, ways: int, levels: int | None = None, lengths: Array | None = None
+) -> np.ndarray:
+    """Codes `[B, K · ways, F]` of audio `[B, S, C · ways]`; levels and lengths as of `encode`."""
+    rows, samples, channels = audio.shape
+    apart = np.asarray(audio).reshape(rows, samples, ways, channels // ways).swapaxes(1, 2)
+    apart = apart.reshape(rows * ways, samples, channels // ways)
+    lengths = None if lengths is None else np.repeat(lengths, ways)
+    codes = np.asarray(codec.encode(apart, levels, lengths=lengths).codes)
+    together = codes.reshape(rows, ways, *codes.shape[1:]).swapaxes(1, 2)
+    return together.reshape(rows, -1, codes.shape[2])
