@@ -29,7 +29,7 @@ GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 NUMERIC = ("quantize", "patterns", "audio")
 NOT_NUMERIC = {"flax", "optax", "orbax", "tensorflow_datasets"}
 OPTIONAL = {"matplotlib", "pyloudnorm", "soundfile", "soxr", "safetensors"}
-OPTIONAL |= {"sentencepiece", "starlette", "tokenizers", "uvicorn"}
+OPTIONAL |= {"sentencepiece", "starlette", "tokenizers", "uvicorn", "yaml"}
 NEVER = {"torch", "torchaudio", "transformers", "tensorflow", "configs", "experiments", "tests"}
 LINES = 400
 

@@ -1,7 +1,6 @@
 """T5's encoder against its equations in numpy; its folders; prompts to tokens and states."""
 
 import dataclasses
-import io
 import json
 import math
 import sys
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from small_pieces import write_pieces
 
 from rvq_jax.convert import layout, t5
 from rvq_jax.convert.tensors import save_folder
@@ -347,24 +347,12 @@ def test_a_tokenizer_is_written_back_as_it_was(tmp_path, words):
 
 def test_a_tokenizer_of_sentencepiece_is_read(tmp_path):
     """Where there is no tokenizer.json; its file is kept too."""
-    spm = pytest.importorskip("sentencepiece", reason=REASON)
+    sentencepiece = pytest.importorskip("sentencepiece", reason=REASON)
     lines = [f"a {x} {y} in the night" for x in ("slow", "loud") for y in ("piano", "drum")]
-    written = io.BytesIO()
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=written,
-        vocab_size=30,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    (tmp_path / "spiece.model").write_bytes(written.getvalue())
+    written = write_pieces(tmp_path, lines, 30)
     found = load_tokenizer(tmp_path)
-    assert found.files == {"spiece.model": written.getvalue()}
-    processor = spm.SentencePieceProcessor(model_proto=written.getvalue())
+    assert found.files == {"spiece.model": written}
+    processor = sentencepiece.SentencePieceProcessor(model_proto=written)
     ids = found.encode("a loud piano")
     assert ids[-1] == 1 and 2 not in ids and processor.decode(ids) == "a loud piano"
     assert found.encode(" ") == [1]

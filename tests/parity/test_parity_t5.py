@@ -1,10 +1,9 @@
 """The text encoder against transformers' T5EncoderModel, through folders both ways."""
 
-import io
-
 import jax
 import numpy as np
 import pytest
+from small_pieces import write_pieces
 
 from rvq_jax.convert import layout, t5
 from rvq_jax.lm.t5 import T5Config, ranges
@@ -135,20 +134,8 @@ def test_tokens_equal(tmp_path):
 
 def test_tokens_of_sentencepiece_equal(tmp_path):
     """From spiece.model alone, with its normalization of characters."""
-    spm = pytest.importorskip("sentencepiece", reason=REASON)
-    written = io.BytesIO()
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter([f"a {x} in the night, lo-fi" for x in ("piano", "drum", "rain")]),
-        model_writer=written,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    (tmp_path / "spiece.model").write_bytes(written.getvalue())
+    lines = [f"a {x} in the night, lo-fi" for x in ("piano", "drum", "rain")]
+    write_pieces(tmp_path, lines, 60)
     ours, theirs = load_tokenizer(tmp_path), transformers.T5Tokenizer.from_pretrained(tmp_path)
     for prompt in [*PROMPTS, "\ufb01 \uff21 \u00bd", "a\nrain", "\u3000in\u200bthe"]:
         assert ours.encode(prompt) == theirs(prompt)["input_ids"]
