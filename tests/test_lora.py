@@ -62,8 +62,8 @@ def test_all_of_the_blocks_but_their_norms_is_adapted(params):
     expected = {path for path in leaves if "blocks" in path and "norm" not in path}
     assert adapters.keys() == expected
     for path, pair in adapters.items():
-        (*layers, fan_in, rank), (*_, fan_out) = pair["a"].shape, pair["b"].shape
-        assert pair["b"].shape == (*layers, rank, fan_out) and rank == SMALL.rank
+        (*layers, rank, fan_in), (*_, fan_out, _) = pair["a"].shape, pair["b"].shape
+        assert pair["b"].shape == (*layers, fan_out, rank) and rank == SMALL.rank
         assert math.prod(layers) * fan_in * fan_out == math.prod(leaves[path].shape)
         assert pair["a"].dtype == pair["b"].dtype == np.float32
 
@@ -80,10 +80,10 @@ def test_the_number_of_trained_parameters(params, rank):
 
 
 def test_a_starts_with_unit_outputs_and_b_at_nothing():
-    params = {"up": jnp.zeros((3, 400, 7)), "attend_self": {"out": jnp.zeros((4, 25, 7))}}
+    params = {"up": jnp.zeros((3, 7, 400)), "attend_self": {"out": jnp.zeros((7, 4, 25))}}
     adapters = lora.init(KEY, params, lora.LoRAConfig(rank=64))
     assert not any(pair["b"].any() for pair in adapters.values())
-    assert adapters["up"]["a"].shape == (3, 400, 64) and adapters["up"]["b"].shape == (3, 64, 7)
+    assert adapters["up"]["a"].shape == (3, 64, 400) and adapters["up"]["b"].shape == (3, 7, 64)
     assert_close(adapters["up"]["a"].std(), 400**-0.5, atol=1e-3)
     assert_close(adapters["attend_self/out"]["a"].std(), 100**-0.5, atol=3e-3)
     layers = adapters["up"]["a"]
@@ -104,7 +104,7 @@ def test_a_merged_weight_is_the_weight_and_the_scaled_product():
             assert after[path] is leaf
             continue
         a, b = adapters[path]["a"], adapters[path]["b"]
-        expected = leaf + 3.0 * np.einsum("ir,ro->io", a, b).reshape(leaf.shape)
+        expected = leaf + 3.0 * np.einsum("...ri,...or->...oi", a, b).reshape(leaf.shape)
         assert_close(after[path], expected)
 
 
@@ -114,7 +114,7 @@ def test_weights_of_few_bits_keep_their_type():
     merged = lora.merge(params, adapters, SMALL)["up"]
     a, b = pair_of(adapters, "up")
     assert merged.dtype == jnp.bfloat16
-    assert_close(merged.astype(np.float32), (1.0 + 3.0 * a @ b).astype(jnp.bfloat16), atol=0.05)
+    assert_close(merged.astype(np.float32), (1.0 + 3.0 * b @ a).astype(jnp.bfloat16), atol=0.05)
 
 
 def test_a_merged_attention_is_the_projections_with_their_side_paths():
@@ -126,18 +126,18 @@ def test_a_merged_attention_is_the_projections_with_their_side_paths():
     x_B1D = np.random.default_rng(0).normal(size=(3, 1, D)).astype(np.float32)
 
     model = nnx.merge(graphdef, lora.merge(params, adapters, SMALL))
-    [(a, b)] = [(p["a"], p["b"]) for n, p in adapters.items() if "attend_self/value" in n]
-    value = np.asarray(params["attend_self"]["value"][...]).reshape(D, D)
+    a, b = (x[1] for x in pair_of(adapters, "key_value"))
+    value = np.asarray(params["attend_self"]["key_value"][...][1]).reshape(D, D)
     out = np.asarray(params["attend_self"]["out"][...]).reshape(D, D)
     y = normalized(x_B1D)
-    y = y @ value + 3.0 * (y @ a) @ b
+    y = y @ value.T + 3.0 * (y @ a.T) @ b.T
     a, b = pair_of(adapters, "out")
-    assert_close(model(x_B1D), x_B1D + y @ out + 3.0 * (y @ a) @ b, atol=1e-4)
+    assert_close(model(x_B1D), x_B1D + y @ out.T + 3.0 * (y @ a.T) @ b.T, atol=1e-4)
 
 
 def test_a_merged_feed_forward_is_its_products_with_their_side_paths():
     graphdef, params = nnx.split(block())
-    params["attend_self"]["out"].set_value(jnp.zeros((H, D // H, D)))
+    params["attend_self"]["out"].set_value(jnp.zeros((D, H, D // H)))
     adapters = only(drawn(params), "up", "down")
     x_BTD = np.random.default_rng(0).normal(size=(2, 5, D)).astype(np.float32)
 
@@ -145,9 +145,9 @@ def test_a_merged_feed_forward_is_its_products_with_their_side_paths():
     up, down = np.asarray(params["up"][...]), np.asarray(params["down"][...])
     a, b = pair_of(adapters, "up")
     y = normalized(x_BTD)
-    y = np.asarray(jax.nn.gelu(y @ up + 3.0 * (y @ a) @ b, approximate=False))
+    y = np.asarray(jax.nn.gelu(y @ up.T + 3.0 * (y @ a.T) @ b.T, approximate=False))
     a, b = pair_of(adapters, "down")
-    assert_close(model(x_BTD), x_BTD + y @ down + 3.0 * (y @ a) @ b, atol=1e-4)
+    assert_close(model(x_BTD), x_BTD + y @ down.T + 3.0 * (y @ a.T) @ b.T, atol=1e-4)
 
 
 def test_gradients_reach_the_adapters_in_use_and_move_nothing_else():
@@ -186,11 +186,11 @@ def test_merging_a_stack_is_merging_each_of_its_layers():
 
 
 def test_plain_trees_and_shapes_will_do():
-    """A value projection is not taken for the place where a variable keeps its array."""
-    shape = jax.ShapeDtypeStruct((D, H, 4), np.float32)
-    params = {"attend_self": {"value": shape, "out_bias": shape}, "value": shape}
+    """Where a variable keeps its array, or a name that only begins alike, is not a weight."""
+    shape = jax.ShapeDtypeStruct((H, 4, D), np.float32)
+    params = {"attend_self": {"query": shape, "out_bias": shape}, "value": shape}
     params |= {"norm_up": shape, "down_scale": shape, "up": {"scale": shape}}
-    assert lora.init(KEY, params, SMALL).keys() == {"attend_self/value"}
+    assert lora.init(KEY, params, SMALL).keys() == {"attend_self/query"}
 
 
 def test_what_cannot_be_adapted_is_refused():

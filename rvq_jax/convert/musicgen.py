@@ -158,16 +158,9 @@ def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
     """Our leaves' places among the tensors; prefix: "" for the token model alone."""
     c, inner = config, f"{prefix}model.decoder"
     levels = range(c.levels)
-    heads = tuple(f"{prefix}lm_heads.{k}.weight" for k in levels)
     found = {
         "embed": Place([f"{inner}.embed_tokens.{k}.weight" for k in levels]),
-        "heads": Place(
-            heads,
-            MATRIX,
-            widths=(c.size,) * c.levels,
-            shape=(c.dim, c.levels, c.size),
-            flat=(c.dim, -1),
-        ),
+        "heads": Place([f"{prefix}lm_heads.{k}.weight" for k in levels]),
         **_norm("norm", f"{inner}.layer_norm"),
     }
     if c.text_dim != c.dim:
@@ -182,8 +175,8 @@ def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
         if not c.melody:
             found |= _norm(f"{ours}/norm_cross", f"{theirs}.encoder_attn_layer_norm")
             found |= _attention(c, f"{ours}/attend_cross", f"{theirs}.encoder_attn")
-        found[f"{ours}/up"] = Place(f"{theirs}.fc1.weight", MATRIX)
-        found[f"{ours}/down"] = Place(f"{theirs}.fc2.weight", MATRIX)
+        found[f"{ours}/up"] = Place(f"{theirs}.fc1.weight")
+        found[f"{ours}/down"] = Place(f"{theirs}.fc2.weight")
     return found
 
 
@@ -197,13 +190,12 @@ def _linear(ours: str, theirs: str) -> Layout:
 
 
 def _attention(c: LMConfig, ours: str, theirs: str) -> Layout:
-    split = (c.heads, c.dim // c.heads)
-    names = {"query": "q", "key": "k", "value": "v"}
-    found = {
-        f"{ours}/{leaf}": Place(
-            f"{theirs}.{name}_proj.weight", MATRIX, shape=(c.dim, *split), flat=(c.dim, c.dim)
-        )
-        for leaf, name in names.items()
+    width = c.dim // c.heads
+    names = [f"{theirs}.{name}_proj.weight" for name in ("q", "k", "v", "out")]
+    query, key, value, out = names
+    inner, square = (c.heads, width, c.dim), (c.dim, c.dim)
+    return {
+        f"{ours}/query": Place(query, shape=inner, flat=square),
+        f"{ours}/key_value": Place([key, value], shape=(2, *inner), flat=(2, *square)),
+        f"{ours}/out": Place(out, shape=(c.dim, c.heads, width), flat=square),
     }
-    out = Place(f"{theirs}.out_proj.weight", MATRIX, shape=(*split, c.dim), flat=(c.dim, c.dim))
-    return found | {f"{ours}/out": out}

@@ -1,7 +1,7 @@
 """Low-rank adapters: a model is tuned by small matrices added to its frozen weights.
 
-Adapters are a plain dict, weight's path -> {"a": [.., fan_in, rank], "b": [.., rank, fan_out]},
-with the leading layers axis of stacked weights. Training differentiates through `merge`.
+Adapters are a plain dict, weight's path -> {"a": [.., rank, fan_in], "b": [.., fan_out, rank]},
+with the leading axes of stacked weights. Training differentiates through `merge`.
 """
 
 import math
@@ -14,24 +14,23 @@ import jax.numpy as jnp
 from rvq_jax import files
 from rvq_jax.typing import Array, Key
 
-# Axes that go in and axes that come out of each weight: query maps D to (H, E), out (H, E) to D.
+# Axes that come out and axes that go in of each weight: query maps D to (H, E), out (H, E) to D.
 AXES = {
-    "query": (1, 2),
-    "key": (1, 2),
-    "value": (1, 2),
-    "out": (2, 1),
+    "query": (2, 1),
+    "key_value": (2, 1),
+    "out": (1, 2),
     "up": (1, 1),
     "down": (1, 1),
 }
 # A variable of nnx adds a "value" of its own to the path of its array.
 ADAPTED = re.compile(
-    r"(?:^|/)(?:attend_(?:self|cross)/(query|key|value|out)|(up|down))(?:/value)?$"
+    r"(?:^|/)(?:attend_(?:self|cross)/(query|key_value|out)|(up|down))(?:/value)?$"
 )
 
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Weights become w + alpha / rank · a @ b (Hu et al. 2021)."""
+    """Weights become w + alpha / rank · b @ a (Hu et al. 2021)."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -51,9 +50,9 @@ def init(key: Key, params, config: LoRAConfig) -> dict[str, dict[str, Array]]:
         raise ValueError("params has no attention or feed-forward weight of a transformer block")
 
     def pair(key: Key, shape: tuple[int, ...]) -> dict[str, Array]:
-        *layers, fan_in, fan_out = shape
-        a = jax.random.normal(key, (*layers, fan_in, config.rank)) * fan_in**-0.5
-        return {"a": a, "b": jnp.zeros((*layers, config.rank, fan_out))}
+        *layers, fan_out, fan_in = shape
+        a = jax.random.normal(key, (*layers, config.rank, fan_in)) * fan_in**-0.5
+        return {"a": a, "b": jnp.zeros((*layers, fan_out, config.rank))}
 
     keys = jax.random.split(key, len(shapes))
     return {path: pair(key, shapes[path]) for path, key in zip(shapes, keys, strict=True)}
@@ -68,25 +67,26 @@ def merge(params, adapters: dict[str, dict[str, Array]], config: LoRAConfig):
     if unknown := adapters.keys() - leaves.keys():
         raise ValueError(f"params has no weight {min(unknown)!r} to adapt")
     for path, pair in adapters.items():
-        if (rank := pair["a"].shape[-1]) != config.rank:
+        if (rank := pair["a"].shape[-2]) != config.rank:
             raise ValueError(f"{path} has adapters of rank {rank}, the config says {config.rank}")
-        product = jnp.matmul(pair["a"], pair["b"], precision="highest").reshape(leaves[path].shape)
+        product = jnp.matmul(pair["b"], pair["a"], precision="highest").reshape(leaves[path].shape)
         moved = jnp.asarray(leaves[path], jnp.float32) + config.alpha / config.rank * product
         leaves[path] = moved.astype(leaves[path].dtype)
     return jax.tree.unflatten(jax.tree.structure(params), list(leaves.values()))
 
 
 def as_matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Shape `[fan_in, fan_out]` of a weight, or `[layers, …]` if stacked; None if not adapted."""
+    """Shape `[fan_out, fan_in]` of a weight, or `[…, …]` if stacked; None if not adapted."""
     found = ADAPTED.search(path)
     if found is None:
         return None
-    into, out = AXES[found[found.lastindex]]
-    layers, split = len(shape) - into - out, len(shape) - out
+    out, into = AXES[found[found.lastindex]]
+    layers, split = len(shape) - into - out, len(shape) - into
     return (*shape[:layers], math.prod(shape[layers:split]), math.prod(shape[split:]))
 
 
 def ends(path: str, axes: tuple) -> tuple:
-    """Of an adapted weight's axes, without that of layers: the first to go in, the first out."""
+    """Of an adapted weight's axes: the first to go in, the first to come out."""
     found = ADAPTED.search(path)
-    return axes[0], axes[AXES[found[found.lastindex]][0]]
+    out, into = AXES[found[found.lastindex]]
+    return axes[-into], axes[-into - out]

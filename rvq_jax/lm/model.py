@@ -83,7 +83,7 @@ class TokenLM(nnx.Module):
         self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
         self.norm = LayerNorm(c.dim)
         self.heads = transformer.weight(
-            rngs, (c.dim, c.levels, c.size), ("embed", None, "vocab"), c.dim
+            rngs, (c.levels, c.size, c.dim), (None, "vocab", "embed"), c.dim
         )
 
     def __call__(self, inputs: Tokens, told: Told) -> Array:
@@ -122,14 +122,17 @@ class TokenLM(nnx.Module):
         length = stream.caches[0].keys.shape[2]
         added, turn = self._positions(stream.prefix_mask.sum(1, keepdims=True) + t, length)
         x_B1D = self._embed(inputs_BK[:, :, None]) + added
+        x_DB = x_B1D[:, 0].T
         past_BT = (jnp.arange(length - before) <= t)[None]
-        past_BT = jnp.broadcast_to(past_BT, (len(x_B1D), length - before))
+        past_BT = jnp.broadcast_to(past_BT, (len(inputs_BK), length - before))
         past_BT = jnp.concatenate([stream.prefix_mask, past_BT], axis=1)
         caches = []
         for block, memory, cache in zip(self.blocks, stream.memories, stream.caches, strict=True):
-            x_B1D, cache = block.step(x_B1D, cache, before + t, past_BT, memory, turn)
+            x_DB, cache = block.step(x_DB, cache, before + t, past_BT, memory, turn)
             caches.append(cache)
-        return self._logits(x_B1D)[:, :, 0], stream._replace(caches=caches)
+        logits_KNB = transformer.product(self.heads[...], self.norm(x_DB, axis=0))
+        logits_BKN = logits_KNB.transpose(2, 0, 1).astype(jnp.float32)
+        return logits_BKN, stream._replace(caches=caches)
 
     def _features(self, told: Told) -> Features:
         c = self.config

@@ -64,8 +64,8 @@ def placed(adapters: dict, config: LMConfig) -> Adapters:
     for path, pair in adapters.items():
         into, out = lora.ends(path, axes[path])
         found[path] = {
-            "a": nnx.Param(pair["a"], axes=(into, None)),
-            "b": nnx.Param(pair["b"], axes=(None, out)),
+            "a": nnx.Param(pair["a"], axes=(None, into)),
+            "b": nnx.Param(pair["b"], axes=(out, None)),
         }
     return found
 
