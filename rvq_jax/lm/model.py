@@ -102,15 +102,15 @@ class TokenLM(nnx.Module):
         """Logits `[B, K, n, N]` of the first n of `steps` steps, and the stream that goes on."""
         features = self._features(told)
         x_BTD, turn, mask = self._sequence(inputs, features)
-        shape = (len(x_BTD), self.config.heads, features.prefix.shape[1] + steps)
-        rows = jnp.zeros((*shape, self.config.dim // self.config.heads), x_BTD.dtype)
+        heads, length = self.config.heads, features.prefix.shape[1] + steps
+        values = jnp.zeros((len(x_BTD), heads, length, self.config.dim // heads), x_BTD.dtype)
         memories, caches = [], []
         for block in self.blocks:
             memory = None if features.cross is None else block.remember(*features.cross)
-            cache = Cache(rows, rows)
+            cache = Cache(values.swapaxes(2, 3), values)
             if x_BTD.shape[1]:
                 x_BTD, filled = block.fill(x_BTD, memory, turn, **mask)
-                cache = jax.tree.map(lambda x, y: x.at[:, :, : y.shape[2]].set(y), cache, filled)
+                cache = cache.keep(filled, 0)
             memories.append(memory)
             caches.append(cache)
         logits = self._logits(x_BTD[:, features.prefix.shape[1] :])
@@ -119,7 +119,7 @@ class TokenLM(nnx.Module):
     def step(self, inputs_BK: Array, t: Array, stream: Stream) -> tuple[Array, Stream]:
         """Logits `[B, K, N]` of step t alone, and the stream with it: equal to the whole at t."""
         before = stream.prefix_mask.shape[1]
-        length = stream.caches[0].keys.shape[2]
+        length = stream.caches[0].values.shape[2]
         added, turn = self._positions(stream.prefix_mask.sum(1, keepdims=True) + t, length)
         x_B1D = self._embed(inputs_BK[:, :, None]) + added
         x_DB = x_B1D[:, 0].T

@@ -21,16 +21,22 @@ from rvq_jax.typing import Array
 class Memory(NamedTuple):
     """A condition projected to one layer's cross-attention keys and values."""
 
-    keys: Array  # [B, H, L, D / H]
+    keys: Array  # [B, H, D / H, L]
     values: Array  # [B, H, L, D / H]
     mask: Array  # [B, L] bool
 
 
 class Cache(NamedTuple):
-    """One layer's self-attention keys and values, one row per position."""
+    """One layer's self-attention keys and values; a step sums both over their third axis."""
 
-    keys: Array  # [B, H, T, D / H]
+    keys: Array  # [B, H, D / H, T]
     values: Array  # [B, H, T, D / H]
+
+    def keep(self, new: "Cache", place: Array | int) -> "Cache":
+        """With keys and values of the positions from `place` on."""
+        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, place, axis=3)
+        values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, place, axis=2)
+        return Cache(keys, values)
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> nnx.Param:
@@ -65,40 +71,40 @@ class Attention(nnx.Module):
         self.key_value = weight(rngs, (2, *inner), (None, *axes), dim)
         self.out = weight(rngs, (dim, heads, dim // heads), ("embed", "heads", None), dim)
 
-    def project(self, x_BTD: Array, turn: Array | None = None) -> tuple[Array, Array]:
-        """Keys and values `[B, H, T, D / H]`; keys turned by angles `[B, T, D / 2H]` if given."""
+    def project(self, x_BTD: Array, turn: Array | None = None) -> Cache:
+        """Keys and values; keys turned by angles `[B, T, D / 2H]` if given."""
         keys, values = project(x_BTD, self.key_value[...]).transpose(2, 0, 3, 1, 4)
-        return rotate(keys, turn), values
+        return Cache(rotate(keys, turn).swapaxes(2, 3), values)
 
-    def project_step(self, x_DB: Array, turn: Array | None = None) -> tuple[Array, Array]:
-        """Keys and values `[B, H, 1, D / H]` of one position."""
+    def project_step(self, x_DB: Array, turn: Array | None = None) -> Cache:
+        """Keys and values of one position."""
         keys, values = product(self.key_value[...], x_DB).transpose(0, 3, 1, 2)[:, :, :, None]
-        return rotate(keys, turn), values
+        return Cache(rotate(keys, turn).swapaxes(2, 3), values)
 
     def __call__(
         self, x_BTD: Array, keys: Array, values: Array, turn: Array | None = None, **mask
     ) -> Array:
         """Attends from x to keys and values; `mask` as jax.nn.dot_product_attention takes it."""
-        queries = rotate(project(x_BTD, self.query[...]).swapaxes(1, 2), turn)
-        queries, keys, values = (y.swapaxes(1, 2) for y in (queries, keys, values))
+        queries = rotate(project(x_BTD, self.query[...]).swapaxes(1, 2), turn).swapaxes(1, 2)
+        keys, values = keys.transpose(0, 3, 1, 2), values.swapaxes(1, 2)
         y_BTHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
         return project(y_BTHE.reshape(x_BTD.shape), flat(self.out[...]))
 
     def step(
         self, x_DB: Array, keys: Array, values: Array, mask_BT: Array, turn: Array | None = None
     ) -> Array:
-        """Attends from one position to those of keys and values `[B, H, T, D / H]` in the mask.
+        """Attends from one position to those of keys and values in the mask.
 
         Equal to the whole. Products of one row are sums, which XLA fuses with reading the cache.
         """
         query_BH1E = product(self.query[...], x_DB).transpose(2, 0, 1)[:, :, None]
-        query_BH1E = rotate(query_BH1E, turn)
+        query_BHE1 = rotate(query_BH1E, turn).swapaxes(2, 3)
         # In float32 at any precision of the cache, as products of matrices sum.
-        products = query_BH1E.astype(jnp.float32) * keys
-        scores_BHT = products.sum(-1) * keys.shape[-1] ** -0.5
+        scores_BHT = jnp.sum(query_BHE1.astype(jnp.float32) * keys, axis=2)
+        scores_BHT = scores_BHT * values.shape[-1] ** -0.5
         scores_BHT = jnp.where(mask_BT[:, None], scores_BHT, jnp.finfo(jnp.float32).min)
-        weights_BHT = jax.nn.softmax(scores_BHT, axis=-1)
-        y_BHE = jnp.sum(weights_BHT[..., None] * values, axis=2).astype(x_DB.dtype)
+        weights_BHT1 = jax.nn.softmax(scores_BHT, axis=-1)[..., None]
+        y_BHE = jnp.sum(weights_BHT1 * values, axis=2).astype(x_DB.dtype)
         return product(flat(self.out[...]), y_BHE.transpose(1, 2, 0).reshape(x_DB.shape))
 
 
@@ -146,7 +152,7 @@ class Block(nnx.Module):
     ) -> tuple[Array, Cache]:
         """The whole sequence, and the keys and values that later steps will attend to."""
         y_BTD = self.norm_self(x_BTD)
-        cache = Cache(*self.attend_self.project(y_BTD, turn))
+        cache = self.attend_self.project(y_BTD, turn)
         x_BTD = x_BTD + self.attend_self(y_BTD, *cache, turn, **mask)
         if memory is not None:
             seen = memory.mask[:, None, None, :]
@@ -167,13 +173,7 @@ class Block(nnx.Module):
     ) -> tuple[Array, Cache]:
         """One position, kept in row `place` of the cache; it attends to the rows in `past`."""
         y_DB = self.norm_self(x_DB, axis=0)
-        rows = self.attend_self.project_step(y_DB, turn)
-        cache = Cache(
-            *(
-                jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=2)
-                for old, new in zip(cache, rows, strict=True)
-            )
-        )
+        cache = cache.keep(self.attend_self.project_step(y_DB, turn), place)
         x_DB = x_DB + self.attend_self.step(y_DB, *cache, past_BT, turn)
         if memory is not None:
             x_DB = x_DB + self.attend_cross.step(self.norm_cross(x_DB, axis=0), *memory)
