@@ -111,9 +111,11 @@ class Attention(nnx.Module):
 def project(x_BTD: Array, weight: Array) -> Array:
     """`[B, T, …]`: x projected to all but the last axis of a weight `[…, D]`.
 
-    As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU.
+    As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU. Not
+    with its transpose, of which a gradient through a scan would keep a copy for each layer.
     """
-    y = x_BTD @ weight.reshape(-1, weight.shape[-1]).T.astype(x_BTD.dtype)
+    weight_FD = weight.reshape(-1, weight.shape[-1]).astype(x_BTD.dtype)
+    y = jax.lax.dot_general(x_BTD, weight_FD, (((2,), (1,)), ((), ())))
     return y.reshape(*x_BTD.shape[:2], *weight.shape[:-1])
 
 
