@@ -3,9 +3,8 @@
 Every layer has two forms that compute the same: whole sequences for training and prompts, and one
 step with a cache for decoding. In training the parameters of all layers are stacked and scanned
 over; elsewhere they are lists, as a scan inside the loop over steps would copy them at every step.
-Weights have the axes that come out first. A step's activations are columns `[D, B]`: the product
-`weight @ x` of few columns reads weights at a CPU's bandwidth, and of many is 2.6 times faster than
-that of rows (benchmarks/generate.py).
+Weights have the axes that come out first. A step's activations are columns `[D, B]`: on a CPU a
+step of 2 columns takes as long as of rows, of 8 two thirds, of 32 half.
 """
 
 from typing import NamedTuple
