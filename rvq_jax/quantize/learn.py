@@ -112,5 +112,10 @@ def settle(books: Codebooks, followed: Followed, rule: EMA | Gradient, taught: A
 
 
 def draw(key: Key, vectors_MD: Array, weight_M: Array, count: int) -> Array:
-    """`[count, D]` vectors drawn with replacement in proportion to their weights."""
-    return vectors_MD[jax.random.choice(key, vectors_MD.shape[0], (count,), p=weight_M)]
+    """`[count, D]` vectors drawn with replacement from those that weigh anything, all alike.
+
+    By ranks, which are integers: sums of weights round by the mesh, and would draw another vector.
+    """
+    rank_M = jnp.cumsum(weight_M > 0)
+    chosen = jax.random.randint(key, (count,), 0, jnp.maximum(rank_M[-1], 1))
+    return vectors_MD[jnp.searchsorted(rank_M, chosen, side="right")]
