@@ -66,7 +66,8 @@ def bits_of(tree) -> list[bytes]:
 
 def log_of(folder: Path) -> list[dict]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{name: line[name] for name in line if name != "seconds"} for line in lines]
+    times = {"seconds", "data_wait"}
+    return [{name: line[name] for name in line if name not in times} for line in lines]
 
 
 def lm_parts():

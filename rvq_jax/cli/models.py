@@ -10,6 +10,7 @@ import tyro
 from rvq_jax.cli.terminal import command_line, parse, say
 from rvq_jax.errors import UserError
 from rvq_jax.study import StudyConfig
+from rvq_jax.train.hosts import Hosts
 from rvq_jax.train.runs import CodecRun, LMRun
 
 
@@ -99,6 +100,9 @@ class Data:
 class Train:
     """Trains what a config file describes: a codec on a dataset, or a token model on codes.
 
+    On many hosts, run it on each of them with --hosts.coordinator; docs/pods.md has the commands.
+    SIGTERM saves and exits with code 75: start it again, and it goes on.
+
     Fields of the config follow as flags, for example --loop.steps 1000, or --start FOLDER to
     fine-tune a model; --help after the config lists them. A run that was interrupted goes on where
     it was.
@@ -120,6 +124,9 @@ class Train:
     """Devices that each parameter is split over; they share the batch too."""
     tensor: int = 1
     """Devices that heads, feed-forwards and vocabulary are split over."""
+    hosts: Hosts = field(default_factory=Hosts)
+    profile: int = 0
+    """Updates to trace into the run's profile folder, once all is compiled."""
     json: bool = False
     """Print a machine-readable result."""
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -128,24 +135,29 @@ class Train:
         from rvq_jax.data import builder
         from rvq_jax.data.codes import CodeSet
         from rvq_jax.systems.text import TextEncoder
-        from rvq_jax.train import runs, sharding
+        from rvq_jax.train import hosts, runs, sharding
         from rvq_jax.train.codes import load_codec
         from rvq_jax.train.musicgen import train_musicgen
 
+        hosts.join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
         mesh = sharding.make_mesh(fsdp=self.fsdp, model=self.tensor)
         if isinstance(run, CodecRun):
             source = builder.open_split(self.data, "train")
-            model = runs.train_codec(self.out, source, run, mesh)
+            model = runs.train_codec(self.out, source, run, mesh, profile=self.profile)
         else:
             codec = None if self.codec is None else load_codec(self.codec)
             text = None if self.text is None else TextEncoder.load(self.text)
-            model = train_musicgen(self.out, CodeSet.load(self.data), run, mesh, codec, text)
+            data = CodeSet.load(self.data)
+            model = train_musicgen(self.out, data, run, mesh, codec, text, profile=self.profile)
         # A token model without a codec stays in its checkpoints: it has no folder to be heard from.
         kept = isinstance(run, CodecRun) or model.codec is not None
-        if kept:
+        if kept and hosts.first():
             model.save(self.out / "model")
+        hosts.together("saved")
+        if not hosts.first():
+            return None
         say(self.json, f"run: {self.out}")
         return {"run": str(self.out), "model": str(self.out / "model") if kept else None}
 

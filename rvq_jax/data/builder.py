@@ -5,8 +5,9 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rvq_jax.data import folder, synth
 from rvq_jax.errors import UserError
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
+ENDS = 2**20  # bytes at either end of a file that tell it from others
 CLIPS = {"train": 480, "valid": 12, "test": 12}  # songs of the built-in corpus
 CLIP_SECONDS = 6.0
 
@@ -163,17 +165,30 @@ def open_split(dataset: str | Path, split: str) -> "Records":
     present = [name for name in wanted if name in builder.info.splits]
     if not present:
         raise UserError(f"{dataset} has no {split} split; it has {', '.join(builder.info.splits)}")
-    return Records([builder.as_data_source(split=name) for name in present])
+    shards = [shard for name in present for shard in sorted(place.glob(f"*-{name}.*"))]
+    return Records([builder.as_data_source(split=name) for name in present], shards)
 
 
 class Records:
     """Random access to decoded records: audio `[S, C]` float32, name, caption, label."""
 
-    def __init__(self, sources: list):
-        self.sources = sources
+    def __init__(self, sources: list, shards: Sequence[Path] = ()):
+        self.sources, self.shards = sources, shards
 
     def __len__(self) -> int:
         return sum(map(len, self.sources))
+
+    def describe(self) -> dict:
+        """JSON values that differ if the records do: of every file the size and both ends, not the
+        terabytes between them."""
+        digest, size = hashlib.sha256(), 0
+        for shard in self.shards:
+            with shard.open("rb") as file:
+                digest.update(file.read(ENDS))
+                size += file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - ENDS))
+                digest.update(file.read())
+        return {"records": len(self), "bytes": size, "contents": digest.hexdigest()[:16]}
 
     def __getitem__(self, index: int) -> dict:
         index, sources = range(len(self))[index], iter(self.sources)

@@ -1,6 +1,8 @@
 """The code cache: a corpus encoded once, in one file."""
 
 import contextlib
+import hashlib
+import json
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -44,6 +46,14 @@ class CodeSet:
             "label": self.labels[index],
             **melody,
         }
+
+    def describe(self) -> dict:
+        """JSON values that differ if the codes, their names or captions do."""
+        digest = hashlib.sha256(json.dumps([self.names, self.captions]).encode())
+        for codes in self.codes:
+            digest.update(np.ascontiguousarray(codes).tobytes())
+        frames = sum(codes.shape[1] for codes in self.codes)
+        return {"records": len(self), "frames": frames, "contents": digest.hexdigest()[:16]}
 
     def save(self, path: str | Path) -> None:
         """Writes one .npz, whole or not at all; codes take the smallest type that holds them."""

@@ -22,17 +22,17 @@ def batches(
     cut: Cut,
     batch: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """An endless iterator of batches `[batch, …]` of cut records, with each record's `index`.
 
     source: random access to records. Every epoch is another shuffle. A record's crop depends on
-    (seed, index, epoch), not on its batch; of several processes each gets every process_count-th
-    example, so that together they hold what one process would. get_state and set_state resume it
-    exactly; orbax saves it as it is.
+    (seed, index, epoch), not on its batch. rows `[b]`: which rows of every batch to make, all by
+    default; processes that share a batch take theirs. get_state and set_state resume it exactly:
+    the state counts batches, whatever the rows.
     """
     count = len(source)
+    rows = np.arange(batch) if rows is None else rows
 
     # grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of
     # 2^16 places and more until it meets one of them.
@@ -41,13 +41,15 @@ def batches(
         return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)
 
     def cut_one(position: int) -> dict:
-        epoch, place = divmod(int(position), count)
+        at, row = divmod(position, len(rows))
+        epoch, place = divmod(at * batch + int(rows[row]), count)
         index = int(order(epoch)[place])
         rng = np.random.default_rng((seed, index, epoch))
         return {**cut(source[index], rng), "index": np.int32(index)}
 
-    dataset = grain.MapDataset.range(EPOCHS * count).map(cut_one)[process_index::process_count]
-    return iter(dataset.batch(batch).to_iter_dataset(AHEAD))
+    examples = EPOCHS * count // batch * len(rows)
+    dataset = grain.MapDataset.range(examples).map(cut_one).batch(len(rows))
+    return iter(dataset.to_iter_dataset(AHEAD))
 
 
 def cut_audio(samples: int) -> Cut:

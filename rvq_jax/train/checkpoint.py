@@ -1,79 +1,175 @@
-"""Checkpoints of a run: state and data position together, atomic; the one user of orbax."""
+"""Checkpoints of a run: whole, checked and of any mesh; the one user of orbax.
 
+A checkpoint of step n is a folder `n` that orbax writes, the state alone, and then a note `n.json`
+beside it: all else that a run goes on from, and the hash of every file. It counts when its note is
+there, so that a process killed at any moment leaves the one before.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
+from tqdm import tqdm
 
+from rvq_jax import files
 from rvq_jax.errors import UserError
+from rvq_jax.train import hosts
 from rvq_jax.train.state import TrainState
+
+TIMEOUT = 600  # seconds that processes wait for each other in a save
+ASIDE = ".damaged"
+
+
+class Note(NamedTuple):
+    """What a run goes on from beside its state."""
+
+    step: int
+    loss: float | None  # mean since the checkpoint before
+    data: dict  # position of the batches
+    dataset: dict  # what they are made of
+    losses: list[float]  # of the last updates, to tell a spike
 
 
 class Checkpoints:
-    """A folder of checkpoints by step, the newest `keep` of them kept; use it in a `with`."""
+    """A folder of checkpoints by step: the newest `keep` are kept; with best, that of least loss.
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder = Path(folder).absolute()
-        try:
-            # Both policies are given: orbax's own keep everything and save continuously.
-            self._checkpointer = ocp.training.Checkpointer(
-                self.folder,
-                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            )
-        except OSError as error:
-            raise UserError(
-                f"cannot write checkpoints to {folder}: {error.strerror or error}"
-            ) from error
+    Use it in a `with`; all processes of a run call its methods alike. Raises UserError if the
+    folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, best: bool = False):
+        self.folder, self.keep, self.best = Path(folder).absolute(), keep, best
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
+        self._writing: concurrent.futures.Future | None = None
+        with _writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Also a folder that is there may not be written to.
+            tempfile.TemporaryFile(dir=self.folder).close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception) -> None:
-        self._checkpointer.close()
+        self._writer.shutdown()
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, the newest last."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
 
     def latest(self) -> int | None:
         """The step of the newest checkpoint, None if there is none."""
-        newest = self._checkpointer.latest
-        return None if newest is None else newest.step
+        return max(self.steps(), default=None)
 
-    def save(self, step: int, state: TrainState, data) -> None:
-        """Starts to save; the checkpoint appears when it is whole, never before."""
+    def save(self, note: Note, state: TrainState) -> None:
+        """Starts to save; a save before that failed is told, and the run goes on without it."""
         try:
-            self._checkpointer.save_checkpointables_async(step, dict(state=state, data=data))
-        except OSError as error:
-            raise UserError(
-                f"cannot write a checkpoint to {self.folder}: {error.strerror or error}"
-            ) from error
+            self.wait()
+        except UserError as error:
+            tell(f"{error}; the run goes on without it")
+        place = self.folder / str(note.step)
+        self._writing = concurrent.futures.Future()
+        try:
+            with _writing_to(place), _patient():
+                response = ocp.save_async(place, state, overwrite=True)
+            self._writing = self._writer.submit(self._finish, response, note)
+        except UserError as error:
+            self._writing.set_exception(error)
 
-    def restore(self, like: TrainState, data) -> TrainState:
-        """The newest state, placed as `like` is; moves the data iterator to where it was."""
+    def wait(self) -> None:
+        """Waits until nothing is being saved; raises UserError if the last save failed."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _finish(self, response, note: Note) -> None:
+        place = self.folder / str(note.step)
+        with _writing_to(place):
+            response.result()
+        if hosts.first():
+            fields = {
+                **note._asdict(),
+                "files": {name: _hash(f) for name, f in _files(place).items()},
+            }
+            files.write_json(_beside(place), {**fields, "sha256": _digest(fields)})
+            self._forget()
+
+    def _forget(self) -> None:
+        """Removes checkpoints that are no longer to be kept, notes first."""
+        steps = self.steps()
+        kept = set(steps[-self.keep :])
+        if self.best:
+            notes = [json.loads(_beside(self.folder / str(step)).read_text()) for step in steps]
+            kept.add(min(notes, key=_loss)["step"])
+        for step in set(steps) - kept:
+            _beside(self.folder / str(step)).unlink()
+            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+
+    def restore(self, like: TrainState, best: bool = False) -> tuple[TrainState, Note] | None:
+        """The newest state that is whole, placed as `like` is, and its note; None without any.
+
+        One that is damaged is named and put aside, and the one before is taken. best: the one of
+        least loss instead. Raises UserError if all are damaged or of another model.
+        """
+        self.wait()
+        found = hosts.told(self._choose(best) if hosts.first() else None)
+        if found is None:
+            return None
+        note = Note(**found)
+        place = self.folder / str(note.step)
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        self._check(like)
+        self._check(place, like)
         try:
-            loaded = self._checkpointer.load_checkpointables(
-                self.latest(), dict(state=abstract, data=data)
-            )
+            with _patient():
+                return ocp.load(place, abstract), note
         except (ValueError, KeyError) as error:
             # orbax prints whole trees of shapes into its message.
             first = textwrap.shorten(str(error).strip().splitlines()[0], 200)
             raise UserError(
                 f"{self.folder} holds checkpoints of another model ({first}); choose another --out"
             ) from error
-        return loaded["state"]
 
-    def _check(self, like: TrainState) -> None:
-        """Raises UserError if the newest state has other arrays: orbax, in the middle of reading,
-        would leave tasks behind that complain when they are collected."""
-        place = self.folder / str(self.latest())
-        try:
-            saved = _shapes(ocp.metadata(place, checkpointable_name="state").metadata)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{place} cannot be read ({error}); delete it") from error
+    def _choose(self, best: bool) -> dict | None:
+        """The fields of the note to go on from; clears what was never finished."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.suffix != ASIDE and not _beside(path).exists():
+                shutil.rmtree(path, ignore_errors=True)
+        whole, damaged = [], []
+        for step in reversed(self.steps()):
+            place = self.folder / str(step)
+            try:
+                whole.append(_read(place))
+            except UserError as error:
+                damaged.append(str(error))
+                tell(f"{error}; it is put aside and the one before used")
+                for path in (place, _beside(place)):
+                    if path.exists():
+                        path.replace(path.with_name(path.name + ASIDE))
+            if whole and not best:
+                break
+        if damaged and not whole:
+            raise UserError(
+                f"no checkpoint in {self.folder} is whole ({damaged[0]}); "
+                "delete the folder to start anew"
+            )
+        return min(whole, key=_loss, default=None)
+
+    def _check(self, place: Path, like: TrainState) -> None:
+        """Raises UserError if the state has other arrays: orbax, in the middle of reading, would
+        leave tasks behind that complain when they are collected."""
+        saved = _shapes(ocp.metadata(place).metadata)
         want = _shapes(jax.eval_shape(_raw_keys, like))
         for name in sorted(saved.keys() | want.keys()):
             if saved.get(name) != want.get(name):
@@ -81,6 +177,70 @@ class Checkpoints:
                     f"{self.folder} holds checkpoints of another model ({name}: "
                     f"{saved.get(name)} there, {want.get(name)} here); choose another --out"
                 )
+
+
+def tell(line: str) -> None:
+    """A line for whoever watches a run, above its progress bar."""
+    tqdm.write(f"rvq-jax: {line}", file=sys.stderr)
+
+
+def _read(place: Path) -> dict:
+    """The fields of a checkpoint's note; raises UserError naming the first file not as saved."""
+    note = _beside(place)
+    try:
+        fields = json.loads(note.read_text())
+        whole = fields.pop("sha256") == _digest(fields)
+    except (OSError, ValueError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{note} is damaged")
+    there = _files(place)
+    for name, stated in fields.pop("files").items():
+        if name not in there:
+            raise UserError(f"{place / name} is missing")
+        if _hash(there[name]) != stated:
+            raise UserError(f"{place / name} is damaged")
+    return fields
+
+
+def _beside(place: Path) -> Path:
+    """The note of a checkpoint's folder."""
+    return place.with_name(place.name + ".json")
+
+
+def _files(place: Path) -> dict[str, Path]:
+    paths = sorted(path for path in place.rglob("*") if path.is_file())
+    return {path.relative_to(place).as_posix(): path for path in paths}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(fields: dict) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _loss(note: dict) -> float:
+    return float("inf") if note["loss"] is None else note["loss"]
+
+
+@contextlib.contextmanager
+def _writing_to(place: Path) -> Iterator[None]:
+    try:
+        yield
+    # tensorstore raises ValueError for a full disk, the runtime RuntimeError for processes that
+    # did not come.
+    except (OSError, ValueError, RuntimeError) as error:
+        words = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise UserError(f"cannot write {place}: {textwrap.shorten(words, 200)}") from error
+
+
+def _patient() -> ocp.Context:
+    context = ocp.Context()
+    context.asynchronous.timeout_secs = TIMEOUT
+    return context
 
 
 def _shapes(tree) -> dict[str, tuple]:

@@ -1,10 +1,12 @@
 """The one training loop: for codecs and language models, on a laptop and on a pod."""
 
+import contextlib
 import json
-import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -14,9 +16,14 @@ from tqdm import tqdm
 from rvq_jax import config as configs
 from rvq_jax import files
 from rvq_jax.errors import UserError
-from rvq_jax.train import sharding
-from rvq_jax.train.checkpoint import Checkpoints
+from rvq_jax.train import guards, hosts, sharding
+from rvq_jax.train.checkpoint import Checkpoints, Note, tell
+from rvq_jax.train.hosts import Preempted
+from rvq_jax.train.log import Log
 from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
+
+ROLLBACKS = 3  # in a row, without a checkpoint between them
+PROFILE_AFTER = 3  # updates: compiles are not what a trace is for
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class LoopConfig:
     log_every: int = 10
     checkpoint_every: int = 200
     keep: int = 2  # newest checkpoints kept
+    result: Literal["last", "best"] = "last"  # checkpoint that the model is of; best: least loss
+    skips: int = 3  # updates in a row without a finite loss and gradient that end a run
+    spike: float = 0.0  # loss relative to the last ones that leads back to a checkpoint; 0: none
 
 
 def open_run(folder: Path, config: dict) -> None:
@@ -67,85 +77,150 @@ def fit(
     names: Callable[[np.ndarray], list[str]] = lambda index: [f"#{i}" for i in index],
     label: str = "training",
     program: Program | None = None,
+    dataset: dict | None = None,
+    profile: int = 0,
 ) -> TrainState:
     """Trains for `config.steps` updates, resuming from the newest checkpoint in `folder`.
 
     batches yields dicts of arrays `[B, …]` with the records' `index` `[B]`, and its
     get_state / set_state give the position that checkpoints keep: a run killed at any moment and
     started again ends with the same bits as one never killed. `program` shares compiled functions
-    between runs (see `make_program`).
-    Raises UserError if the loss or gradient is no longer finite, naming the step and the records.
+    between runs (see `make_program`). dataset: JSON values that tell the data from others.
+    profile: updates to trace into folder / profile.
+
+    An update whose loss or gradient is not finite is skipped. A spike of the loss (`config.spike`)
+    leads back to the newest checkpoint and past the data seen since. Raises UserError after
+    `config.skips` in a row, naming the step and the records, after spikes without an end, for a
+    folder that another run holds, or data that changed; Preempted after SIGTERM, with all saved.
     """
-    folder = Path(folder)
+    folder, dataset = Path(folder), {} if dataset is None else dataset
     mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
     program = make_program(task, tuning, config.steps, mesh) if program is None else program
-    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints:
+    with (
+        guards.alone(folder),
+        Checkpoints(folder / "checkpoints", config.keep, config.result == "best") as checkpoints,
+        hosts.preemption() as preempted,
+        tqdm(total=config.steps, desc=label, unit="update", disable=not hosts.first()) as bar,
+    ):
         state = program.init(jax.random.key(config.seed), task.rest, task.given)
-        if checkpoints.latest() is not None:
-            state = checkpoints.restore(state, batches)
-        done = int(state.step)
-        log = Log(folder / "metrics.jsonl", done)
-        waiting: tuple[int, dict, np.ndarray] | None = None
-        bar = tqdm(
-            total=config.steps, initial=done, desc=label, unit="update", disable=not _first()
-        )
-        with bar:
-            for step in range(done + 1, config.steps + 1):
-                if task.start is not None and step == task.start_at + 1:
-                    state = _start(task, state, batches, mesh)
-                batch = next(batches)
+        note = Note(0, None, batches.get_state(), dataset, [])
+        state, note = checkpoints.restore(state) or (state, note)
+        guards.check_dataset(note.dataset, dataset, folder)
+        batches.set_state(note.data)
+        watch = Watch(folder, config, names, bar, note)
+        step, taken, waiting = watch.step, 0, None
+        while step < config.steps:
+            if task.start is not None and step == task.start_at:
+                state = _start(task, state, batches, mesh)
+            batch = watch.log.take(batches)
+            with _traced(folder / "profile", profile, taken - PROFILE_AFTER):
                 state, metrics = program.step(state, sharding.place_batch(batch, mesh))
-                # The step before is looked at while this one runs: the device never waits.
-                if waiting is not None:
-                    _report(waiting, log, bar, config, checkpoints, names)
-                waiting = (step, metrics, batch["index"])
-                bar.update()
-                if step % config.checkpoint_every == 0 or step == config.steps:
-                    _report(waiting, log, bar, config, checkpoints, names)
-                    waiting = None
-                    checkpoints.save(step, state, batches)
+            step, taken = step + 1, taken + 1
+            stop = preempted(taken)
+            save = stop or step == config.steps or step % config.checkpoint_every == 0
+            # The step before is looked at while this one runs: the device never waits.
+            before, waiting = waiting, (step, metrics, batch["index"])
+            spike = watch.look(before)
+            if save:
+                spike, waiting = watch.look(waiting) or spike, None
+            if spike and checkpoints.latest() is not None:
+                # The data go on where they are: what was seen since is not seen again.
+                state, note = checkpoints.restore(state)
+                watch.go_back(note)
+                step, waiting, save = note.step, None, False
+            if save:
+                checkpoints.save(watch.note(batches.get_state(), dataset), state)
+            if stop:
+                checkpoints.wait()
+                raise Preempted(f"saved at step {step}; the same command goes on from there")
+        checkpoints.wait()
+        if config.result == "best":
+            state, _ = checkpoints.restore(state, best=True)
     return state
 
 
-class Log:
-    """metrics.jsonl: one JSON line each, written by the first process alone."""
+class Watch:
+    """What the host knows of a run while it goes: its log, and what its losses say."""
 
-    def __init__(self, path: Path, done: int):
-        self.path = path
-        self.began = time.perf_counter()
-        if not _first() or not path.exists():
-            return
-        # Lines after the checkpoint belong to updates that are done again.
-        lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
-        with files.writing(path) as target:
-            target.write_text("".join(line + "\n" for line in lines))
-        # Seconds go on from the last line: they count training, not what was lost or waited.
-        self.began -= json.loads(lines[-1])["seconds"] if lines else 0.0
+    def __init__(self, folder: Path, config: LoopConfig, names, bar: tqdm, note: Note):
+        self.folder, self.config, self.names, self.bar = folder, config, names, bar
+        self.backs = 0
+        self._go_on(note)
 
-    def write(self, step: int, metrics: dict) -> None:
-        if _first():
-            seconds = round(time.perf_counter() - self.began, 3)
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
+    def _go_on(self, note: Note) -> None:
+        self.step = self.bar.n = note.step
+        self.log = Log(self.folder / "metrics.jsonl", note.step)
+        self.losses = deque(note.losses, maxlen=guards.WINDOW)
+        self.since, self.bad = [], []
 
+    def go_back(self, note: Note) -> None:
+        """To a checkpoint, after a spike; raises UserError if that leads nowhere."""
+        self.backs += 1
+        if self.backs > ROLLBACKS:
+            raise UserError(
+                f"the loss leapt {self.backs} times after step {note.step}, each time on other "
+                "data; lower the learning rate, or raise loop.spike"
+            )
+        tell(f"the loss leapt at step {self.step}: back to step {note.step}, past the data since")
+        self._go_on(note)
 
-def _report(waiting, log: Log, bar, config: LoopConfig, checkpoints: Checkpoints, names) -> None:
-    step, metrics, index = waiting
-    values = {
-        name: np.asarray(value, np.float64).tolist()
-        for name, value in jax.device_get(metrics).items()
-    }
-    if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
-        latest = checkpoints.latest()
-        kept = "no checkpoint yet" if latest is None else f"the checkpoint of step {latest} is kept"
-        raise UserError(
+    def note(self, data: dict, dataset: dict) -> Note:
+        """For a checkpoint of the last step that was looked at."""
+        mean = float(np.mean(self.since)) if self.since else None
+        self.since, self.backs = [], 0
+        return Note(self.step, mean, data, dataset, list(self.losses))
+
+    def look(self, what: tuple[int, dict, np.ndarray] | None) -> bool:
+        """Logs an update's metrics; says whether its loss is a spike.
+
+        Raises UserError if it is the last of too many that were skipped.
+        """
+        if what is None:
+            return False
+        self.step, metrics, index = what
+        values = {
+            name: np.asarray(value, np.float64).tolist()
+            for name, value in jax.device_get(metrics).items()
+        }
+        self.bar.update()
+        values["skipped"] = int(values["skipped"])
+        loss, in_a_row = values["loss"], int(values.pop("skipped_in_a_row"))
+        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        spike = False
+        if in_a_row:
+            self._skipped(in_a_row, values, index)
+        else:
+            self.bad = []
+            spike = guards.spiked(self.losses, loss, self.config.spike)
+            self.losses.append(loss)
+            self.since.append(loss)
+        if self.step % self.config.log_every == 0 or self.step in (1, self.config.steps):
+            self.log.write(self.step, values)
+        return spike
+
+    def _skipped(self, in_a_row: int, values: dict, index: np.ndarray) -> None:
+        self.bad += self.names(np.asarray(index))
+        what = (
             f"the loss is {values['loss']} and the gradient's norm {values['gradient_norm']} at "
-            f"step {step}, on {', '.join(names(np.asarray(index)))}; {kept}; "
+            f"step {self.step}"
+        )
+        if in_a_row < self.config.skips:
+            tell(f"{what}: skipped")
+            return
+        raise UserError(
+            f"{what}, as in all of the last {in_a_row}, on {', '.join(self.bad)}; "
             "look at these examples or lower the learning rate"
         )
-    bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-    if step % config.log_every == 0 or step == config.steps or step == 1:
-        log.write(step, values)
+
+
+@contextlib.contextmanager
+def _traced(folder: Path, updates: int, at: int) -> Iterator[None]:
+    """Traces the first of `updates` updates from its start, and the last to its end."""
+    if updates and at == 0:
+        jax.profiler.start_trace(folder)
+    yield
+    if updates and at == updates - 1:
+        jax.profiler.stop_trace()
 
 
 def _start(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:
@@ -154,15 +229,3 @@ def _start(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:
     key = jax.random.fold_in(state.key, 2**31 - 1)
     rest = task.start(state.params, state.rest, first, key)
     return state._replace(rest=jax.device_put(rest, sharding.replicated(mesh)))
-
-
-def _step(line: str) -> float:
-    """The step of a line of the log; infinity for one cut short by a crash."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return float("inf")
-
-
-def _first() -> bool:
-    return jax.process_index() == 0

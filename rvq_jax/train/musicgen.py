@@ -25,6 +25,8 @@ def train_musicgen(
     mesh: Mesh | None = None,
     codec: Codec | None = None,
     text: TextEncoder | None = None,
+    *,
+    profile: int = 0,
 ) -> MusicGen:
     """The model of a run in `folder`, trained or resumed (see `runs.train_lm`).
 
@@ -39,7 +41,7 @@ def train_musicgen(
         codec, text = codec or start.codec, text or start.text
     _check(run, codes, codec, text)
     params = None if start is None else start.params
-    params = train_lm(folder, codes, run, mesh, start=params, text=text)
+    params = train_lm(folder, codes, run, mesh, start=params, text=text, profile=profile)
     return MusicGen(run.lm, patterns.canonical(run.pattern), params, codec, text)
 
 

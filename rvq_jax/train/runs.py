@@ -22,7 +22,7 @@ from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import Pattern
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.text import TextEncoder
-from rvq_jax.train import sharding
+from rvq_jax.train import hosts, sharding
 from rvq_jax.train.captions import caption_states
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
 from rvq_jax.train.lm_task import Dropout, lm_task
@@ -78,12 +78,19 @@ def musicgen_recipe(lm: LMConfig) -> LMRun:
 
 
 def train_codec(
-    folder: str | Path, source, run: CodecRun, mesh: Mesh | None = None, label: str = "codec"
+    folder: str | Path,
+    source,
+    run: CodecRun,
+    mesh: Mesh | None = None,
+    label: str = "codec",
+    *,
+    profile: int = 0,
 ) -> Codec:
     """The codec of a run in `folder`, trained or resumed; its weights are the running means.
 
-    source: records of audio (`rvq_jax.data.builder.open_split`). Raises UserError if the folder
-    holds a run of another config, or the corpus is too small to start the codebooks.
+    source: records of audio (`rvq_jax.data.builder.open_split`). profile: updates to trace. Raises
+    UserError if the folder holds a run of another config, or the corpus is too small to start the
+    codebooks; see also `fit`.
     """
     folder = Path(folder)
     open_run(folder, configs.to_dict(run))
@@ -99,14 +106,16 @@ def train_codec(
     state = fit(
         folder,
         task,
-        _batches(source, loader.cut_audio(samples), run),
+        _batches(source, loader.cut_audio(samples), run, mesh),
         run.loop,
         run.tuning,
         mesh=mesh,
         names=lambda index: [source[int(i)]["name"] for i in index],
         label=label,
+        dataset=source.describe(),
+        profile=profile,
     )
-    return Codec(run.codec, jax.device_get(state.ema), jax.device_get(state.rest.books))
+    return Codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.rest.books))
 
 
 def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:
@@ -126,15 +135,17 @@ def train_lm(
     *,
     start: nnx.State | None = None,
     text: TextEncoder | None = None,
+    profile: int = 0,
 ) -> nnx.State:
     """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
 
     They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them. start:
     parameters to begin with, of run.start (`rvq_jax.train.musicgen` reads it). text: the frozen
-    encoder of a model with text_dim; its states of all captions are kept in the folder.
+    encoder of a model with text_dim; its states of all captions are kept in the folder. profile:
+    updates to trace.
 
     Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
-    codes have another number of levels or sizes than the model.
+    codes have another number of levels or sizes than the model; see also `fit`.
     """
     folder, mesh = Path(folder), _one_device() if mesh is None else mesh
     name = patterns.canonical(run.pattern)
@@ -161,20 +172,23 @@ def train_lm(
     if run.lm.melody:
         per_frame = codes.melody_rate / codes.frame_rate
         melody = MelodyCut(per_frame, run.lm.melody, run.lm.melody_frames)
+    cut = loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody)
     state = fit(
         folder,
         task,
-        _batches(codes, loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody), run),
+        _batches(codes, cut, run, mesh),
         run.loop,
         run.tuning,
         mesh=mesh,
         names=lambda index: [codes[int(i)]["name"] for i in index],
         label=label or name,
         program=program,
+        dataset=codes.describe(),
+        profile=profile,
     )
-    params = jax.device_get(state.ema)
+    params = hosts.fetch(state.ema)
     if run.lora.rank:
-        params = jax.device_get(merged(jax.device_get(state.rest.base), params, run.lora))
+        params = jax.device_get(merged(hosts.fetch(state.rest.base), params, run.lora))
     return forms.unstack(run.lm, params)
 
 
@@ -184,10 +198,9 @@ def layout(name: str, levels: int, frames: int) -> Pattern:
     return pattern.pad(-(-pattern.steps // 64) * 64)
 
 
-def _batches(source, cut, run: CodecRun | LMRun):
+def _batches(source, cut, run: CodecRun | LMRun, mesh: Mesh):
     """This process's share of every batch."""
-    index, count = jax.process_index(), jax.process_count()
-    return loader.batches(source, cut, run.batch // count, run.loop.seed, index, count)
+    return loader.batches(source, cut, run.batch, run.loop.seed, hosts.rows(mesh, run.batch))
 
 
 def _check_batch(run: CodecRun | LMRun, mesh: Mesh) -> None:

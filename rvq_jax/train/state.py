@@ -51,7 +51,10 @@ class Task:
 
 
 class TrainState(NamedTuple):
-    """Everything a checkpoint holds beside the data's position."""
+    """Everything a checkpoint holds beside its note.
+
+    An update whose loss or gradient is not finite is skipped: it moves the step alone.
+    """
 
     step: Array  # int32, updates done
     key: Key  # of the run; update i draws from fold_in(key, i), so resuming needs no more
@@ -59,6 +62,7 @@ class TrainState(NamedTuple):
     ema: Any  # running mean of params
     opt: Any
     rest: Any
+    skips: Array  # int32 [2], updates that changed nothing: in a row up to now, and in all
 
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -89,24 +93,28 @@ def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) ->
         raise UserError(f"tuning.accumulate must be 1{'' if task.weight is None else ' or more'}")
 
     def born(key: Key) -> TrainState:
-        params = task.init(key)
-        ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), key, params, ema, tx.init(params), None)
+        return _born(task, tx, key)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(state.key, state.step)
         look = _look if parts == 1 else functools.partial(_look_by_parts, parts)
-        (loss, (rest, metrics)), grads = look(task, state, batch, key)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `rvq_jax.axes.place`
+            (loss, (rest, metrics)), grads = look(task, state, batch, key)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         # A mean over few updates would hold the random start: the horizon grows with the step.
         decay = jnp.minimum(tuning.ema, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(grads), **metrics}
-        return TrainState(state.step + 1, state.key, params, ema, opt, rest), metrics
+        norm = optax.tree.norm(grads)
+        fine = jnp.isfinite(loss) & jnp.isfinite(norm)
+        skips = jnp.where(fine, jnp.array([0, 1]), 1) * state.skips + jnp.where(fine, 0, 1)
+        new = TrainState(state.step + 1, state.key, params, ema, opt, rest, skips)
+        old = state._replace(step=new.step, skips=skips)
+        new = jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
+        counted = {"skipped_in_a_row": skips[0], "skipped": skips[1]}
+        return new, {"loss": loss, "gradient_norm": norm, **metrics, **counted}
 
-    abstract = jax.eval_shape(born, jax.random.key(0))._replace(rest=task.rest)
-    placed = state_shardings(abstract, tx, mesh)
+    placed = jax.tree.map(lambda x: x.sharding, abstract_state(task, tuning, steps, mesh))
     # A start is many random draws, run once: LLVM's full effort took 14 s on it, this 3 s.
     cpu = mesh.devices.flat[0].platform == "cpu"
     quick = {"xla_backend_optimization_level": 1} if cpu else None
@@ -120,6 +128,26 @@ def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) ->
         return state._replace(rest=jax.device_put(_own(rest), placed.rest))
 
     return Program(init, jax.jit(step, donate_argnums=0, out_shardings=(placed, None)))
+
+
+def abstract_state(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:
+    """The shapes of a run's state, and where each lies on the mesh; computes nothing."""
+    tx = optimizer(tuning, steps)
+    shapes = jax.eval_shape(lambda: _born(task, tx, jax.random.key(0)))
+    shapes = shapes._replace(rest=jax.eval_shape(lambda: task.rest))
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        shapes,
+        state_shardings(shapes, tx, mesh),
+    )
+
+
+def _born(task: Task, tx: optax.GradientTransformation, key: Key) -> TrainState:
+    """A new state, but for its rest."""
+    params = task.init(key)
+    ema = jax.tree.map(jnp.copy, params)
+    none = jnp.zeros((), jnp.int32)
+    return TrainState(none, key, params, ema, tx.init(params), None, jnp.zeros(2, jnp.int32))
 
 
 def _own(tree):
@@ -172,4 +200,4 @@ def state_shardings(abstract: TrainState, tx: optax.GradientTransformation, mesh
         params,
         transform_non_params=lambda _: whole,
     )
-    return TrainState(whole, whole, params, params, opt, rest)
+    return TrainState(whole, whole, params, params, opt, rest, whole)

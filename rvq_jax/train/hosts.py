@@ -1,0 +1,159 @@
+"""Many processes as one run: how they find each other, what each reads, and how they agree.
+
+JAX's own runtime does the work: it connects processes, ends all of them when one dies, and tells
+all of them of a preemption.
+"""
+
+import contextlib
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rvq_jax.errors import UserError
+from rvq_jax.train.sharding import RULES
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """How a process of a run finds the others."""
+
+    coordinator: str = ""
+    """HOST:PORT of the first process; or auto, as Cloud TPU, Slurm, Open MPI and Kubernetes tell
+    it. Empty: there is one process."""
+    processes: int = 0
+    """How many there are. 0: the cluster tells."""
+    process: int = -1
+    """Which of them this is, from 0 on. -1: the cluster tells."""
+    wait: int = 300
+    """Seconds to wait for the others to come."""
+    heartbeat: int = 60
+    """Seconds without a sign of life after which a process is dead, and the others end too."""
+
+
+class Preempted(Exception):
+    """The machine was asked for (SIGTERM): the run is saved, and goes on when started again."""
+
+
+def join(hosts: Hosts) -> None:
+    """Connects this process to the others of a run; call it before anything asks for devices.
+
+    Raises UserError if the cluster says nothing of itself, or the first process does not answer.
+    """
+    if not hosts.coordinator:
+        return
+    known = {}
+    if hosts.coordinator != "auto":
+        _check(hosts)
+        known = {"coordinator_address": hosts.coordinator, "num_processes": hosts.processes}
+        known |= {"process_id": hosts.process, "cluster_detection_method": "deactivate"}
+        if hosts.process:
+            _answers(hosts.coordinator, hosts.wait)
+    try:
+        jax.distributed.initialize(
+            **known,
+            initialization_timeout=hosts.wait,
+            heartbeat_timeout_seconds=hosts.heartbeat,
+            shutdown_timeout_seconds=hosts.heartbeat,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot join the other processes ({error}); "
+            "give --hosts.coordinator HOST:PORT, --hosts.processes and --hosts.process"
+        ) from error
+
+
+def _check(hosts: Hosts) -> None:
+    host, _, port = hosts.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--hosts.coordinator is {hosts.coordinator!r}; it must be HOST:PORT")
+    if not 0 <= hosts.process < hosts.processes:
+        raise UserError(
+            f"--hosts.process is {hosts.process} of --hosts.processes {hosts.processes}; "
+            "number the processes from 0 on"
+        )
+
+
+def _answers(coordinator: str, wait: float) -> None:
+    """Waits until the first process listens: the runtime itself would abort without a word."""
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=min(wait, 5.0)).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"no process answers at {coordinator} in {wait} s ({error.strerror or error}); "
+                    "start process 0 there, or change --hosts.coordinator"
+                ) from error
+            time.sleep(0.2)
+
+
+def first() -> bool:
+    """Whether this process is the one that writes logs and models."""
+    return jax.process_index() == 0
+
+
+def rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """Which rows `[b]` of a batch this process feeds: those its devices hold."""
+    placed = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+    held = placed.addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[index] for index in held]))
+
+
+def fetch(tree):
+    """Arrays as numpy, whole, also those whose parts lie in other processes; all call it."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+
+    def whole(x):
+        if not isinstance(x, jax.Array) or x.is_fully_replicated:
+            return x
+        place = NamedSharding(x.sharding.mesh, PartitionSpec())
+        return jax.jit(lambda x: x, out_shardings=place)(x)
+
+    return jax.device_get(jax.tree.map(whole, tree))
+
+
+def told(value):
+    """What the first process says, of JSON values, in all of them; all call it."""
+    if jax.process_count() == 1:
+        return value
+    text = np.frombuffer(json.dumps(value if first() else None).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = np.resize(text, size)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text)).tobytes())
+
+
+def together(name: str) -> None:
+    """Waits for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def preemption() -> Iterator[Callable[[int], bool]]:
+    """Inside, SIGTERM does not end the process; the function yielded says, of the n-th time that
+    all processes ask, whether one of them was sent it, and the same to all."""
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    asked = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    except ValueError:  # not the main thread, where signals do not come
+        yield lambda n: False
+        return
+    try:
+        yield lambda n: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
