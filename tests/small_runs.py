@@ -77,12 +77,31 @@ def lm_parts():
     )
 
 
+# Rounding differs by mesh, and training makes it grow: slowly enough, fifty updates keep it small.
+TUNED_SLOWLY = OptimizerConfig(learning_rate=1e-4, warmup=1)
+
+
+def mesh_parts(kind: str, rows: np.ndarray | None = None):
+    """A task and its batches of 8, or the rows of them, to compare meshes: a token model, or a
+    codec that replaces codes in most updates."""
+    if kind == "lm":
+        cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
+        return lm_parts()[0], loader.batches(code_set(), cut, 8, 0, rows)
+    seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
+    config = CodecConfig(8_000, seanet, levels=2, size=16)
+    task = codec_task(config, CodecLossConfig(warm=2, decay=0.9, expiry=0.8), start_batches=1)
+    return task, loader.batches(audio_records(), loader.cut_audio(2048), 8, 0, rows)
+
+
+def audio_records() -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [
+        {"audio": (0.1 * rng.normal(size=(2048 + 100 * i, 1))).astype(np.float32)} for i in range(9)
+    ]
+
+
 def codec_parts():
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
     config = CodecConfig(8_000, seanet, levels=2, size=4)
-    rng = np.random.default_rng(0)
-    source = [
-        {"audio": (0.1 * rng.normal(size=(2048 + 100 * i, 1))).astype(np.float32)} for i in range(9)
-    ]
     task = codec_task(config, CodecLossConfig(warm=2), start_batches=1)
-    return task, lambda: loader.batches(source, loader.cut_audio(2048), 8, 0)
+    return task, lambda: loader.batches(audio_records(), loader.cut_audio(2048), 8, 0)

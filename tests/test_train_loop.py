@@ -227,7 +227,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 
 def test_nothing_compiles_after_the_first_updates(tmp_path):
-    """Counted by JAX itself: all that an update, the log and a save need is compiled by the third."""
+    """Counted by JAX itself: all that an update, the log and a save need is compiled by then."""
     compiled = []
 
     def count(name, *_, **__):

@@ -6,14 +6,17 @@ import sys
 from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
 from rvq_jax.cli.generate import Generate, Serve
 from rvq_jax.cli.models import Data, Quickstart, Train, load_config
+from rvq_jax.cli.plan import Plan
 from rvq_jax.cli.terminal import flags as _flags
 from rvq_jax.cli.terminal import nearest, parse
 from rvq_jax.errors import UserError
+from rvq_jax.train.hosts import Preempted, leave
 
 COMMANDS = {
     "quickstart": Quickstart,
     "data build": Data,
     "train": Train,
+    "plan": Plan,
     "generate": Generate,
     "serve": Serve,
     "encode": Encode,
@@ -22,6 +25,7 @@ COMMANDS = {
     "import": Import,
     "export": Export,
 }
+RETRY = 75  # EX_TEMPFAIL of sysexits.h: not done, and worth trying again
 __all__ = ["COMMANDS", "_flags", "load_config", "main"]
 
 
@@ -36,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         name, rest = " ".join(arguments[:words]), arguments[words:]
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
-        if name == "train" and rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}:
+        helped = rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}
+        if name in ("train", "plan") and helped:
             default = load_config(rest[0])
             parse(type(default), ["--help"], f"{name} {rest[0]}", default)
         command = parse(COMMANDS[name], rest, name)
@@ -46,7 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except UserError as error:
         print(f"rvq-jax: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        leave(2)
         return 2
+    except Preempted as preempted:
+        print(f"rvq-jax: {preempted}", file=sys.stderr)
+        return RETRY
     except KeyboardInterrupt:
         print("rvq-jax: interrupted; run the same command again", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax.axes import place
 from rvq_jax.lm import transformer
 from rvq_jax.lm.conditioner import CaptionEncoder, FrozenText, linear
 from rvq_jax.lm.conditions import Guidance, Told, branches, guide
@@ -162,7 +163,7 @@ class TokenLM(nnx.Module):
         return jnp.concatenate([prefix_BPD, x_BTD], axis=1) + added, turn, {"mask": mask}
 
     def _embed(self, tokens: Tokens) -> Array:
-        table_KVD = self.embed[...]
+        table_KVD = place(self.embed[...], None, None, None)
         x_KBTD = jax.vmap(lambda table_VD, tokens_BT: table_VD[tokens_BT])(
             table_KVD, tokens.swapaxes(0, 1)
         )

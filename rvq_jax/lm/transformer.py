@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rvq_jax.axes import meshed, place
 from rvq_jax.typing import Array
 
 
@@ -86,7 +87,9 @@ class Attention(nnx.Module):
         """Attends from x to keys and values; `mask` as jax.nn.dot_product_attention takes it."""
         queries = rotate(project(x_BTD, self.query[...]).swapaxes(1, 2), turn).swapaxes(1, 2)
         keys, values = keys.transpose(0, 3, 1, 2), values.swapaxes(1, 2)
+        # Said of the result, it holds for the gradient that comes back: each device its own heads.
         y_BTHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
+        y_BTHE = place(y_BTHE, "batch", None, "heads", None)
         return project(y_BTHE.reshape(x_BTD.shape), flat(self.out[...]))
 
     def step(
@@ -111,10 +114,13 @@ def project(x_BTD: Array, weight: Array) -> Array:
     """`[B, T, …]`: x projected to all but the last axis of a weight `[…, D]`.
 
     As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU. Not
-    with its transpose, of which a gradient through a scan would keep a copy for each layer.
+    with its transpose, of which a gradient through a scan would keep a copy for each layer. On a
+    mesh axes stay apart: with one split behind a whole one, as heads behind keys and values, no
+    device has a piece of both together, and XLA would gather them.
     """
-    weight_FD = weight.reshape(-1, weight.shape[-1]).astype(x_BTD.dtype)
-    y = jax.lax.dot_general(x_BTD, weight_FD, (((2,), (1,)), ((), ())))
+    weight = weight.astype(x_BTD.dtype)
+    together = weight if meshed() else weight.reshape(-1, weight.shape[-1])
+    y = jax.lax.dot_general(x_BTD, together, (((2,), (together.ndim - 1,)), ((), ())))
     return y.reshape(*x_BTD.shape[:2], *weight.shape[:-1])
 
 
@@ -152,16 +158,21 @@ class Block(nnx.Module):
         self, x_BTD: Array, memory: Memory | None = None, turn: Array | None = None, **mask
     ) -> tuple[Array, Cache]:
         """The whole sequence, and the keys and values that later steps will attend to."""
-        y_BTD = self.norm_self(x_BTD)
+        x_BTD = place(x_BTD, "batch", "time", None)
+        y_BTD = place(self.norm_self(x_BTD), "batch", None, None)
         cache = self.attend_self.project(y_BTD, turn)
-        x_BTD = x_BTD + self.attend_self(y_BTD, *cache, turn, **mask)
+        y_BTD = self.attend_self(y_BTD, *cache, turn, **mask)
+        x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         if memory is not None:
             seen = memory.mask[:, None, None, :]
-            y_BTD = self.norm_cross(x_BTD)
-            x_BTD = x_BTD + self.attend_cross(y_BTD, memory.keys, memory.values, mask=seen)
-        y_BTF = project(self.norm_mlp(x_BTD), self.up[...])
+            y_BTD = place(self.norm_cross(x_BTD), "batch", None, None)
+            y_BTD = self.attend_cross(y_BTD, memory.keys, memory.values, mask=seen)
+            x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
+        y_BTD = place(self.norm_mlp(x_BTD), "batch", None, None)
+        y_BTF = place(project(y_BTD, self.up[...]), "batch", None, "mlp")
         y_BTF = jax.nn.gelu(y_BTF, approximate=False)
-        return x_BTD + project(y_BTF, self.down[...]), cache
+        y_BTD = place(project(y_BTF, self.down[...]), "batch", "time", None)
+        return x_BTD + y_BTD, cache
 
     def step(
         self,

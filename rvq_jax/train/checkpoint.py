@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -50,6 +51,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2, best: bool = False):
         self.folder, self.keep, self.best = Path(folder).absolute(), keep, best
+        # orbax prints the traces of threads that fail; the error reaches the caller either way.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future | None = None
         with _writing_to(self.folder):
@@ -72,10 +75,15 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(self, note: Note, state: TrainState) -> None:
-        """Starts to save; a save before that failed is told, and the run goes on without it."""
+        """Starts to save; a save before that failed is told, and the run goes on without it.
+
+        Of many processes that one ends: the others wait for its part, in vain.
+        """
         try:
             self.wait()
         except UserError as error:
+            if jax.process_count() > 1:
+                raise
             tell(f"{error}; the run goes on without it")
         place = self.folder / str(note.step)
         self._writing = concurrent.futures.Future()

@@ -6,8 +6,10 @@ all of them of a preemption.
 
 import contextlib
 import json
+import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +58,9 @@ def join(hosts: Hosts) -> None:
         known |= {"process_id": hosts.process, "cluster_detection_method": "deactivate"}
         if hosts.process:
             _answers(hosts.coordinator, hosts.wait)
+    # The runtime aborts when the time is up, and says nothing before.
+    many = f"{hosts.processes} processes" if hosts.processes else "the other processes"
+    print(f"rvq-jax: waiting up to {hosts.wait} s for {many}", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(
             **known,
@@ -138,6 +143,15 @@ def together(name: str) -> None:
     """Waits for all processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def leave(code: int) -> None:
+    """Ends a process of many at once: its others would be waited for, who wait for it. Nothing
+    where there is one."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @contextlib.contextmanager

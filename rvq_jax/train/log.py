@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rvq_jax import files
+from rvq_jax.errors import UserError
 from rvq_jax.train import hosts
 
 
@@ -33,14 +34,20 @@ class Log:
         return batch
 
     def write(self, step: int, metrics: dict) -> None:
-        """A line; data_wait is the share of the time since the line before spent on `take`."""
+        """A line; data_wait is the share of the time since the line before spent on `take`.
+
+        Raises UserError if it cannot be written.
+        """
         now = time.perf_counter()
         share = round(self.waited / max(now - self.before, 1e-9), 4)
         self.waited, self.before = 0.0, now
         if hosts.first():
             times = {"seconds": round(now - self.began, 3), "data_wait": share}
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **times, **_finite(metrics)}) + "\n")
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps({"step": step, **times, **_finite(metrics)}) + "\n")
+            except OSError as error:
+                raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def _finite(value):

@@ -1,23 +1,17 @@
-"""One mesh and one table: where every axis of every array lives."""
+"""A mesh of devices, and where on it parameters and batches live by the table of axes."""
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rvq_jax import axes
+from rvq_jax.axes import RULES, spec
 from rvq_jax.errors import UserError
 
-AXES = ("data", "fsdp", "model")
-
-# Logical axis of an array -> mesh axes it is split over. Codebooks have none: every device keeps
-# them whole, and their statistics are reduced over the batch.
-RULES = {
-    "batch": ("data", "fsdp"),
-    "embed": ("fsdp",),
-    "heads": ("model",),
-    "mlp": ("model",),
-    "vocab": ("model",),
-}
+__all__ = ["AXES", "RULES", "make_mesh", "of_params", "place_batch", "replicated", "spec", "whole"]
+AXES = axes.MESH
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Mesh:
@@ -35,31 +29,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Me
             f"does not use the {len(devices)} devices there are; change the mesh fields"
         )
     # Explicit axes, the default, refuse codebook lookups whose output sharding is not spelled out.
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-
-
-def spec(axes: tuple, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Where an array of these logical axes and this shape lives on the mesh.
-
-    Axes missing in front (stacked layers) are replicated, and so is an axis whose size the mesh
-    does not divide (a first layer's one channel). Raises ValueError for an unknown name, or if two
-    axes claim the same mesh axis.
-    """
-    axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
-    placed, used = [], set()
-    for name, size in zip(axes, shape, strict=True):
-        if name is None:
-            placed.append(None)
-            continue
-        if name not in RULES:
-            raise ValueError(f"no sharding rule for logical axis {name!r}; known: {list(RULES)}")
-        mesh_axes = RULES[name]
-        if used & set(mesh_axes):
-            raise ValueError(f"axes {axes} claim mesh axis {mesh_axes} twice")
-        used |= set(mesh_axes)
-        ways = int(np.prod([mesh.shape[axis] for axis in mesh_axes]))
-        placed.append(mesh_axes if size % ways == 0 else None)
-    return PartitionSpec(*placed)
+    kinds = (AxisType.Auto,) * 3
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+    except NotImplementedError:  # no axis of the torus fits: cut one in two
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(placed, AXES, axis_types=kinds)
 
 
 def of_params(params, mesh: Mesh):
@@ -73,6 +48,20 @@ def of_params(params, mesh: Mesh):
         return leaf.replace(NamedSharding(mesh, spec(leaf.axes, shape, mesh)))
 
     return jax.tree.map(place, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def whole(placed) -> list[tuple[str, int]]:
+    """(name, bytes) of the arrays of a tree that every device keeps whole, the largest first.
+
+    placed: arrays or shapes with shardings. On one device none is called whole.
+    """
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
+        if len(leaf.sharding.device_set) > 1 and leaf.sharding.is_fully_replicated:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            size = leaf.dtype.itemsize * int(np.prod(leaf.shape))
+            found.append((name.removesuffix("/value"), size))
+    return sorted(found, key=lambda item: -item[1])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,78 @@
+"""MusicGen's published training on TPU slices, compiled and read; no TPU is needed.
+
+python benchmarks/plan.py --save benchmarks/results/plan.jsonl
+
+Three sizes at the published batch of 192 crops of 30 s on four slices of 64 and 256 chips; small
+at that batch on 1 to 256 chips, parameters in as many pieces, and with three crops for every chip,
+parameters whole. About an hour on two cores. It needs libtpu: pip install -e '.[tpu-plan]'.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from common import arguments, emit
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v5p:4x4x4", "v6e:8x8")
+SLICES = {1: "v5e:1x1", 8: "v5e:2x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+# Parts that a batch of 192 is worked through in, of at most four crops a chip.
+PARTS = {1: 48, 8: 6, 64: 1, 256: 1}
+
+
+def line(name: str, found: dict, **more) -> dict:
+    """What of a plan goes into a table."""
+    flat = {
+        "config": name,
+        **more,
+        **{key: found[key] for key in ("topology", "chips", "mesh", "batch", "rows_per_chip")},
+        "fits": found["fits"],
+        "bytes_per_chip": {
+            key: value and round(value) for key, value in found["bytes_per_chip"].items()
+        },
+        "step_seconds": found["step_seconds"],
+        "mfu": found["mfu"],
+        "compile_seconds": found["compile_seconds"],
+        "tool_seconds": found["tool_seconds"],
+    }
+    if found["roofline"] is not None:
+        flat |= found["roofline"] | {"flops": found["flops"]["executed"]}
+        flat |= {kind: round(one["bytes"]) for kind, one in found["collectives"].items()}
+    for key in ("largest_batch", "decode", "replicated"):
+        if key in found:
+            flat[key] = found[key]
+    return flat
+
+
+def main() -> None:
+    parsed = arguments(__doc__)
+    from rvq_jax.cli.models import load_config
+    from rvq_jax.plan import plan
+
+    def run_of(name: str):
+        return load_config(CONFIGS / f"{name}.py")
+
+    for name in ("musicgen_small", "musicgen_medium", "musicgen_large"):
+        for topology in TOPOLOGIES:
+            # Generation takes one chip, whatever the slice.
+            found = plan(run_of(name), topology, decode=topology != "v5e:16x16")
+            emit(parsed, "plan", line(name, found))
+    small = run_of("musicgen_small")
+    quick = {"decode": False, "largest": False}
+    for chips, topology in SLICES.items():
+        tuning = dataclasses.replace(small.tuning, accumulate=PARTS[chips])
+        split = {"data": 1, "fsdp": min(chips, 64), "model": max(1, chips // 64)}
+        found = plan(dataclasses.replace(small, tuning=tuning), topology, split, **quick)
+        emit(parsed, "plan, batch held", line("musicgen_small", found, parts=PARTS[chips]))
+    for chips, topology in SLICES.items():
+        wider = dataclasses.replace(small, batch=3 * chips)
+        found = plan(wider, topology, {"data": chips, "fsdp": 1, "model": 1}, **quick)
+        emit(parsed, "plan, three crops a chip", line("musicgen_small", found))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    main()

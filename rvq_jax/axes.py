@@ -1,0 +1,62 @@
+"""One table: over which axes of a mesh every named axis of an array is split."""
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from rvq_jax.typing import Array
+
+MESH = ("data", "fsdp", "model")
+
+# Logical axis of an array -> mesh axes it is split over. Codebooks have none: every device keeps
+# them whole, and their statistics are reduced over the batch.
+RULES = {
+    "batch": ("data", "fsdp"),
+    "embed": ("fsdp",),
+    "heads": ("model",),
+    "mlp": ("model",),
+    "vocab": ("model",),
+    "time": ("model",),
+}
+
+
+def spec(axes: tuple, shape: tuple[int, ...], mesh) -> PartitionSpec:
+    """Where an array of these logical axes and this shape lives on the mesh.
+
+    Axes missing in front (stacked layers) are replicated, and so is an axis whose size the mesh
+    does not divide (a first layer's one channel). Raises ValueError for an unknown name, or if two
+    axes claim the same mesh axis.
+    """
+    axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
+    placed, used = [], set()
+    for name, size in zip(axes, shape, strict=True):
+        if name is None:
+            placed.append(None)
+            continue
+        if name not in RULES:
+            raise ValueError(f"no sharding rule for logical axis {name!r}; known: {list(RULES)}")
+        mesh_axes = RULES[name]
+        if used & set(mesh_axes):
+            raise ValueError(f"axes {axes} claim mesh axis {mesh_axes} twice")
+        used |= set(mesh_axes)
+        ways = int(np.prod([mesh.shape[axis] for axis in mesh_axes]))
+        placed.append(mesh_axes if size % ways == 0 else None)
+    return PartitionSpec(*placed)
+
+
+def place(x: Array, *axes: str | None) -> Array:
+    """x, held by the mesh it is traced under as the table says; as it is where there is no mesh.
+
+    Without this XLA may follow the parameters instead of the batch: with parameters split over
+    fsdp it kept every example on every device and split their features.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not meshed():
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def meshed() -> bool:
+    """Whether what is traced here runs on a mesh of several devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return set(MESH) <= set(mesh.axis_names) and mesh.size > 1

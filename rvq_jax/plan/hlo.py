@@ -1,0 +1,252 @@
+"""Reading the text of a compiled program: its instructions, and how often each one runs."""
+
+import functools
+import re
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+# Bytes of an element; types XLA adds later are told from the digits in their name.
+SIZES = {"pred": 1, "token": 0, "opaque": 0, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5}
+LEAF = re.compile(r"([a-z][a-z0-9]*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+START = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
+NAME = re.compile(r"%([\w.\-]+)")
+CALLEES = re.compile(
+    r"(calls|body|condition|to_apply|branch_computations|true_computation|false_computation|"
+    r"called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+# A reduction's little sum is part of the reduction, not a computation that runs by itself.
+CALLERS = ("fusion", "while", "call", "conditional", "async-start", "custom-call")
+
+
+class Leaf(NamedTuple):
+    """An array: its type, its sizes, and the memory it lies in (0 is the chip's HBM)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    space: int
+
+    @property
+    def bytes(self) -> float:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * element_bytes(self.dtype)
+
+
+class Instruction(NamedTuple):
+    """One line: what it makes, how, and of what."""
+
+    name: str
+    leaves: tuple[Leaf, ...]  # of its result, tuples flattened
+    opcode: str
+    operands: tuple[str, ...]
+    text: str  # between its parentheses
+    attributes: str
+    root: bool
+
+    def attribute(self, name: str) -> str | None:
+        """The value of an attribute that is a word, or stands in braces."""
+        found = re.search(rf"\b{name}=(\{{[^}}]*\}}|[^\s,]+)", self.attributes)
+        return found[1] if found else None
+
+    def callees(self) -> list[tuple[str, str]]:
+        """(kind, name) of the computations that it runs."""
+        if self.opcode not in CALLERS:
+            return []
+        return [
+            (kind, name)
+            for kind, names in CALLEES.findall(self.attributes)
+            for name in re.findall(r"[\w.\-]+", names)
+        ]
+
+
+Computation = dict[str, Instruction]  # by name, in order
+
+
+class Module(NamedTuple):
+    """A compiled program."""
+
+    computations: dict[str, Computation]
+    entry: str
+    spread: int  # partitions
+
+
+@functools.cache
+def element_bytes(dtype: str) -> float:
+    """Bytes of an element of a type, by XLA's name for it."""
+    if dtype in SIZES:
+        return SIZES[dtype]
+    bits = re.match(r"[a-z]+(\d+)", dtype)
+    return int(bits[1]) / 8 if bits else 0
+
+
+def parse(text: str) -> Module:
+    """A module from `compiled.as_text()`; raises ValueError if there is no program in it."""
+    computations: dict[str, Computation] = {}
+    entry, here = "", None
+    for line in text.splitlines():
+        if head := HEAD.match(line):
+            here = computations.setdefault(head[2], {})
+            entry = head[2] if head[1] else entry
+        elif line.startswith("}"):
+            here = None
+        elif here is not None and (start := START.match(line)):
+            instruction = _instruction(line, start)
+            here[instruction.name] = instruction
+    if not entry:
+        raise ValueError("this is not the text of a compiled program")
+    spread = re.search(r"num_partitions=(\d+)", text[: text.find("\n")])
+    return Module(computations, entry, int(spread[1]) if spread else 1)
+
+
+def _instruction(line: str, start: re.Match) -> Instruction:
+    rest = line[start.end() :]
+    end = _closing(rest, 0) if rest.startswith("(") else rest.index(" ")
+    kind, rest = rest[:end], rest[end:].lstrip()
+    open_at = rest.index("(")
+    close = _closing(rest, open_at)
+    inside = rest[open_at + 1 : close - 1]
+    return Instruction(
+        start[2],
+        leaves(kind),
+        rest[:open_at],
+        tuple(NAME.findall(inside)),
+        inside,
+        rest[close:],
+        bool(start[1]),
+    )
+
+
+def _closing(text: str, start: int) -> int:
+    """The place after the parenthesis that closes the one at `start`."""
+    depth = 0
+    for found in re.finditer(r"[()]", text[start:]):
+        depth += 1 if found[0] == "(" else -1
+        if not depth:
+            return start + found.end()
+    raise ValueError(f"unbalanced: {text[:80]}")
+
+
+def leaves(kind: str) -> tuple[Leaf, ...]:
+    """The arrays of a type as XLA writes it."""
+    found = []
+    for dtype, shape, layout in LEAF.findall(kind):
+        sizes = tuple(int(size.lstrip("<=")) for size in shape.split(",") if size)
+        space = re.search(r"S\((\d+)\)", layout)
+        found.append(Leaf(dtype, sizes, int(space[1]) if space else 0))
+    return tuple(found)
+
+
+class Run(NamedTuple):
+    """How often a computation runs in one call of the program."""
+
+    times: float
+    fused: bool  # inside of one instruction: its arrays are in no memory of their own
+
+
+def runs(module: Module, unknown: int = 1) -> tuple[dict[str, Run], int]:
+    """How often each computation runs, loops counted out, and how many loops could not be.
+
+    Those run `unknown` times: until a condition that the text does not settle.
+    """
+    order, seen = [], set()
+
+    def visit(name):
+        if name in seen or name not in module.computations:
+            return
+        seen.add(name)
+        for instruction in module.computations[name].values():
+            for _, callee in instruction.callees():
+                visit(callee)
+        order.append(name)
+
+    visit(module.entry)
+    times: Counter = Counter({module.entry: 1})
+    fused = defaultdict(bool)
+    lost = 0
+    for name in reversed(order):
+        for instruction in module.computations[name].values():
+            factor = 1
+            if instruction.opcode == "while":
+                factor = trips(module, module.computations[name], instruction)
+                lost += factor is None
+                factor = unknown if factor is None else factor
+            for _, callee in instruction.callees():
+                times[callee] += times[name] * factor
+                fused[callee] |= fused[name] or instruction.opcode == "fusion"
+    return {name: Run(times[name], fused[name]) for name in order}, lost
+
+
+def trips(module: Module, around: Computation, loop: Instruction) -> int | None:
+    """How often the body of a while runs: as XLA notes it, or read off its condition.
+
+    None if neither tells: conditions other than a counter below a constant are not read.
+    """
+    noted = re.search(r'"known_trip_count":\s*\{"n":\s*"(\d+)"', loop.attributes)
+    if noted:
+        return int(noted[1])
+    called = dict(loop.callees())
+    condition = module.computations.get(called.get("condition", ""), {})
+    compare = _comparison(module, condition)
+    if compare is None:
+        return None
+    first, second, direction = compare
+    begins = around.get(loop.operands[0])
+
+    def value(name: str, depth: int = 0) -> tuple[int | None, bool]:
+        """A constant, or what a counter starts from; and whether it is the latter."""
+        at = condition.get(name)
+        if at is None or depth > 4:
+            return None, False
+        if at.opcode == "constant" and re.fullmatch(r"-?\d+", at.text):
+            return int(at.text), False
+        if at.opcode == "get-tuple-element" and begins is not None:
+            index = int(at.attribute("index"))
+            if begins.opcode != "tuple" or index >= len(begins.operands):
+                return None, True
+            return _constant(module, around, begins.operands[index]), True
+        if at.opcode in ("copy", "bitcast", "convert") and at.operands:
+            return value(at.operands[0], depth + 1)
+        return None, False
+
+    (a, a_moves), (b, _) = value(first), value(second)
+    if a is None or b is None or not a_moves or direction not in ("LT", "NE", "LE"):
+        return None
+    return max(0, b - a + (direction == "LE"))
+
+
+def _comparison(module: Module, condition: Computation) -> tuple[str, str, str] | None:
+    """(counter, bound, direction) of a condition, in names of its own computation."""
+    root = next((x for x in condition.values() if x.root), None)
+    if root is None:
+        return None
+    if root.opcode == "compare":
+        return *root.operands, root.attribute("direction")
+    if root.opcode == "fusion":
+        inner = module.computations.get(dict(root.callees()).get("calls", ""), {})
+        compare = next((x for x in inner.values() if x.root and x.opcode == "compare"), None)
+        if compare is None:
+            return None
+        outer = []
+        for name in compare.operands:
+            at = inner.get(name)
+            if at is None or at.opcode != "parameter":
+                return None
+            outer.append(root.operands[int(at.text)])
+        return *outer, compare.attribute("direction")
+    return None
+
+
+def _constant(module: Module, around: Computation, name: str) -> int | None:
+    """The integer that a name stands for, seen through copies."""
+    for _ in range(8):
+        at = around.get(name)
+        if at is None:
+            return None
+        if at.opcode == "constant":
+            return int(at.text) if re.fullmatch(r"-?\d+", at.text) else None
+        if at.opcode not in ("copy", "bitcast", "convert", "copy-done", "copy-start"):
+            return None
+        name = at.operands[0]
+    return None

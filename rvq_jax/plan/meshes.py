@@ -1,0 +1,94 @@
+"""Which meshes are worth a compile for a run on so many chips."""
+
+import math
+
+from rvq_jax.errors import UserError
+from rvq_jax.train.runs import CodecRun, LMRun
+
+SIZES = ("data", "fsdp", "model")
+# A mesh is taken without being asked for where states fill at most this share of the memory: that
+# leaves room for activations, and an update reads and writes all of them.
+SHARE = 0.125
+MODEL = 8  # more devices than that and every layer waits for the slowest of many small exchanges
+
+
+def parse(text: str, chips: int) -> dict[str, int]:
+    """Sizes of a mesh such as 'data=16,fsdp=4', those left out 1.
+
+    Raises UserError if that is not how it is written or does not multiply to the chips.
+    """
+    sizes = dict.fromkeys(SIZES, 1)
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in SIZES or not value.isdigit() or int(value) < 1:
+            raise UserError(f"mesh {text!r}: write it as data=16,fsdp=4,model=2")
+        sizes[name] = int(value)
+    if math.prod(sizes.values()) != chips:
+        raise UserError(
+            f"mesh {text} is {' × '.join(str(sizes[name]) for name in SIZES)} = "
+            f"{math.prod(sizes.values())} chips, and the topology has {chips}"
+        )
+    return sizes
+
+
+def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
+    """All meshes whose batch and model can be shared out evenly, fewest chips on model first.
+
+    Raises UserError if there is none.
+    """
+    found = []
+    for model in _divisors(chips):
+        ways = chips // model
+        if not _splits(run, model) or run.batch % (ways * run.tuning.accumulate):
+            continue
+        found += [{"data": ways // fsdp, "fsdp": fsdp, "model": model} for fsdp in _divisors(ways)]
+    if not found:
+        raise UserError(
+            f"no mesh shares a batch of {run.batch} over {chips} chips evenly: change the batch, "
+            "such as to a multiple of the chips"
+        )
+    return found
+
+
+def default(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> dict:
+    """The mesh to take where none is asked for.
+
+    As few chips on model as the batch allows, and parameters split over just so many that states,
+    `state` bytes in all, leave room for activations. Raises UserError if no mesh is possible.
+    """
+    meshes = possible(run, chips)
+    fewest = meshes[0]["model"]
+    for mesh in meshes:
+        split = state / (mesh["fsdp"] * mesh["model"])
+        if mesh["model"] == fewest and (memory is None or split <= SHARE * memory):
+            return mesh
+    return max(meshes, key=lambda mesh: (mesh["model"] == fewest, mesh["fsdp"]))
+
+
+def candidates(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> list[dict]:
+    """The possible meshes that a search compiles: states fit, few chips on model, and of the ways
+    to split parameters every other one, least splitting first."""
+    meshes = [
+        mesh
+        for mesh in possible(run, chips)
+        if memory is None or state / (mesh["fsdp"] * mesh["model"]) <= 0.8 * memory
+    ]
+    kept, fewest = [], meshes[0]["model"] if meshes else 1
+    for model in sorted({mesh["model"] for mesh in meshes}):
+        if model > max(4, fewest):
+            continue
+        row = sorted((m for m in meshes if m["model"] == model), key=lambda m: m["fsdp"])
+        powers = [m for m in row if m["fsdp"] & (m["fsdp"] - 1) == 0] or row
+        kept += powers[::2] if len(powers) > 4 else powers
+    return kept
+
+
+def _splits(run: CodecRun | LMRun, model: int) -> bool:
+    """Whether heads and feed-forwards divide over so many chips; a codec has neither."""
+    if isinstance(run, CodecRun):
+        return model == 1
+    return model <= MODEL and run.lm.heads % model == 0 and run.lm.hidden % model == 0
+
+
+def _divisors(count: int) -> list[int]:
+    return [n for n in range(1, count + 1) if count % n == 0]

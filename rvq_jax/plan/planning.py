@@ -1,0 +1,214 @@
+"""From a run and a topology to everything a plan tells."""
+
+import math
+import time
+from collections import defaultdict
+
+import jax
+
+from rvq_jax.plan import chips, meshes, programs
+from rvq_jax.plan.compiled import Compiled, compile_for, roofline
+from rvq_jax.plan.model_flops import model_flops
+from rvq_jax.plan.programs import Step
+from rvq_jax.train import sharding
+from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.sharding import make_mesh
+from rvq_jax.train.state import TrainState, optimizer
+
+ROWS = 64  # times the rows of a batch that are looked at for the largest that fits
+
+
+def plan(
+    run: CodecRun | LMRun,
+    topology: str,
+    mesh: dict[str, int] | str | None = None,
+    *,
+    search: bool = False,
+    decode: bool = True,
+    largest: bool = True,
+) -> dict:
+    """What `rvq-jax plan --json` prints; numbers are bytes, FLOPs, and seconds, of one chip.
+
+    mesh: sizes of data, fsdp and model, or text such as 'data=16,fsdp=16'. search: also compile
+    other meshes, and name the cheapest. decode: also the program that generates. largest: also
+    find the largest batch that fits, by one or two more compiles. Raises UserError for an unknown
+    topology, if libtpu is missing, and for a mesh or a batch that cannot be shared out.
+    """
+    began = time.perf_counter()
+    name, _ = chips.split(topology)
+    chip, devices = chips.CHIPS[name], chips.devices(topology)
+    state = _state_bytes(run)
+    if isinstance(mesh, str):
+        mesh = meshes.parse(mesh, len(devices))
+    sizes = mesh or meshes.default(run, len(devices), state, chip.memory)
+    needed = model_flops(run)
+
+    def look(sizes: dict[str, int]) -> tuple[Step, Compiled, dict]:
+        step = programs.step(run, make_mesh(**sizes, devices=devices))
+        label = f"a step on {topology}, {', '.join(f'{k} {v}' for k, v in sizes.items())}"
+        found = compile_for(chip, step.lower(), label)
+        return step, found, _figures(step, found, chip, needed)
+
+    tried = {tuple(sizes.values()): look(sizes)}
+    if search:
+        for other in meshes.candidates(run, len(devices), state, chip.memory):
+            if tuple(other.values()) not in tried:
+                tried[tuple(other.values())] = look(other)
+    step, found, figures = min(tried.values(), key=_price) if search else tried[(*sizes.values(),)]
+    result = {"topology": topology, "chip": name, "chips": len(devices), **figures}
+    if search:
+        result["meshes"] = [_brief(figures) for _, _, figures in sorted(tried.values(), key=_price)]
+    if largest and chip.memory is not None:
+        result["largest_batch"] = _largest(step, found, chip)
+    if decode and isinstance(run, LMRun):
+        result["decode"] = _decoding(run, devices[0], chip)
+    result["tool_seconds"] = time.perf_counter() - began
+    return result
+
+
+def _figures(step: Step, found: Compiled, chip: chips.Chip, needed: float) -> dict:
+    """All of a compiled step that is told."""
+    count = step.mesh.size
+    ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"]
+    figures = {
+        "mesh": dict(step.mesh.shape),
+        "batch": step.run.batch,
+        "rows_per_chip": step.run.batch // ways,
+        "fits": found.fits,
+        "bytes_per_chip": _bytes(step, found),
+        "replicated": _replicated(step.state),
+        "compile_seconds": found.compile_seconds,
+        "flops": {"executed": None, "model": needed / count},
+    }
+    if found.cost is None:
+        empty = ("bytes_moved", "uncounted_loops", "collectives", "roofline", "step_seconds", "mfu")
+        return figures | dict.fromkeys(empty)
+    line = roofline(chip, found.cost, step.mesh)
+    mfu = None if line.seconds is None else needed / (count * chip.flops * line.seconds)
+    figures["flops"]["executed"] = found.cost.flops
+    return figures | {
+        "bytes_moved": found.cost.moved,
+        "uncounted_loops": found.cost.uncounted,
+        "collectives": _by_kind(found, chip, step.mesh),
+        "roofline": line._asdict()
+        | {"bound": line.bound, "communication_share": line.communication_share},
+        "step_seconds": line.seconds,
+        "mfu": mfu,
+    }
+
+
+def _by_kind(found: Compiled, chip: chips.Chip, mesh) -> dict:
+    kinds = defaultdict(lambda: {"count": 0, "bytes": 0.0, "seconds": 0.0})
+    for one in found.cost.collectives:
+        kind = kinds[one.kind]
+        kind["count"] += int(one.times)
+        kind["bytes"] += one.times * one.bytes
+        alone = found.cost._replace(collectives=[one])
+        kind["seconds"] += roofline(chip, alone, mesh).communication or 0.0
+    return dict(sorted(kinds.items()))
+
+
+def _bytes(step: Step, found: Compiled) -> dict:
+    """Bytes per chip by kind; what a chip's layout adds to small arrays counts as padding."""
+    state = step.state
+    kinds = {
+        "parameters": _local(state.params),
+        "running_mean": _local(state.ema),
+        "optimizer": _local(state.opt),
+        "other_state": _local(state.rest),
+        "batch": _local(step.batch),
+    }
+    if "arguments" in found.memory:
+        kinds["padding"] = max(0, found.memory["arguments"] - sum(kinds.values()))
+        kinds |= {name: found.memory[name] for name in ("activations", "outputs", "code")}
+    else:
+        kinds["activations"] = max(0.0, found.memory["total"] - sum(kinds.values()))
+    return kinds | {"total": found.memory["total"], "limit": found.limit}
+
+
+def _local(tree) -> int:
+    """Bytes of a tree that one device holds."""
+    return sum(
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree)
+    )
+
+
+def _replicated(state: TrainState) -> dict:
+    """Parameters that no rule splits: every chip has them whole."""
+    found = sharding.whole(state.params)
+    largest = found[0][0] if found else None
+    return {"arrays": len(found), "bytes": sum(size for _, size in found), "largest": largest}
+
+
+def _state_bytes(run: CodecRun | LMRun) -> float:
+    """Bytes of parameters, their mean and the optimizer, on all chips together."""
+    params = jax.eval_shape(programs.task(run).init, jax.random.key(0))
+    opt = jax.eval_shape(optimizer(run.tuning, run.loop.steps).init, params)
+    return float(
+        sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves((params, params, opt)))
+    )
+
+
+def _price(tried) -> tuple:
+    """Meshes in order: those that fit, by time, then by memory."""
+    figures = tried[2]
+    return not figures["fits"], figures["step_seconds"] or 0, figures["bytes_per_chip"]["total"]
+
+
+def _brief(figures: dict) -> dict:
+    kept = ("mesh", "fits", "step_seconds", "mfu", "roofline", "compile_seconds")
+    return {name: figures[name] for name in kept} | {
+        "total_bytes": figures["bytes_per_chip"]["total"]
+    }
+
+
+def _largest(step: Step, found: Compiled, chip: chips.Chip) -> dict:
+    """The largest batch that was seen to fit, and an estimate of the largest that would.
+
+    Memory is a constant and a part that grows with the rows of a chip: the first compile bounds
+    that part, a second with the rows this allows settles both. Where the first did not fit a third
+    may be needed.
+    """
+    ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"] * step.run.tuning.accumulate
+    rows, args = step.run.batch // ways, sum(map(_local, (step.state, step.batch)))
+    seen = {rows: found}
+
+    def most(slope: float, at: int) -> int:
+        room = chip.memory - seen[at].memory["total"]
+        return min(max(0, at + math.floor(room / max(slope, 1.0))), ROWS * rows)
+
+    guess = most((found.memory["total"] - args) / rows, rows)
+    while guess not in (0, *seen) and len(seen) < 3:
+        other = programs.step(programs.resized(step.run, guess * ways), step.mesh)
+        seen[guess] = compile_for(chip, other.lower(), f"a batch of {guess * ways}")
+        low, high = min(seen), max(seen)
+        slope = (seen[high].memory["total"] - seen[low].memory["total"]) / (high - low)
+        if any(one.fits for one in seen.values()):
+            break
+        guess = most(slope, min(seen))
+    fit = [n for n, one in seen.items() if one.fits]
+    estimate = max([*fit, 0 if len(seen) == 1 else most(slope, high)])
+    return {"batch": max(fit, default=0) * ways, "estimate": estimate * ways}
+
+
+def _decoding(run: LMRun, device, chip: chips.Chip) -> dict:
+    """Generation of a crop's frames, all steps, on one chip as `rvq-jax generate` runs it."""
+    job = programs.decoding(run, device)
+    found = compile_for(chip, job.lower(), "decoding on one chip", job.steps)
+    params = _local(job.arguments[0])
+    told = {
+        "prompts": programs.PROMPTS,
+        "steps": job.steps,
+        "fits": found.fits,
+        "bytes": {"parameters": params, "total": found.memory["total"], "limit": found.limit},
+        "compile_seconds": found.compile_seconds,
+    }
+    if found.cost is None:
+        return told | {"flops": None, "bytes_moved": None, "seconds": None}
+    line = roofline(chip, found.cost)
+    return told | {
+        "flops": found.cost.flops,
+        "bytes_moved": found.cost.moved,
+        "seconds": line.seconds,
+        "bound": line.bound,
+    }

@@ -1,0 +1,149 @@
+"""The programs that a plan compiles: a run's own training step, and its decoding."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from rvq_jax import patterns
+from rvq_jax.axes import RULES
+from rvq_jax.errors import UserError
+from rvq_jax.lm import forms
+from rvq_jax.lm.conditions import Conditions
+from rvq_jax.lm.sampling import Sampling
+from rvq_jax.systems import programs
+from rvq_jax.train import runs
+from rvq_jax.train.codec_task import codec_task
+from rvq_jax.train.lm_task import lm_task
+from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.state import Task, TrainState, abstract_state, make_program
+
+TEXT = 64  # tokens that captions are padded to where a frozen encoder reads them
+PROMPTS = 8  # drawn at a time by `rvq-jax generate`
+GUIDANCE, TOP_K = 3.0, 250  # as it does by default
+
+
+class Step(NamedTuple):
+    """A training step and the shapes it takes."""
+
+    task: Task
+    run: CodecRun | LMRun
+    mesh: Mesh
+    state: TrainState
+    batch: dict
+
+    def lower(self):
+        """The step, traced for its mesh and ready to compile."""
+        program = make_program(self.task, self.run.tuning, self.run.loop.steps, self.mesh)
+        return program.step.lower(self.state, self.batch)
+
+
+def step(run: CodecRun | LMRun, mesh: Mesh) -> Step:
+    """The training step of a run, of shapes alone; raises UserError for a batch that the mesh
+    cannot share out, or for a run that starts from a model."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * run.tuning.accumulate
+    if run.batch < 1 or run.batch % ways:
+        raise UserError(
+            f"batch {run.batch} is not a multiple of {ways}, the devices that share it (data × "
+            "fsdp) times tuning.accumulate: change the mesh or the batch"
+        )
+    made = task(run)
+    split = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes(run)
+    )
+    state = abstract_state(made, run.tuning, run.loop.steps, mesh)
+    return Step(made, run, mesh, state, batch)
+
+
+def task(run: CodecRun | LMRun) -> Task:
+    """What `rvq_jax.train.runs` trains for a run."""
+    if isinstance(run, CodecRun):
+        return codec_task(run.codec, run.loss)
+    if run.start or run.lora.rank:
+        raise UserError("plan reads no model: leave out start and lora.rank, and give lm its sizes")
+    return lm_task(run.lm, _layout(run), run.dropout)
+
+
+def shapes(run: CodecRun | LMRun) -> dict:
+    """A batch of a run, as the loader makes it."""
+    B = run.batch
+
+    def array(*shape, dtype="float32"):
+        return jax.ShapeDtypeStruct((B, *shape), dtype)
+
+    index = {"index": array(dtype="int32")}
+    if isinstance(run, CodecRun):
+        hop = run.codec.hop
+        samples = max(1, math.ceil(run.seconds * run.codec.rate / hop)) * hop
+        return index | {
+            "audio": array(samples, run.codec.channels),
+            "mask": array(samples, dtype="bool"),
+        }
+    lm = run.lm
+    batch = index | {
+        "codes": array(lm.levels, run.frames, dtype="int32"),
+        "mask": array(run.frames, dtype="bool"),
+    }
+    if lm.text_dim:
+        batch |= {"states": array(TEXT, lm.text_dim), "text_mask": array(TEXT, dtype="bool")}
+    else:
+        batch["text"] = array(lm.caption_bytes, dtype="int32")
+    if lm.melody:
+        batch["melody"] = array(lm.melody_frames, lm.melody)
+    return batch
+
+
+class Decoding(NamedTuple):
+    """The program of `rvq-jax generate` on one chip, and the shapes it takes."""
+
+    run: LMRun
+    arguments: tuple
+    steps: int
+
+    def lower(self):
+        """From the first step to the last, ready to compile."""
+        how = Sampling(1.0, TOP_K, 0.0)
+        *arguments, lengths = self.arguments
+        return programs.generate_codes.lower(
+            self.run.lm, *arguments, lengths, guidance=GUIDANCE, how=how
+        )
+
+
+def decoding(run: LMRun, device: Any, prompts: int = PROMPTS) -> Decoding:
+    """All steps of as many frames as the run's crops, of shapes alone, for one chip.
+
+    The model is whole on it, in float32 as trained parameters are.
+    """
+    place = SingleDeviceSharding(device)
+
+    def array(*shape, dtype="float32"):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    lm, B = run.lm, prompts
+    params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
+    layout = _layout(run)
+    pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), layout)
+    told = array(B, lm.caption_bytes, dtype="int32")
+    if lm.text_dim:
+        melody = array(B, lm.melody_frames, lm.melody) if lm.melody else None
+        mask, kept = array(B, TEXT, dtype="bool"), array(B, dtype="bool")
+        told = Conditions(array(B, TEXT, lm.text_dim), mask, kept, melody)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
+    forced = array(B, lm.levels, run.frames, dtype="int32")
+    lengths = array(B, dtype="int32")
+    used = patterns.named(patterns.canonical(run.pattern), lm.levels, run.frames).steps
+    return Decoding(run, (params, pattern, told, key, forced, lengths), used)
+
+
+def resized(run: CodecRun | LMRun, batch: int) -> CodecRun | LMRun:
+    """The run with another batch."""
+    return dataclasses.replace(run, batch=batch)
+
+
+def _layout(run: LMRun):
+    return runs.layout(patterns.canonical(run.pattern), run.lm.levels, run.frames)

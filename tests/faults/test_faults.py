@@ -1,0 +1,155 @@
+"""Two real processes: their numbers are those of one, and no death of one is the other's hang.
+
+They take minutes, so the ordinary suite leaves them out: pytest tests/faults
+"""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from faults.kill import MESHES, table
+from faults.processes import (
+    HEARTBEAT,
+    PAIR,
+    Mesh,
+    check_same,
+    ends,
+    free_port,
+    furthest,
+    kill,
+    left,
+    lines_of,
+    prepare,
+    reached,
+    said,
+    small_run,
+    start,
+    until,
+)
+from small_runs import TUNED_SLOWLY, log_of, mesh_parts
+
+from rvq_jax.train.loop import LoopConfig, fit
+
+STEPS = 60
+RUN = small_run(STEPS, every=3)
+BOUND = 6 * HEARTBEAT  # seconds in which a process must notice that another died
+
+
+@pytest.mark.parametrize("kind", ["lm", "codec"])
+def test_two_processes_are_one(kind, tmp_path):
+    """Losses, parameters, codebooks and their statistics, after fifty updates on eight devices of
+    two processes, are those of one device: k-means start and replaced codes included."""
+    task, batches = mesh_parts(kind)
+    config = LoopConfig(steps=50, log_every=1, checkpoint_every=100)
+    state = fit(tmp_path / "one", task, batches, config, TUNED_SLOWLY)
+    script, coordinator = Path(__file__).with_name("one_of_two.py"), f"localhost:{free_port()}"
+    words = [sys.executable, str(script), kind, str(tmp_path / "two"), coordinator]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
+    with (tmp_path / "said").open("w") as output:
+        options = {"env": environment, "stdout": output, "stderr": subprocess.STDOUT}
+        pair = [subprocess.Popen([*words, str(i)], **options) for i in range(2)]
+        assert ends(pair, 300) == [0, 0], (tmp_path / "said").read_text()[-3000:]
+    losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("one", "two")]
+    assert len(losses[0]) == 50
+    np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
+    want = jax.tree.leaves((state.params, state.ema, state.rest))
+    with np.load(tmp_path / "two" / "state.npz") as got:
+        for name, leaf in zip(got.files, want, strict=True):
+            np.testing.assert_allclose(got[name], leaf, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of runs, one of them never disturbed."""
+    folder = tmp_path_factory.mktemp("runs")
+    prepare(folder, RUN)
+    assert ends(start(folder, "whole"), 300) == [0, 0], said(folder, "whole").read_text()[-3000:]
+    return folder
+
+
+def test_killed_runs_end_as_one_never_killed(place):
+    """The short form of kill.py: bit by bit on one mesh, to 1e-5 when every start has another."""
+    rng, want = random.Random(1), left(place / "whole", RUN)
+    same = [kill(rng, place, "same", PAIR, longest=2.0) for _ in range(3)]
+    moved = [kill(rng, place, "moved", mesh, longest=2.0) for mesh in MESHES[1:4]]
+    for name in ("same", "moved"):
+        assert ends(start(place, name), 300) == [0, 0]
+    assert all(death["others_end_seconds"] < BOUND for death in same + moved)
+    assert all(-signal.SIGKILL in death["codes"] for death in same + moved)
+    check_same(left(place / "same", RUN), want)
+    assert furthest(left(place / "moved", RUN), want) < 1e-5
+    results = {"here": {"deaths": same, "equal_bits": True, "apart": 0.0}}
+    assert "| here | 3 |" in table(results)
+
+
+def test_a_dead_process_takes_the_other_with_it(place):
+    """In the middle of training: an exit code that is not 0, and in bounded time."""
+    for victim in (0, 1):
+        pair = start(place, f"dead {victim}")
+        until(lambda victim=victim: reached(place / f"dead {victim}") > 2)
+        pair[victim].kill()
+        codes = ends(pair, BOUND)
+        assert codes[victim] == -signal.SIGKILL and codes[1 - victim] != 0
+
+
+@pytest.mark.parametrize("mesh", [PAIR, Mesh(1, 1, 1, 1)])
+def test_a_preempted_run_saves_and_asks_to_be_started_again(place, mesh):
+    """SIGTERM to one process: all save the update they are at, exit with 75, and go on from it."""
+    name = f"preempted {mesh.processes}"
+    processes = start(place, name, mesh)
+    until(lambda: reached(place / name) > 4)
+    processes[-1].terminate()
+    assert set(ends(processes, 120)) == {75}
+    (line,) = lines_of(said(place, name))
+    step = int(line.split("saved at step ")[1].split(";")[0])
+    assert (place / name / "checkpoints" / f"{step}.json").exists()
+    assert 4 < step == log_of(place / name)[-1]["step"] < STEPS
+    assert set(ends(start(place, name, mesh), 300)) == {0}
+    got, want = left(place / name, RUN), left(place / "whole", RUN)
+    if mesh == PAIR:
+        check_same(got, want)
+    assert furthest(got, want) < 1e-5
+
+
+def test_a_second_run_is_refused_while_the_first_works(place):
+    first = start(place, "twice")
+    until(lambda: reached(place / "twice") > 2)
+    assert ends(start(place, "twice", Mesh(1, 1, 1, 1)), 120) == [2]
+    (line,) = lines_of(said(place, "twice"))
+    assert f"another run is at work in {place / 'twice'} (process {first[0].pid} on" in line
+    assert ends(first, 300) == [0, 0]
+
+
+def test_a_disk_that_fills_up_stops_a_run_cleanly(place):
+    """From some moment on the first process can write no file that is longer than its log: it ends
+    with a line and code 2, the other after it, and with room again they go on from what was saved
+    to where they would have been."""
+    pair = start(place, "full")
+    until(lambda: (place / "full" / "checkpoints" / "6.json").exists())
+    size = (place / "full" / "metrics.jsonl").stat().st_size
+    room = max(size, said(place, "full").stat().st_size) + 10_000
+    resource.prlimit(pair[0].pid, resource.RLIMIT_FSIZE, (room, room))
+    codes = ends(pair, 120)
+    assert codes[0] == 2 and codes[1] != 0, (codes, said(place, "full").read_text()[-3000:])
+    assert "cannot write" in lines_of(said(place, "full"))[-1]
+    assert "Traceback" not in said(place, "full").read_text()
+    assert ends(start(place, "full"), 300) == [0, 0]
+    check_same(left(place / "full", RUN), left(place / "whole", RUN))
+
+
+def test_a_process_that_nobody_joins_gives_up(place):
+    """The first process, whose others never come: bounded by --hosts.wait."""
+    words = ["train", place / "config.py", "--data", place / "codes.npz", "--out", place / "lone"]
+    words += ["--hosts.coordinator", f"localhost:{free_port()}", "--hosts.processes", 2]
+    words += ["--hosts.process", 0, "--hosts.wait", 5]
+    command = [sys.executable, "-m", "rvq_jax", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "waiting up to 5 s for 2 processes" in done.stderr
