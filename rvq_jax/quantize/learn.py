@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rvq_jax.axes import meshed
 from rvq_jax.quantize.state import Codebooks
 from rvq_jax.typing import Array, Key, Vectors
 
@@ -118,4 +119,9 @@ def draw(key: Key, vectors_MD: Array, weight_M: Array, count: int) -> Array:
     """
     rank_M = jnp.cumsum(weight_M > 0)
     chosen = jax.random.randint(key, (count,), 0, jnp.maximum(rank_M[-1], 1))
-    return vectors_MD[jnp.searchsorted(rank_M, chosen, side="right")]
+    places = jnp.searchsorted(rank_M, chosen, side="right")
+    if not meshed():
+        return vectors_MD[places]
+    # Looked up, vectors of all devices would be gathered on each; summed, only those drawn are.
+    onehot_CM = jax.nn.one_hot(places, len(vectors_MD))
+    return jnp.dot(onehot_CM, vectors_MD, precision=jax.lax.Precision.HIGHEST)

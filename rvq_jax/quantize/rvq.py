@@ -113,7 +113,7 @@ def quantize(
         # commitment reaches the input; what is left as the estimator sees it; what is decoded.
         residual_MD, passing_MD, total_MD = carry
         index, lookup, key, stride = inputs
-        active_M = jnp.repeat(index < kept_B, frames, total_repeat_length=batch * frames)
+        active_M = jnp.broadcast_to((index < kept_B)[:, None], (batch, frames)).reshape(-1)
         active_M1 = active_M[:, None]
         pooled_MD = _pooled(residual_MD, stride)
         input_ME = lookup.project(pooled_MD)

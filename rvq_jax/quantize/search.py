@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from rvq_jax.axes import meshed
 from rvq_jax.typing import Array, Vectors
 
 # Measured on two CPU cores (benchmarks/quantize.py): products of 2,048 rows run at the full matrix
@@ -31,6 +32,8 @@ def greedy_codes(vectors_KND: Array, latents_MD: Vectors, sizes_K: Array | None 
     """
     books, latents_MD = prepared(vectors_KND, sizes_K), latents_MD.astype(jnp.float32)
     # Tiles are for a CPU's caches; an accelerator wants one large product, and a mesh all rows.
+    if meshed():
+        return _plainly(*books, latents_MD)
     return jax.lax.platform_dependent(
         *books, latents_MD, cpu=lambda *x: tiled(_by_blocks, TILE, *x), default=_plainly
     )

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from rvq_jax.axes import meshed
 from rvq_jax.typing import Array
 
 
@@ -21,7 +23,10 @@ def level_stats(
     codes_M: Array, input_MD: Array, left_MD: Array, weight_M: Array, size: int
 ) -> LevelStats:
     """Statistics of one level; weight_M sums to 1 over the valid vectors and is 0 elsewhere."""
-    share_N = jnp.zeros(size).at[codes_M].add(weight_M)
+    if meshed():  # a scatter would gather the codes of all devices on each
+        share_N = (jax.nn.one_hot(codes_M, size) * weight_M[:, None]).sum(axis=0)
+    else:
+        share_N = jnp.zeros(size).at[codes_M].add(weight_M)
     entropy = -jnp.sum(share_N * jnp.log2(jnp.where(share_N > 0, share_N, 1.0)))
     return LevelStats(
         use=jnp.mean(share_N > 0),
