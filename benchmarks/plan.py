@@ -4,10 +4,12 @@ python benchmarks/plan.py --save benchmarks/results/plan.jsonl
 
 Three sizes at the published batch of 192 crops of 30 s on four slices of 64 and 256 chips; small
 at that batch on 1 to 256 chips, parameters in as many pieces, and with three crops for every chip,
-parameters whole. About an hour on two cores. It needs libtpu: pip install -e '.[tpu-plan]'.
+parameters whole. Lines that the file has are not made again. About an hour on two cores. It needs
+libtpu: pip install -e '.[tpu-plan]'.
 """
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -47,30 +49,38 @@ def line(name: str, found: dict, **more) -> dict:
     return flat
 
 
+def cases(run_of):
+    """(name, topology, config, keywords) of every line, in order."""
+    for config in ("musicgen_small", "musicgen_medium", "musicgen_large"):
+        for topology in TOPOLOGIES:
+            # Generation takes one chip, whatever the slice.
+            options = {"decode": topology != "v5e:16x16"}
+            yield "plan", topology, config, run_of(config), options
+    small, quick = run_of("musicgen_small"), {"decode": False, "largest": False}
+    for chips, topology in SLICES.items():
+        tuning = dataclasses.replace(small.tuning, accumulate=PARTS[chips])
+        mesh = {"data": 1, "fsdp": min(chips, 64), "model": max(1, chips // 64)}
+        parts = dataclasses.replace(small, tuning=tuning)
+        yield "plan, batch held", topology, "musicgen_small", parts, quick | {"mesh": mesh}
+    for chips, topology in SLICES.items():
+        wider = dataclasses.replace(small, batch=3 * chips)
+        mesh = {"data": chips, "fsdp": 1, "model": 1}
+        yield "plan, three crops a chip", topology, "musicgen_small", wider, quick | {"mesh": mesh}
+
+
 def main() -> None:
     parsed = arguments(__doc__)
     from rvq_jax.cli.models import load_config
     from rvq_jax.plan import plan
 
-    def run_of(name: str):
-        return load_config(CONFIGS / f"{name}.py")
-
-    for name in ("musicgen_small", "musicgen_medium", "musicgen_large"):
-        for topology in TOPOLOGIES:
-            # Generation takes one chip, whatever the slice.
-            found = plan(run_of(name), topology, decode=topology != "v5e:16x16")
-            emit(parsed, "plan", line(name, found))
-    small = run_of("musicgen_small")
-    quick = {"decode": False, "largest": False}
-    for chips, topology in SLICES.items():
-        tuning = dataclasses.replace(small.tuning, accumulate=PARTS[chips])
-        split = {"data": 1, "fsdp": min(chips, 64), "model": max(1, chips // 64)}
-        found = plan(dataclasses.replace(small, tuning=tuning), topology, split, **quick)
-        emit(parsed, "plan, batch held", line("musicgen_small", found, parts=PARTS[chips]))
-    for chips, topology in SLICES.items():
-        wider = dataclasses.replace(small, batch=3 * chips)
-        found = plan(wider, topology, {"data": chips, "fsdp": 1, "model": 1}, **quick)
-        emit(parsed, "plan, three crops a chip", line("musicgen_small", found))
+    kept = set()
+    if parsed.save and parsed.save.is_file():
+        lines = map(json.loads, parsed.save.read_text().splitlines())
+        kept = {(x["benchmark"], x["topology"], x["config"]) for x in lines}
+    for name, topology, config, run, options in cases(lambda x: load_config(CONFIGS / f"{x}.py")):
+        if (name, topology, config) not in kept:
+            found = plan(run, topology, **options)
+            emit(parsed, name, line(config, found, parts=run.tuning.accumulate))
 
 
 if __name__ == "__main__":

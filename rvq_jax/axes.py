@@ -9,7 +9,8 @@ from rvq_jax.typing import Array
 MESH = ("data", "fsdp", "model")
 
 # Logical axis of an array -> mesh axes it is split over. Codebooks have none: every device keeps
-# them whole, and their statistics are reduced over the batch.
+# them whole, and their statistics are reduced over the batch. Time is that of activations between
+# the parts of a layer, which all devices of model would keep whole (Korthikanti et al. 2022).
 RULES = {
     "batch": ("data", "fsdp"),
     "embed": ("fsdp",),

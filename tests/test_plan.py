@@ -100,6 +100,8 @@ def test_memory_is_xlas_own(meshed):
     memory, text = compiled.memory_analysis(), compiled.as_text()
     T = programs.task(BIG).rest.steps
     assert f"[{BIG.batch // 4},{T}," in text and f"[{BIG.batch},{T}," not in text
+    # Between the parts of a layer devices of model keep their share of the steps.
+    assert f"[{BIG.batch // 4},{T // 2},{LM.dim}]" in text
     found = meshed["bytes_per_chip"]
     arguments = ("parameters", "running_mean", "optimizer", "other_state", "batch", "padding")
     assert sum(found[name] for name in arguments) == pytest.approx(

@@ -178,7 +178,10 @@ class TokenLM(nnx.Module):
         return jnp.zeros((1, 1, c.dim), c.dtype), angles
 
     def _logits(self, x_BTD: Array) -> Array:
-        y_BTKN = transformer.project(self.norm(x_BTD), self.heads[...])
+        # Every step where its part of the vocabulary is: else the heads would be gathered.
+        y_BTD = place(self.norm(x_BTD), "batch", None, None)
+        y_BTKN = transformer.project(y_BTD, self.heads[...])
+        y_BTKN = place(y_BTKN, "batch", None, None, "vocab")
         return y_BTKN.swapaxes(1, 2).astype(jnp.float32)
 
 
