@@ -31,7 +31,7 @@ def run(capsys, *words) -> tuple[int, str, list[str]]:
     except SystemExit as stop:
         code = stop.code
     out, err = capsys.readouterr()
-    lines = [line for line in re.split(r"[\r\n]+", err) if line.strip()]
+    lines = [line for line in re.split(r"[\r\n]+|\x1b\[A", err) if line.strip()]
     return code, out, [line for line in lines if not BAR.match(line.strip())]
 
 
