@@ -104,13 +104,11 @@ class Checkpoints:
         place = self.folder / str(note.step)
         with _writing_to(place):
             response.result()
-        if hosts.first():
-            fields = {
-                **note._asdict(),
-                "files": {name: _hash(f) for name, f in _files(place).items()},
-            }
-            files.write_json(_beside(place), {**fields, "sha256": _digest(fields)})
-            self._forget()
+            if hosts.first():
+                hashes = {name: _hash(path) for name, path in _files(place).items()}
+                fields = {**note._asdict(), "files": hashes}
+                files.write_json(_beside(place), {**fields, "sha256": _digest(fields)})
+                self._forget()
 
     def _forget(self) -> None:
         """Removes checkpoints that are no longer to be kept, notes first."""

@@ -123,9 +123,9 @@ def fit(
             spike = watch.look(before)
             if save:
                 spike, waiting = watch.look(waiting) or spike, None
-            if spike and checkpoints.latest() is not None:
+            if spike and (back := checkpoints.restore(state)) is not None:
                 # The data go on where they are: what was seen since is not seen again.
-                state, note = checkpoints.restore(state)
+                state, note = back
                 watch.go_back(note)
                 step, waiting, save = note.step, None, False
             if save:
