@@ -54,9 +54,11 @@ def test_a_codecs_exchanges_are_sums_that_grow_as_a_ring(codecs):
 
 def test_no_codebook_statistics_are_gathered(codecs):
     """Each device sums what its own vectors chose, and the vectors drawn for dead codes. Of all
-    that has a number for every vector, only the mask is gathered, to count vectors for the draw."""
+    that has a number for every vector, only the mask is gathered, to count vectors for the draw.
+    JAX 0.10 gathers what the loss takes a Fourier transform of: that has nothing to do with it."""
     for n in COUNTS[1:]:
         gathers = [one for one in codecs[1][n] if one.kind in ("all-gather", "all-to-all")]
+        gathers = [one for one in gathers if "jit(fft)" not in one.source]
         assert all("cumsum" in one.source for one in gathers), gathers
         assert len(gathers) <= 1
 

@@ -1,0 +1,98 @@
+"""The tables of docs/pods.md, from what benchmarks/plan.py measured.
+
+python benchmarks/plan_tables.py
+"""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks/results/plan.jsonl", ROOT / "docs/pods.md"
+BEGIN, END = "<!-- tables: benchmarks/plan_tables.py -->\n", "<!-- end of tables -->\n"
+STATES = ("parameters", "running_mean", "optimizer")
+
+
+def gib(count: float) -> str:
+    return f"{count / 2**30:.2f}"
+
+
+def mesh(found: dict) -> str:
+    return " × ".join(str(size) for size in found["mesh"].values())
+
+
+def milliseconds(found: dict) -> str:
+    return " / ".join(f"{1e3 * found[part]:.0f}" for part in ("compute", "memory", "communication"))
+
+
+def table(head: str, rows: list[str]) -> str:
+    columns = head.count("|") - 1
+    return "\n".join([head, "|---|" + "---:|" * (columns - 1), *rows]) + "\n"
+
+
+def published(lines: list[dict]) -> str:
+    """Every published size on every slice."""
+    rows = []
+    for found in lines:
+        memory = found["bytes_per_chip"]
+        start = (
+            f"| {found['config'].removeprefix('musicgen_')} | {found['topology']} | {mesh(found)} "
+        )
+        total = f"| {gib(memory['total'])} of {gib(memory['limit'])} "
+        if not found["fits"]:
+            over = gib(memory["total"] - memory["limit"])
+            rows.append(f"{start}{total}, {over} too many | | | | | {found['tool_seconds']:.0f} |")
+            continue
+        states = sum(memory[name] for name in STATES)
+        rows.append(
+            f"{start}{total}| {gib(states)} + {gib(memory['activations'])} | {milliseconds(found)} "
+            f"| {found['mfu']:.0%} | {found['communication_share']:.0%} "
+            f"| {found['largest_batch']['batch']} | {found['tool_seconds']:.0f} |"
+        )
+    head = "| size | slice | data × fsdp × model | GiB a chip | states + activations "
+    head += "| compute / memory / communication, ms | MFU ≤ | communication | largest batch | s |"
+    return table(head, rows)
+
+
+def scaling(lines: list[dict]) -> str:
+    """One run on ever more chips."""
+    rows = []
+    for found in lines:
+        memory = found["bytes_per_chip"]
+        states = sum(memory[name] for name in STATES)
+        rows.append(
+            f"| {found['chips']} | {mesh(found)} | {found['batch']} | {gib(states)} "
+            f"| {gib(memory['activations'])} | {milliseconds(found)} | {found['mfu']:.0%} "
+            f"| {found['communication_share']:.0%} |"
+        )
+    head = "| chips | data × fsdp × model | batch | states, GiB | activations, GiB "
+    head += "| compute / memory / communication, ms | MFU ≤ | communication |"
+    return table(head, rows)
+
+
+def main() -> None:
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+    def of(name: str) -> list[dict]:
+        return [line for line in lines if line["benchmark"] == name]
+
+    parts = {"published": of("plan"), "held": of("plan, batch held")}
+    parts["grown"] = of("plan, three crops a chip")
+    last = lines[-1]
+    made = (
+        "MusicGen's published training, 192 crops of 30 s:\n\n"
+        + published(parts["published"])
+        + "\nSmall at that batch, parameters in as many pieces as there are chips up to 64:\n\n"
+        + scaling(parts["held"])
+        + "\nSmall with three crops for every chip, parameters whole:\n\n"
+        + scaling(parts["grown"])
+        + f"\nCompiled with JAX {last['versions']['jax']} at commit {last['commit']}; times are "
+        "the chip's limits, none was run. Communication is its share of a step in which it overlaps"
+        " with nothing.\n"
+    )
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + made + "\n" + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()
