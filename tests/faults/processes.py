@@ -24,6 +24,8 @@ from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import abstract_state
 
 HEARTBEAT = 10  # seconds, the least that the runtime takes
+WAIT = 30  # seconds for the other process to come
+BOUND = WAIT + 3 * HEARTBEAT  # seconds in which a process must notice that another died
 
 
 class Mesh(NamedTuple):
@@ -73,6 +75,8 @@ def start(folder: Path, name: str, mesh: Mesh = PAIR) -> list[subprocess.Popen]:
         if mesh.processes > 1:
             words += ["--hosts.coordinator", f"localhost:{port}", "--hosts.process", i]
             words += ["--hosts.processes", mesh.processes, "--hosts.heartbeat", HEARTBEAT]
+            # Killed before it listens, the first is waited for; after that it is missed.
+            words += ["--hosts.wait", WAIT]
         command = [sys.executable, "-m", "rvq_jax", *map(str, words)]
         with said(folder, name, i).open("a") as output:
             started.append(
@@ -174,7 +178,7 @@ def kill(rng: random.Random, folder: Path, name: str, mesh: Mesh, longest: float
     for process in victims:
         process.send_signal(signal.SIGKILL)
     began = time.monotonic()
-    codes = ends(processes, 6 * HEARTBEAT)
+    codes = ends(processes, BOUND)
     return {
         "mesh": mesh._asdict(),
         "alone": alone,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from faults.kill import MESHES, table
 from faults.processes import (
-    HEARTBEAT,
+    BOUND,
     PAIR,
     Mesh,
     check_same,
@@ -39,7 +39,6 @@ from rvq_jax.train.loop import LoopConfig, fit
 
 STEPS = 60
 RUN = small_run(STEPS, every=3)
-BOUND = 6 * HEARTBEAT  # seconds in which a process must notice that another died
 
 
 @pytest.mark.parametrize("kind", ["lm", "codec"])
