@@ -24,49 +24,54 @@ def milliseconds(found: dict) -> str:
     return " / ".join(f"{1e3 * found[part]:.0f}" for part in ("compute", "memory", "communication"))
 
 
+def row(*cells) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
 def table(head: str, rows: list[str]) -> str:
     columns = head.count("|") - 1
     return "\n".join([head, "|---|" + "---:|" * (columns - 1), *rows]) + "\n"
+
+
+def memory(found: dict) -> list[str]:
+    """States and activations of a chip."""
+    bytes_of = found["bytes_per_chip"]
+    return [gib(sum(bytes_of[name] for name in STATES)), gib(bytes_of["activations"])]
+
+
+def times(found: dict) -> list[str]:
+    """What bounds a step, the model's share of it, that of exchanges."""
+    shares = [f"{found[name]:.0%}" for name in ("mfu", "communication_share")]
+    return [milliseconds(found), *shares]
+
+
+TIMES = "compute / memory / communication, ms | MFU ≤ | communication |"
 
 
 def published(lines: list[dict]) -> str:
     """Every published size on every slice."""
     rows = []
     for found in lines:
-        memory = found["bytes_per_chip"]
-        start = (
-            f"| {found['config'].removeprefix('musicgen_')} | {found['topology']} | {mesh(found)} "
-        )
-        total = f"| {gib(memory['total'])} of {gib(memory['limit'])} "
-        if not found["fits"]:
-            over = gib(memory["total"] - memory["limit"])
-            rows.append(f"{start}{total}, {over} too many | | | | | {found['tool_seconds']:.0f} |")
-            continue
-        states = sum(memory[name] for name in STATES)
-        rows.append(
-            f"{start}{total}| {gib(states)} + {gib(memory['activations'])} | {milliseconds(found)} "
-            f"| {found['mfu']:.0%} | {found['communication_share']:.0%} "
-            f"| {found['largest_batch']['batch']} | {found['tool_seconds']:.0f} |"
-        )
-    head = "| size | slice | data × fsdp × model | GiB a chip | states + activations "
-    head += "| compute / memory / communication, ms | MFU ≤ | communication | largest batch | s |"
-    return table(head, rows)
+        total, limit = (found["bytes_per_chip"][name] for name in ("total", "limit"))
+        name = found["config"].removeprefix("musicgen_")
+        start = [name, found["topology"], mesh(found), f"{gib(total)} of {gib(limit)}"]
+        end = [found["largest_batch"]["batch"], f"{found['tool_seconds']:.0f}"]
+        if found["fits"]:
+            rows.append(row(*start, *memory(found), *times(found), *end))
+        else:
+            rows.append(row(*start, f"{gib(total - limit)} too many", *[""] * 4, *end))
+    head = "| size | slice | data × fsdp × model | GiB a chip | states | activations | "
+    return table(head + TIMES + " largest batch | tool, s |", rows)
 
 
 def scaling(lines: list[dict]) -> str:
     """One run on ever more chips."""
-    rows = []
-    for found in lines:
-        memory = found["bytes_per_chip"]
-        states = sum(memory[name] for name in STATES)
-        rows.append(
-            f"| {found['chips']} | {mesh(found)} | {found['batch']} | {gib(states)} "
-            f"| {gib(memory['activations'])} | {milliseconds(found)} | {found['mfu']:.0%} "
-            f"| {found['communication_share']:.0%} |"
-        )
-    head = "| chips | data × fsdp × model | batch | states, GiB | activations, GiB "
-    head += "| compute / memory / communication, ms | MFU ≤ | communication |"
-    return table(head, rows)
+    rows = [
+        row(found["chips"], mesh(found), found["batch"], *memory(found), *times(found))
+        for found in lines
+    ]
+    head = "| chips | data × fsdp × model | batch | states, GiB | activations, GiB | "
+    return table(head + TIMES, rows)
 
 
 def main() -> None:

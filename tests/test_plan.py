@@ -13,6 +13,7 @@ from small_runs import CONFIG_FILE, RUN, one_device
 from rvq_jax.axes import RULES, place
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.plan import chips, meshes, plan, planning, programs
 from rvq_jax.plan.collectives import Collective
@@ -62,7 +63,7 @@ def single():
 
 @pytest.fixture(scope="module")
 def meshed():
-    return plan(BIG, "cpu:8", "data=2,fsdp=2,model=2", decode=False)
+    return plan(BIG, "cpu:8", {"data": 2, "fsdp": 2, "model": 2}, decode=False)
 
 
 # FLOPs.
@@ -82,7 +83,7 @@ def test_eight_chips_share_the_flops_evenly(meshed):
 
 def test_a_codec_is_planned_too():
     """Where sums over one channel or eight features are sums to XLA, and no products."""
-    found = plan(codec_run(), "cpu:2", "fsdp=2")
+    found = plan(codec_run(), "cpu:2", {"fsdp": 2, "data": 1, "model": 1})
     assert found["flops"]["executed"] == pytest.approx(found["flops"]["model"], rel=0.1)
     assert found["bytes_per_chip"]["other_state"] > 0 and "decode" not in found
 
@@ -277,9 +278,9 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
         (("--topology", "v9:2x2"), ("v9:2x2", "v5e:16x16", "v6e:8x8")),
         (("--topology", "cpu"), ("'cpu'", "known are")),
         (("--topology", "cpu:800"), ("8 CPU devices",)),
-        (("--topology", "cpu:8", "--mesh", "data=3"), ("data=3", "8")),
+        (("--topology", "cpu:8", "--mesh", "data=3"), ("3 × 1 × 1", "8 devices")),
         (("--topology", "cpu:8", "--mesh", "rows=8"), ("rows=8", "data=16,fsdp=4,model=2")),
-        (("--topology", "cpu:8", "--mesh", "data=8", "--batch", "9"), ("batch 9", "8")),
+        (("--topology", "cpu:8", "--mesh", "data=8", "--batch", "9"), ("batch is 9", "8")),
         (("--topology", "cpu:8", "--batch", "7"), ("7", "8 chips")),
         (("--topology", "cpu:8", "--start", "somewhere"), ("start",)),
         (("--topology", "cpu:8", "--lm.layer", "2"), ("--lm.layer", "did you mean")),
@@ -288,5 +289,5 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
     refused(capsys, "plan", tmp_path / "none.py", "--topology", "cpu:8", say=("none.py",))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused(capsys, "plan", "x", "--topology", "v5e:2x2", say=("x",))
-    with pytest.raises(Exception, match="tpu-plan"):
+    with pytest.raises(UserError, match="tpu-plan"):
         chips.devices("v5e:2x2")

@@ -7,6 +7,7 @@ import jax
 import pytest
 from test_plan import BIG, LM, codec_run
 
+from rvq_jax.axes import MESH
 from rvq_jax.plan import programs
 from rvq_jax.plan.compiled import cost
 from rvq_jax.train import sharding
@@ -70,7 +71,7 @@ def test_the_vocabulary_is_never_whole(mesh):
     size = 56  # of no other axis, whole or in parts
     lm = dataclasses.replace(LM, size=size, heads=8, remat=True)
     run = dataclasses.replace(BIG, lm=lm)
-    found = exchanged(run, **dict(zip(sharding.AXES, mesh, strict=True)))
+    found = exchanged(run, **dict(zip(MESH, mesh, strict=True)))
     assert found
     for one in found:
         if one.kind == "all-gather":

@@ -214,6 +214,21 @@ def test_data_that_changed_are_refused_with_the_difference(tmp_path):
             fit(tmp_path, point_task(), points(RECORDS), config, TUNING, dataset=now)
 
 
+def test_codes_are_told_apart():
+    """A code, a name, a caption, an order, a record less: each is other data."""
+    one = code_set()
+    told = [one.describe()]
+    codes = [x.copy() for x in one.codes]
+    codes[3][1, 2] += 1
+    told.append(dataclasses.replace(one, codes=codes).describe())
+    told.append(dataclasses.replace(one, codes=one.codes[::-1]).describe())
+    told.append(dataclasses.replace(one, captions=["other", *one.captions[1:]]).describe())
+    told.append(dataclasses.replace(one, names=["other", *one.names[1:]]).describe())
+    told.append(code_set(8).describe())
+    assert code_set().describe() == told[0] and len({str(x) for x in told}) == len(told)
+    assert told[0]["records"] == 9 and told[-1]["records"] == 8
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     """The second is told who is at work; after the first the folder is free."""
     with (

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device
 
 from rvq_jax import quantize
+from rvq_jax.axes import spec
 from rvq_jax.errors import UserError
 from rvq_jax.train import sharding
 from rvq_jax.train.lm_task import Dropout, drop
@@ -34,7 +35,7 @@ def test_an_array_lives_where_its_axes_say():
         (("batch",), (6,)): PartitionSpec(None),
     }
     for (axes, shape), want in cases.items():
-        assert sharding.spec(axes, shape, mesh) == want, (axes, shape)
+        assert spec(axes, shape, mesh) == want, (axes, shape)
 
 
 def test_axes_that_cannot_be_placed_are_errors():
@@ -42,9 +43,9 @@ def test_axes_that_cannot_be_placed_are_errors():
     mesh = sharding.make_mesh(2, 2, 2)
     for axes in (("heads", "mlp"), ("batch", "embed"), ("vocab", "vocab")):
         with pytest.raises(ValueError, match="twice"):
-            sharding.spec(axes, (8, 8), mesh)
+            spec(axes, (8, 8), mesh)
     with pytest.raises(ValueError, match="'emebd'"):
-        sharding.spec(("emebd",), (8,), mesh)
+        spec(("emebd",), (8,), mesh)
 
 
 def test_a_mesh_uses_every_device_or_says_so():
@@ -92,17 +93,18 @@ def test_dead_codes_are_replaced_alike_on_every_mesh():
     mask = rng.random((24, 37)) < 0.7  # sums of weights are no powers of two
     state = quantize.init(jax.random.key(1), levels=2, size=64, dim=8)
 
-    @jax.jit
-    def learn(state, latents, mask):
+    def learn(mesh, state, latents, mask):
         options = {"train": True, "learning": quantize.EMA(0.9, expiry=0.9), "mask": mask}
-        return quantize.quantize(state, latents, key=jax.random.key(2), **options).state
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return quantize.quantize(state, latents, key=jax.random.key(2), **options).state
 
-    want = learn(state, latents, mask)
+    learn = jax.jit(learn, static_argnums=0)
+    want = learn(one_device(), state, latents, mask)
     moved = jnp.abs(want.vectors - state.vectors).max(-1) > 1e-3
     assert float(moved.mean()) > 0.5
     for mesh in (sharding.make_mesh(), sharding.make_mesh(2, 4, 1)):
         batch = sharding.place_batch({"latents": latents, "mask": mask}, mesh)
-        got = learn(jax.device_put(state, sharding.replicated(mesh)), **batch)
+        got = learn(mesh, jax.device_put(state, sharding.replicated(mesh)), **batch)
         np.testing.assert_allclose(got.vectors, want.vectors, rtol=0, atol=1e-6)
         np.testing.assert_allclose(got.counts, want.counts, rtol=0, atol=1e-6)
 

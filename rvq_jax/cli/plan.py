@@ -40,6 +40,7 @@ class Plan:
 
     def run(self) -> dict:
         from rvq_jax import plan
+        from rvq_jax.plan import meshes
         from rvq_jax.plan.report import table
 
         default = load_config(self.config)
@@ -47,7 +48,7 @@ class Plan:
         result = plan.plan(
             run,
             self.topology,
-            self.mesh or None,
+            meshes.parse(self.mesh) if self.mesh else None,
             search=self.search,
             decode=self.decode,
             largest=self.largest,

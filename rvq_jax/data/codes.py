@@ -48,10 +48,10 @@ class CodeSet:
         }
 
     def describe(self) -> dict:
-        """JSON values that differ if the codes, their names or captions do."""
+        """JSON values that differ if what is trained on does."""
         digest = hashlib.sha256(json.dumps([self.names, self.captions]).encode())
-        for codes in self.codes:
-            digest.update(np.ascontiguousarray(codes).tobytes())
+        for array in [*self.codes, *(self.melodies or [])]:
+            digest.update(np.ascontiguousarray(array))
         frames = sum(codes.shape[1] for codes in self.codes)
         return {"records": len(self), "frames": frames, "contents": digest.hexdigest()[:16]}
 

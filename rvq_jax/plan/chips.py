@@ -26,9 +26,9 @@ class Chip(NamedTuple):
 # nominal size. Links are half of the "bidirectional" bandwidth there: what one chip sends.
 CHIPS = {
     # https://cloud.google.com/tpu/docs/v4: 275 TFLOPs, 32 GiB, 1200 GBps. The page has no figure
-    # for links: six of 50 GB/s each way are in Jouppi et al. 2023, "TPU v4", table 4. A chip is
+    # for links: six of 45 GB/s each way by https://jax-ml.github.io/scaling-book/tpus. A chip is
     # one device of two cores ("megacore"), as Cloud TPU starts it.
-    "v4": Chip(30.75 * GiB, 275e12, 1200e9, 300e9, "megacore"),
+    "v4": Chip(30.75 * GiB, 275e12, 1200e9, 270e9, "megacore"),
     # https://cloud.google.com/tpu/docs/v5e: 197 TFLOPs, 16 GB, 819 GBps, ICI 400 GBps both ways.
     "v5e": Chip(15.75 * GiB, 197e12, 819e9, 200e9),
     # https://cloud.google.com/tpu/docs/v5p: 459 TFLOPs, 95 GB, 2765 GBps, ICI 1200 GBps both ways.

@@ -1,5 +1,6 @@
 """From a run and a topology to everything a plan tells."""
 
+import dataclasses
 import math
 import time
 from collections import defaultdict
@@ -21,7 +22,7 @@ ROWS = 64  # times the rows of a batch that are looked at for the largest that f
 def plan(
     run: CodecRun | LMRun,
     topology: str,
-    mesh: dict[str, int] | str | None = None,
+    mesh: dict[str, int] | None = None,
     *,
     search: bool = False,
     decode: bool = True,
@@ -29,7 +30,7 @@ def plan(
 ) -> dict:
     """What `rvq-jax plan --json` prints; numbers are bytes, FLOPs, and seconds, of one chip.
 
-    mesh: sizes of data, fsdp and model, or text such as 'data=16,fsdp=16'. search: also compile
+    mesh: sizes of data, fsdp and model. search: also compile
     other meshes, and name the cheapest. decode: also the program that generates. largest: also
     find the largest batch that fits, by one or two more compiles. Raises UserError for an unknown
     topology, if libtpu is missing, and for a mesh or a batch that cannot be shared out.
@@ -38,8 +39,6 @@ def plan(
     name, _ = chips.split(topology)
     chip, devices = chips.CHIPS[name], chips.devices(topology)
     state = _state_bytes(run)
-    if isinstance(mesh, str):
-        mesh = meshes.parse(mesh, len(devices))
     sizes = mesh or meshes.default(run, len(devices), state, chip.memory)
     needed = model_flops(run)
 
@@ -179,7 +178,7 @@ def _largest(step: Step, found: Compiled, chip: chips.Chip) -> dict:
 
     guess = most((found.memory["total"] - args) / rows, rows)
     while guess not in (0, *seen) and len(seen) < 3:
-        other = programs.step(programs.resized(step.run, guess * ways), step.mesh)
+        other = programs.step(dataclasses.replace(step.run, batch=guess * ways), step.mesh)
         seen[guess] = compile_for(chip, other.lower(), f"a batch of {guess * ways}")
         low, high = min(seen), max(seen)
         slope = (seen[high].memory["total"] - seen[low].memory["total"]) / (high - low)

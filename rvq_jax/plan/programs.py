@@ -1,7 +1,5 @@
 """The programs that a plan compiles: a run's own training step, and its decoding."""
 
-import dataclasses
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -44,12 +42,7 @@ class Step(NamedTuple):
 def step(run: CodecRun | LMRun, mesh: Mesh) -> Step:
     """The training step of a run, of shapes alone; raises UserError for a batch that the mesh
     cannot share out, or for a run that starts from a model."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"] * run.tuning.accumulate
-    if run.batch < 1 or run.batch % ways:
-        raise UserError(
-            f"batch {run.batch} is not a multiple of {ways}, the devices that share it (data × "
-            "fsdp) times tuning.accumulate: change the mesh or the batch"
-        )
+    runs.check_batch(run, mesh)
     made = task(run)
     split = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
     batch = jax.tree.map(
@@ -77,8 +70,7 @@ def shapes(run: CodecRun | LMRun) -> dict:
 
     index = {"index": array(dtype="int32")}
     if isinstance(run, CodecRun):
-        hop = run.codec.hop
-        samples = max(1, math.ceil(run.seconds * run.codec.rate / hop)) * hop
+        samples = runs.samples_of(run)
         return index | {
             "audio": array(samples, run.codec.channels),
             "mask": array(samples, dtype="bool"),
@@ -113,7 +105,7 @@ class Decoding(NamedTuple):
         )
 
 
-def decoding(run: LMRun, device: Any, prompts: int = PROMPTS) -> Decoding:
+def decoding(run: LMRun, device: Any) -> Decoding:
     """All steps of as many frames as the run's crops, of shapes alone, for one chip.
 
     The model is whole on it, in float32 as trained parameters are.
@@ -123,7 +115,7 @@ def decoding(run: LMRun, device: Any, prompts: int = PROMPTS) -> Decoding:
     def array(*shape, dtype="float32"):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
-    lm, B = run.lm, prompts
+    lm, B = run.lm, PROMPTS
     params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
     layout = _layout(run)
     pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), layout)
@@ -138,11 +130,6 @@ def decoding(run: LMRun, device: Any, prompts: int = PROMPTS) -> Decoding:
     lengths = array(B, dtype="int32")
     used = patterns.named(patterns.canonical(run.pattern), lm.levels, run.frames).steps
     return Decoding(run, (params, pattern, told, key, forced, lengths), used)
-
-
-def resized(run: CodecRun | LMRun, batch: int) -> CodecRun | LMRun:
-    """The run with another batch."""
-    return dataclasses.replace(run, batch=batch)
 
 
 def _layout(run: LMRun):

@@ -14,7 +14,7 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while
 FREE |= {"conditional", "after-all", "partition-id", "replica-id", "async-start", "async-update"}
 FREE |= {"add-dependency", "opt-barrier", "get-dimension-size", "domain"}
 # Calls that only tell the compiler something.
-NOTES = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding")
+NOTES = {'"AllocateBuffer"', '"ConcatBitcast"', '"AssumeGatherIndicesInBound"', '"Sharding"'}
 SLICES = {"dynamic-slice", "slice", "gather"}
 SEEN_THROUGH = {"bitcast", "copy", "convert", "reshape", "transpose"}
 
@@ -34,9 +34,7 @@ def of_instruction(module: Module, around: Computation, instruction: Instruction
     opcode = instruction.opcode
     if opcode in FREE or opcode.endswith("-done"):
         return 0.0
-    if opcode == "custom-call" and (instruction.attribute("custom_call_target") or "").strip(
-        '"'
-    ) in (NOTES):
+    if opcode == "custom-call" and instruction.attribute("custom_call_target") in NOTES:
         return 0.0
     operands = [_leaves(around, name) for name in instruction.operands]
     if opcode in SLICES:

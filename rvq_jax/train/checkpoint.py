@@ -186,8 +186,9 @@ class Checkpoints:
 
 
 def tell(line: str) -> None:
-    """A line for whoever watches a run, above its progress bar."""
-    tqdm.write(f"rvq-jax: {line}", file=sys.stderr)
+    """A line for whoever watches a run, above its progress bar; the first process says it."""
+    if hosts.first():
+        tqdm.write(f"rvq-jax: {line}", file=sys.stderr)
 
 
 def _read(place: Path) -> dict:

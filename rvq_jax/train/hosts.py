@@ -19,8 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rvq_jax.axes import RULES
 from rvq_jax.errors import UserError
-from rvq_jax.train.sharding import RULES
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,7 @@ def rows(mesh: Mesh, batch: int) -> np.ndarray:
 
 def fetch(tree):
     """Arrays as numpy, whole, also those whose parts lie in other processes; all call it."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-
-    def whole(x):
-        if not isinstance(x, jax.Array) or x.is_fully_replicated:
-            return x
-        place = NamedSharding(x.sharding.mesh, PartitionSpec())
-        return jax.jit(lambda x: x, out_shardings=place)(x)
-
-    return jax.device_get(jax.tree.map(whole, tree))
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def told(value):

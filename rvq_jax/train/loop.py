@@ -101,6 +101,7 @@ def fit(
         Checkpoints(folder / "checkpoints", config.keep, config.result == "best") as checkpoints,
         hosts.preemption() as preempted,
         tqdm(total=config.steps, desc=label, unit="update", disable=not hosts.first()) as bar,
+        contextlib.ExitStack() as traced,
     ):
         state = program.init(jax.random.key(config.seed), task.rest, task.given)
         note = Note(0, None, batches.get_state(), dataset, [])
@@ -112,10 +113,14 @@ def fit(
         while step < config.steps:
             if task.start is not None and step == task.start_at:
                 state = _start(task, state, batches, mesh)
+            if profile and taken == PROFILE_AFTER:
+                traced.enter_context(jax.profiler.trace(folder / "profile"))
             batch = watch.log.take(batches)
-            with _traced(folder / "profile", profile, taken - PROFILE_AFTER):
-                state, metrics = program.step(state, sharding.place_batch(batch, mesh))
+            state, metrics = program.step(state, sharding.place_batch(batch, mesh))
             step, taken = step + 1, taken + 1
+            if profile and taken == PROFILE_AFTER + profile:
+                jax.block_until_ready(state)
+                traced.close()
             stop = preempted(taken)
             save = stop or step == config.steps or step % config.checkpoint_every == 0
             # The step before is looked at while this one runs: the device never waits.
@@ -211,16 +216,6 @@ class Watch:
             f"{what}, as in all of the last {in_a_row}, on {', '.join(self.bad)}; "
             "look at these examples or lower the learning rate"
         )
-
-
-@contextlib.contextmanager
-def _traced(folder: Path, updates: int, at: int) -> Iterator[None]:
-    """Traces the first of `updates` updates from its start, and the last to its end."""
-    if updates and at == 0:
-        jax.profiler.start_trace(folder)
-    yield
-    if updates and at == updates - 1:
-        jax.profiler.stop_trace()
 
 
 def _start(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:

@@ -94,11 +94,11 @@ def train_codec(
     """
     folder = Path(folder)
     open_run(folder, configs.to_dict(run))
-    samples = _whole_frames(run.seconds * run.codec.rate, run.codec.hop)
+    samples = samples_of(run)
     if run.codec.channels < 1:
         raise UserError("codec.seanet.channels must be at least 1")
     mesh = _one_device() if mesh is None else mesh
-    _check_batch(run, mesh)
+    check_batch(run, mesh)
     # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
     vectors = run.batch * (samples // run.codec.hop)
     start = -(-4 * run.codec.levels * run.codec.size // vectors)
@@ -160,7 +160,7 @@ def train_lm(
             f"the codes have {levels} levels of {codes.size}, the model {run.lm.levels} of "
             f"{run.lm.size}; set lm.levels and lm.size to the codes'"
         )
-    _check_batch(run, mesh)
+    check_batch(run, mesh)
     pattern = layout(name, run.lm.levels, run.frames)
     if run.lora.rank:
         task = lora_task(run.lm, run.lora, start, pattern, run.dropout)
@@ -203,7 +203,7 @@ def _batches(source, cut, run: CodecRun | LMRun, mesh: Mesh):
     return loader.batches(source, cut, run.batch, run.loop.seed, hosts.rows(mesh, run.batch))
 
 
-def _check_batch(run: CodecRun | LMRun, mesh: Mesh) -> None:
+def check_batch(run: CodecRun | LMRun, mesh: Mesh) -> None:
     """Raises UserError for a batch that devices and parts cannot share out evenly."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"] * run.tuning.accumulate
     if run.batch < 1 or run.batch % ways:
@@ -213,8 +213,10 @@ def _check_batch(run: CodecRun | LMRun, mesh: Mesh) -> None:
         )
 
 
-def _whole_frames(samples: float, hop: int) -> int:
-    return max(1, int(np.ceil(samples / hop))) * hop
+def samples_of(run: CodecRun) -> int:
+    """Samples of a crop: whole frames."""
+    hop = run.codec.hop
+    return max(1, int(np.ceil(run.seconds * run.codec.rate / hop))) * hop
 
 
 def _one_device() -> Mesh:

@@ -6,12 +6,8 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rvq_jax import axes
-from rvq_jax.axes import RULES, spec
+from rvq_jax.axes import MESH, RULES, spec
 from rvq_jax.errors import UserError
-
-__all__ = ["AXES", "RULES", "make_mesh", "of_params", "place_batch", "replicated", "spec", "whole"]
-AXES = axes.MESH
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Mesh:
@@ -29,12 +25,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Me
             f"does not use the {len(devices)} devices there are; change the mesh fields"
         )
     # Explicit axes, the default, refuse codebook lookups whose output sharding is not spelled out.
-    kinds = (AxisType.Auto,) * 3
-    try:
-        return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
-    except NotImplementedError:  # no axis of the torus fits: cut one in two
-        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        return Mesh(placed, AXES, axis_types=kinds)
+    # Where no axis of the torus fits one of ours it is cut, which jax.make_mesh refuses.
+    placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(placed, MESH, axis_types=(AxisType.Auto,) * 3)
 
 
 def of_params(params, mesh: Mesh):

@@ -92,9 +92,6 @@ def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) ->
     if parts < 1 or (parts > 1 and task.weight is None):
         raise UserError(f"tuning.accumulate must be 1{'' if task.weight is None else ' or more'}")
 
-    def born(key: Key) -> TrainState:
-        return _born(task, tx, key)
-
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(state.key, state.step)
         look = _look if parts == 1 else functools.partial(_look_by_parts, parts)
@@ -107,7 +104,7 @@ def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) ->
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
         norm = optax.tree.norm(grads)
         fine = jnp.isfinite(loss) & jnp.isfinite(norm)
-        skips = jnp.where(fine, jnp.array([0, 1]), 1) * state.skips + jnp.where(fine, 0, 1)
+        skips = jnp.where(fine, state.skips * jnp.array([0, 1]), state.skips + 1)
         new = TrainState(state.step + 1, state.key, params, ema, opt, rest, skips)
         old = state._replace(step=new.step, skips=skips)
         new = jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
@@ -118,6 +115,7 @@ def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) ->
     # A start is many random draws, run once: LLVM's full effort took 14 s on it, this 3 s.
     cpu = mesh.devices.flat[0].platform == "cpu"
     quick = {"xla_backend_optimization_level": 1} if cpu else None
+    born = functools.partial(_born, task, tx)
     born = jax.jit(born, out_shardings=placed._replace(rest=None), compiler_options=quick)
 
     def init(key: Key, rest: Any, given: Any = None) -> TrainState:
