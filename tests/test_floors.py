@@ -22,7 +22,7 @@ FLOORS = (
     {"convert"},
     {"codec", "lm"},
     {"quantize", "patterns", "audio"},
-    {"typing", "errors", "files", "config", "machine", "axes"},
+    {"typing", "errors", "files", "config", "machine", "axes", "trees"},
 )
 GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Codes, Tokens
 
 
+@pytree
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """Where every code sits in the sequence, and its inverse.
@@ -82,9 +83,6 @@ class Pattern:
         """
         step_of = np.asarray(self.step_of)
         return step_of[None, None] < step_of[:, :, None, None]
-
-
-jax.tree_util.register_dataclass(Pattern, ["step_of", "frame_at"], [])
 
 
 def _take(x_BKX: Array, index_KY: Array) -> Array:

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from rvq_jax.quantize.lookups import Projected
 from rvq_jax.quantize.state import Lookup
+from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Codes, Key
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Grouped:
     """G groups of D/G features, each quantized by K levels of its own.
@@ -55,7 +56,7 @@ class Grouped:
         return cls(jax.tree.map(lambda *x: jnp.stack(x), *parts))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Split:
     """Two quantizers of the *same* latents; decoded, they are added. Codes: first, then rest.
@@ -79,7 +80,7 @@ class Split:
         return self.first.dim
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Bottleneck:
     """A quantizer in E dimensions between two linear maps without bias (Mimi's 512, 256, 512)."""
@@ -108,7 +109,7 @@ class Bottleneck:
         return cls(down, jax.random.normal(up_key, (inner.dim, dim)) * inner.dim**-0.5, inner)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Strided:
     """Level k codes means of strides[k] frames and repeats them: coarse levels at low frame rates.

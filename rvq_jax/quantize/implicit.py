@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from rvq_jax.quantize.state import Lookup, init, rows
+from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Key
 
 TILE = 32  # vectors whose N own codewords are held at once
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class QINCo(Lookup):
     """Implicit codebooks: a small network moves every codeword, given the sum of earlier levels.

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from rvq_jax.quantize.state import Codebooks, Cosine, Lookup, init
+from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Key
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Projected(Lookup):
     """Every level looks its residual up in a few dimensions, by linear maps of its own.
@@ -99,7 +100,7 @@ class Projected(Lookup):
         )
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SimVQ(Lookup):
     """Frozen random codebooks behind one learned matrix, so that every code moves at each step.
@@ -135,7 +136,7 @@ class SimVQ(Lookup):
         return cls(init(key, levels, size, dim).vectors, eye)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Shared(Lookup):
     """One codebook for all K levels, taught by the residuals of all of them."""

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from rvq_jax.quantize.state import Lookup
+from rvq_jax.trees import pytree
 from rvq_jax.typing import Array
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class FSQ(Lookup):
     """Finite scalar quantization: dimension d is rounded to grid[d] points, evenly from -1 to 1.
@@ -71,7 +72,7 @@ class FSQ(Lookup):
         return cls(jnp.array(grid, jnp.float32)[None] ** -finer_K1, tuple(grid))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class LFQ(Lookup):
     """Lookup-free quantization: the code is the signs of D dimensions, N = 2^D.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rvq_jax.quantize.search import nearest
+from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Key, Vectors
 
 
@@ -66,7 +67,7 @@ class Lookup:
         return jax.tree.map(lambda x: x[:levels], self)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Codebooks(Lookup):
     """K codebooks of N vectors, each vector the ratio of two running means.
@@ -117,7 +118,7 @@ class Codebooks(Lookup):
         return nearest(self.direction(input_ME), self.direction(self.vectors), self.sizes)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Cosine(Codebooks):
     """Codebooks searched by direction: the codeword of the greatest cosine, returned as stored.

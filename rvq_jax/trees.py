@@ -1,0 +1,30 @@
+"""Dataclasses as pytrees of a type of their own."""
+
+import dataclasses
+
+import jax
+from jax.tree_util import GetAttrKey
+
+
+def pytree(cls):
+    """Registers a dataclass as a pytree of its fields; those with metadata `static` are structure.
+
+    `jax.tree_util.register_dataclass` leaves the type out when it compares structures (JAX 0.10 to
+    0.12): of two classes with as many fields `jax.jit` may then run the program of the other.
+    """
+    fields = dataclasses.fields(cls)
+    data = tuple(f.name for f in fields if not f.metadata.get("static", False))
+    static = tuple(f.name for f in fields if f.metadata.get("static", False))
+
+    def flatten(tree):
+        return tuple(getattr(tree, name) for name in data), tuple(getattr(tree, n) for n in static)
+
+    def flatten_with_keys(tree):
+        leaves, structure = flatten(tree)
+        return tuple(zip(map(GetAttrKey, data), leaves, strict=True)), structure
+
+    def unflatten(structure, leaves):
+        return cls(**dict(zip(data + static, (*leaves, *structure), strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
