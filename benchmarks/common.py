@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """--device and --save; the platform is chosen before JAX starts."""
+def arguments(description: str, data: bool = False) -> argparse.Namespace:
+    """--device and --save, and --data; the platform is chosen before JAX starts."""
     parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu", "tpu"])
     parser.add_argument("--save", type=Path, help="also append the line to this file")
+    if data:
+        parser.add_argument("--data", type=Path, help="a folder of audio; else a built-in corpus")
     parsed = parser.parse_args()
     import jax
 

@@ -86,7 +86,7 @@ def main() -> None:
     made = (
         "MusicGen's published training, 192 crops of 30 s:\n\n"
         + published(parts["published"])
-        + "\nSmall at that batch, parameters in as many pieces as there are chips up to 64:\n\n"
+        + "\nSmall with 64 crops, parameters in as many pieces as there are chips up to 64:\n\n"
         + scaling(parts["held"])
         + "\nSmall with three crops for every chip, parameters whole:\n\n"
         + scaling(parts["grown"])
