@@ -111,7 +111,10 @@ def main() -> None:
         small = dataclasses.replace(music, codes=[each % 256 for each in codes], size=256)
         train_codec(Path(place) / "codec", builder.open_split(Path(place) / "16000", "train"), run)
         train_lm(Path(place) / "lm", small, LMRun(loop=run.loop))
-        heard = {"codec_tiny": logged(Path(place) / "codec"), "lm_delay": logged(Path(place) / "lm")}
+        heard = {
+            "codec_tiny": logged(Path(place) / "codec"),
+            "lm_delay": logged(Path(place) / "lm"),
+        }
     common.emit(parsed, "data_wait on this machine", heard | {"corpus": corpus})
 
 

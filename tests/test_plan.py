@@ -196,7 +196,7 @@ def test_a_search_names_the_cheapest_of_the_meshes(monkeypatch):
     """Of those that fit the fastest; here by what is made up for each."""
     seconds = {(8, 1, 1): 3.0, (4, 2, 1): 1.0, (1, 8, 1): 2.0}
 
-    def compile_for(chip, lowered, label, loops=1):
+    def compile_for(chip, lowered, label, **options):
         sizes = tuple(int(word) for word in re.findall(r"(?:data|fsdp|model) (\d+)", label))
         took = seconds.get(sizes, 9.0)
         fits = sizes != (4, 2, 1)
@@ -217,7 +217,7 @@ def test_a_search_names_the_cheapest_of_the_meshes(monkeypatch):
 def test_the_largest_batch_is_one_that_was_seen_to_fit(monkeypatch):
     """Memory of 100 and 10 for every row, of 1000: after one compile more, the rows it allows."""
 
-    def compile_for(chip, lowered, label, loops=1):
+    def compile_for(chip, lowered, label, **options):
         total = 100.0 + 10.0 * lowered
         memory = {"activations": total, "total": total}
         return Compiled(memory, total <= chip.memory, chip.memory, 0.0, None)

@@ -1,5 +1,6 @@
 """One program compiled for a topology: does it fit, what does it cost."""
 
+import contextlib
 import re
 import sys
 import time
@@ -63,15 +64,19 @@ class Roofline(NamedTuple):
         return self.communication / (self.communication + max(self.compute, self.memory))
 
 
-def compile_for(chip: Chip, lowered, label: str, loops: int = 1) -> Compiled:
+def compile_for(
+    chip: Chip, lowered, label: str, loops: int = 1, level: str | None = None
+) -> Compiled:
     """Compiles a lowered program; one line on standard error says so.
 
-    loops: times that loops run whose length the program does not tell.
+    loops: times that loops run whose length the program does not tell. level: of XLA's effort, from
+    O0 to O3; its own if None.
     """
     print(f"compiling {label} …", end="", file=sys.stderr, flush=True)
     began = time.perf_counter()
     try:
-        done = lowered.compile()
+        with _effort(level):
+            done = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         took = time.perf_counter() - began
         print(f" {took:.0f} s, does not fit", file=sys.stderr)
@@ -88,6 +93,16 @@ def compile_for(chip: Chip, lowered, label: str, loops: int = 1) -> Compiled:
     memory["total"] = sum(memory.values())
     fits = chip.memory is None or memory["total"] <= chip.memory
     return Compiled(memory, fits, chip.memory, took, cost(done.as_text(), loops))
+
+
+@contextlib.contextmanager
+def _effort(level: str | None):
+    before = jax.config.jax_optimization_level
+    jax.config.update("jax_optimization_level", level or before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_optimization_level", before)
 
 
 def _refused(message: str, chip: Chip, error) -> tuple[dict, bool, float | None]:
