@@ -166,8 +166,8 @@ def _largest(step: Step, found: Compiled, chip: chips.Chip) -> dict:
 
     Memory is a constant and a part that grows with the rows of a chip: the first compile bounds
     that part, a second with the rows this allows settles both. Where the first did not fit a third
-    may be needed. A fit that the bound promises is looked at with less of XLA's effort, for a third
-    of the time.
+    may be needed. A fit that the bound promises is looked at with less of XLA's effort, in a third
+    of the time and with somewhat less memory: the estimate is then a generous one.
     """
     ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"] * step.run.tuning.accumulate
     rows, args = step.run.batch // ways, sum(map(_local, (step.state, step.batch)))

@@ -84,7 +84,7 @@ def _largest(plan: dict) -> list[str]:
         return ["no batch of this run fits on this mesh: more fsdp, more model, or more chips"]
     line = f"largest batch seen to fit: {found['batch'] or 'none'}"
     more = found["estimate"] > found["batch"]
-    return [line + (f"; by its memory {found['estimate']} would" if more else "")]
+    return [line + (f"; up to about {found['estimate']} may" if more else "")]
 
 
 def _decode(plan: dict) -> list[str]:
