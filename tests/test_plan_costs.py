@@ -99,7 +99,13 @@ HloModule m, num_partitions=4
 }}
 
 %body (t.1: (s32[], f32[4])) -> (s32[], f32[4]) {{
-  ROOT %t.1 = (s32[], f32[4]{{0:T(128)S(1)}}) parameter(0)
+  {body}
+}}
+
+%sum (p.2: s32[], p.3: s32[]) -> s32[] {{
+  %p.2 = s32[] parameter(0)
+  %p.3 = s32[] parameter(1)
+  ROOT %add = s32[] add(%p.3, %p.2)
 }}
 
 ENTRY %main (x: f32[4]) -> (s32[], f32[4]) {{
@@ -112,10 +118,30 @@ ENTRY %main (x: f32[4]) -> (s32[], f32[4]) {{
 """
 
 
+LESS = "ROOT %lt = pred[] compare(%counter, %bound), direction=LT"
+AS_IT_WAS = "ROOT %t.1 = (s32[], f32[4]{0:T(128)S(1)}) parameter(0)"
+BY_THREE = """%t.1 = (s32[], f32[4]{0:T(128)S(1)}) parameter(0)
+  %x.1 = f32[4]{0} get-tuple-element(%t.1), index=1
+  %three = s32[] constant(3)
+  %old = s32[] get-tuple-element(%t.1), index=0
+"""
+PLAIN = """  %new = s32[] add(%old, %three)
+  ROOT %out = (s32[], f32[4]{0}) tuple(%new, %x.1)"""
+FUSED = """  %new = s32[] fusion(%three, %old), kind=kLoop, calls=%sum
+  ROOT %out = (s32[], f32[4]{0}) tuple(%new, %x.1)"""
+
+
+@pytest.mark.parametrize("body", [PLAIN, FUSED])
+def test_a_turn_that_was_several_counts_as_one(body):
+    """XLA unrolls the loops in which it overlaps products and exchanges: 4, 7, 10, … below 24."""
+    found, _ = hlo.runs(hlo.parse(CONDITION.format(condition=LESS, body=BY_THREE + body)))
+    assert found["body"].times == 7
+
+
 @pytest.mark.parametrize(
     ("condition", "times"),
     [
-        ("ROOT %lt = pred[] compare(%counter, %bound), direction=LT", 20),
+        (LESS, 20),
         ("ROOT %lt = pred[] compare(%counter, %bound), direction=LE", 21),
         ("ROOT %lt = pred[] fusion(%counter, %bound), kind=kLoop, calls=%fused", 20),
         ("ROOT %lt = pred[] compare(%bound, %bound), direction=EQ", None),
@@ -123,7 +149,7 @@ ENTRY %main (x: f32[4]) -> (s32[], f32[4]) {{
 )
 def test_the_length_of_a_loop_is_read_off_its_condition(condition, times):
     """Compilers for TPUs do not note it."""
-    module = hlo.parse(CONDITION.format(condition=condition))
+    module = hlo.parse(CONDITION.format(condition=condition, body=AS_IT_WAS))
     found, lost = hlo.runs(module, unknown=3)
     assert found["body"].times == (3 if times is None else times) and lost == (times is None)
     leaf = module.computations["body"]["t.1"].leaves[1]

@@ -194,26 +194,48 @@ def trips(module: Module, around: Computation, loop: Instruction) -> int | None:
     first, second, direction = compare
     begins = around.get(loop.operands[0])
 
-    def value(name: str, depth: int = 0) -> tuple[int | None, bool]:
-        """A constant, or what a counter starts from; and whether it is the latter."""
+    def value(name: str, depth: int = 0) -> tuple[int | None, int | None]:
+        """A constant, or what a counter starts from; and the counter's place in what is carried."""
         at = condition.get(name)
         if at is None or depth > 4:
-            return None, False
+            return None, None
         if at.opcode == "constant" and re.fullmatch(r"-?\d+", at.text):
-            return int(at.text), False
+            return int(at.text), None
         if at.opcode == "get-tuple-element" and begins is not None:
-            index = int(at.attribute("index"))
-            if begins.opcode != "tuple" or index >= len(begins.operands):
-                return None, True
-            return _constant(module, around, begins.operands[index]), True
+            place = int(at.attribute("index"))
+            if begins.opcode != "tuple" or place >= len(begins.operands):
+                return None, place
+            return _constant(module, around, begins.operands[place]), place
         if at.opcode in ("copy", "bitcast", "convert") and at.operands:
             return value(at.operands[0], depth + 1)
-        return None, False
+        return None, None
 
-    (a, a_moves), (b, _) = value(first), value(second)
-    if a is None or b is None or not a_moves or direction not in ("LT", "NE", "LE"):
+    (a, place), (b, _) = value(first), value(second)
+    if a is None or b is None or place is None or direction not in ("LT", "NE", "LE"):
         return None
-    return max(0, b - a + (direction == "LE"))
+    turns = max(0, b - a + (direction == "LE"))
+    body = module.computations.get(called.get("body", ""), {})
+    return -(-turns // _stride(module, body, place))
+
+
+def _stride(module: Module, body: Computation, place: int) -> int:
+    """What a turn adds to the counter: 1, or more where XLA made one turn of several."""
+    root = next((x for x in body.values() if x.root), None)
+    if root is None or root.opcode != "tuple" or place >= len(root.operands):
+        return 1
+    at, names = body.get(root.operands[place]), {}
+    if at is not None and at.opcode == "fusion":
+        inner = module.computations.get(dict(at.callees()).get("calls", ""), {})
+        # What the fusion takes is named outside of it.
+        outer = {
+            x.name: at.operands[int(x.text)] for x in inner.values() if x.opcode == "parameter"
+        }
+        at, names = next((x for x in inner.values() if x.root), None), outer
+        body = {**body, **inner}
+    if at is None or at.opcode != "add":
+        return 1
+    added = [_constant(module, body, names.get(name, name)) for name in at.operands]
+    return max([1, *(one for one in added if one is not None)])
 
 
 def _comparison(module: Module, condition: Computation) -> tuple[str, str, str] | None:
