@@ -21,10 +21,10 @@ CAPTION, T5 = 32, 768  # tokens of a caption, features of a token
 PLANS = Path(__file__).parent / "results/plan.jsonl"
 
 
-def wanted(names: set[str], config: str) -> tuple[dict, int, float]:
+def wanted(name: str, config: str) -> tuple[dict, int, float]:
     """The plan whose hosts eat the most crops per second, a host's crops of a step, its seconds."""
     lines = [json.loads(line) for line in PLANS.read_text().splitlines()]
-    fitting = [x for x in lines if x["benchmark"] in names and x["config"] == config and x["fits"]]
+    fitting = [x for x in lines if x["benchmark"] == name and x["config"] == config and x["fits"]]
 
     def share(found: dict) -> int:
         return -(-found["batch"] * HOST // found["chips"])
@@ -80,12 +80,13 @@ def main() -> None:
     encoded = CaptionStates(captions, states, "")
     corpus = "built-in" if parsed.data is None else parsed.data.name
 
-    def report(name: str, source, cut, plan: dict, size: int, pace: float) -> None:
+    def report(name: str, source, cut, plan: dict, size: int, pace: float, **more) -> None:
         found = rate(loader.batches(source, cut, size, seed=0), size)
         common.emit(
             parsed,
             name,
             {
+                **more,
                 "crops_per_second": found,
                 "config": plan["config"],
                 "topology": plan["topology"],
@@ -99,23 +100,23 @@ def main() -> None:
 
     for config in ("musicgen_small", "musicgen_medium", "musicgen_large"):
         cut = loader.cut_codes(1500, 0, encoded)
-        report("loader, codes", music, cut, *wanted({"plan"}, config))
+        report("loader, codes", music, cut, *wanted("plan", config))
     with tempfile.TemporaryDirectory() as place:
-        for rate_of in (24_000, 16_000):
-            builder.build(parsed.data, Path(place) / str(rate_of), rate_of)
-        audio = builder.open_split(Path(place) / "24000", "train")
-        cut = loader.cut_audio(24_000)
-        report("loader, audio", audio, cut, *wanted({"plan, codec"}, "encodec_24khz"))
+        place, cut = Path(place), loader.cut_audio(24_000)
+        plan = wanted("plan, codec", "encodec_24khz")
+        # A crop is read with the whole of its record.
+        for piece in (10.0, 2.0):
+            built = builder.build(parsed.data, place / f"{piece}", 24_000, piece=piece)
+            audio = builder.open_split(built, "train")
+            report("loader, audio", audio, cut, *plan, piece_seconds=piece, corpus=corpus)
 
         run = CodecRun(loop=LoopConfig(steps=100))
         small = dataclasses.replace(music, codes=[each % 256 for each in codes], size=256)
-        train_codec(Path(place) / "codec", builder.open_split(Path(place) / "16000", "train"), run)
-        train_lm(Path(place) / "lm", small, LMRun(loop=run.loop))
-        heard = {
-            "codec_tiny": logged(Path(place) / "codec"),
-            "lm_delay": logged(Path(place) / "lm"),
-        }
-    common.emit(parsed, "data_wait on this machine", heard | {"corpus": corpus})
+        heard = builder.open_split(builder.build(parsed.data, place / "16000", 16_000), "train")
+        train_codec(place / "codec", heard, run)
+        train_lm(place / "lm", small, LMRun(loop=run.loop))
+        shares = {"codec": logged(place / "codec"), "lm": logged(place / "lm")}
+    common.emit(parsed, "data_wait on this machine", shares | {"corpus": corpus})
 
 
 if __name__ == "__main__":
