@@ -82,7 +82,8 @@ def main() -> None:
 
     parts = {"published": of("plan"), "held": of("plan, batch held")}
     parts["grown"] = of("plan, three crops a chip")
-    last = lines[-1]
+    versions = " and ".join(sorted({line["versions"]["jax"] for line in lines}))
+    commits = " and ".join(sorted({line["commit"] for line in lines}))
     made = (
         "MusicGen's published training, 192 crops of 30 s:\n\n"
         + published(parts["published"])
@@ -90,9 +91,8 @@ def main() -> None:
         + scaling(parts["held"])
         + "\nSmall with three crops for every chip, parameters whole:\n\n"
         + scaling(parts["grown"])
-        + f"\nCompiled with JAX {last['versions']['jax']} at commit {last['commit']}; times are "
-        "the chip's limits, none was run. Communication is its share of a step in which it overlaps"
-        " with nothing.\n"
+        + f"\nCompiled with JAX {versions} at commit {commits}; times are the chip's limits, none "
+        "was run. Communication is its share of a step in which it overlaps with nothing.\n"
     )
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
