@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
@@ -17,7 +18,7 @@ from rvq_jax.train.codec_task import CodecLossConfig, codec_task
 from rvq_jax.train.lm_task import Dropout, lm_task
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
-from rvq_jax.train.state import OptimizerConfig
+from rvq_jax.train.state import OptimizerConfig, Task
 
 LM = LMConfig(levels=2, size=7, dim=16, layers=1, heads=2, hidden=32, caption_bytes=8)
 RUN = LMRun(
@@ -105,3 +106,32 @@ def codec_parts():
     config = CodecConfig(8_000, seanet, levels=2, size=4)
     task = codec_task(config, CodecLossConfig(warm=2), start_batches=1)
     return task, lambda: loader.batches(audio_records(), loader.cut_audio(2048), 8, 0)
+
+
+# A model of three numbers, for what does not need a large one.
+
+
+class Point(nnx.Module):
+    def __init__(self, size: int = 3):
+        self.w = nnx.Param(jnp.zeros(size), axes=(None,))
+
+
+def point_task(size: int = 3) -> Task:
+    """Half the mean squared distance of a point to the records: its gradient is w - mean(x)."""
+
+    def init(key):
+        return nnx.state(Point(size), nnx.Param)
+
+    def loss(params, rest, batch, key):
+        w = params["w"][...]
+        return 0.5 * jnp.mean(jnp.sum((w[None] - batch["x"]) ** 2, axis=1)), (rest, {})
+
+    return Task(init, jnp.zeros(()), loss)
+
+
+def points(records: np.ndarray, batch: int = 2):
+    return loader.batches(records, lambda record, rng: {"x": record}, batch, 0)
+
+
+SPREAD = np.float32([1.0, 10.0, 100.0])
+RECORDS = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32) * SPREAD
