@@ -12,7 +12,6 @@ Target:   2.5x transformers for EnCodec 32 kHz, 1.5x for the others; an hour in 
 import argparse
 import importlib.util
 import resource
-import sys
 import tempfile
 import time
 
@@ -22,9 +21,7 @@ PARSER = argparse.ArgumentParser(add_help=False)
 CASES = ("encodec_24khz", "encodec_32khz", "dac_44khz", "mimi", "training", "hour")
 PARSER.add_argument("--only", nargs="+", choices=CASES, default=CASES[:4])
 PARSER.add_argument("--batch", nargs="+", type=int, default=[1, 8])
-options, rest = PARSER.parse_known_args()
-sys.argv[1:] = rest
-parsed = common.arguments(__doc__)
+parsed = common.arguments(__doc__, PARSER)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -89,7 +86,7 @@ def published(name: str) -> None:
     else:
         codec = rj.Codec.init(config, jax.random.key(0))
     rate = common.matmul_rate()
-    for batch in options.batch:
+    for batch in parsed.batch:
         samples = SECONDS * config.rate // config.hop * config.hop
         shape = batch, samples, config.channels
         audio = (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
@@ -191,7 +188,7 @@ def hour() -> dict:
     }
 
 
-for case in options.only:
+for case in parsed.only:
     if case == "training":
         common.emit(parsed, "codec_tiny", training(tiny()))
     elif case == "hour":

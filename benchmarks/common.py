@@ -6,13 +6,11 @@ import time
 from pathlib import Path
 
 
-def arguments(description: str, data: bool = False) -> argparse.Namespace:
-    """--device and --save, and --data; the platform is chosen before JAX starts."""
-    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
+def arguments(description: str, *own: argparse.ArgumentParser) -> argparse.Namespace:
+    """--device and --save, and a benchmark's own; the platform is chosen before JAX starts."""
+    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0], parents=own)
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu", "tpu"])
     parser.add_argument("--save", type=Path, help="also append the line to this file")
-    if data:
-        parser.add_argument("--data", type=Path, help="a folder of audio; else a built-in corpus")
     parsed = parser.parse_args()
     import jax
 

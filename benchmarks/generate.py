@@ -14,7 +14,6 @@ Target:   2x transformers, 70 % of the bandwidth at batch 1; training 1.2x
 import argparse
 import dataclasses
 import importlib.util
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,9 +26,7 @@ PARSER.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32
 PARSER.add_argument("--batch", nargs="+", type=int, default=[1, 4, 16])
 PARSER.add_argument("--steps", nargs="+", type=int, default=[500, 100, 50], help="for each batch")
 PARSER.add_argument("--no-training", action="store_true")
-options, rest = PARSER.parse_known_args()
-sys.argv[1:] = rest
-parsed = common.arguments(__doc__)
+parsed = common.arguments(__doc__, PARSER)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -53,7 +50,7 @@ from rvq_jax.train.lm_task import lm_task  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 
 SIZES = {"small": musicgen_small, "medium": musicgen_medium, "large": musicgen_large}
-CONFIG = dataclasses.replace(SIZES[options.size](), dtype=options.dtype)
+CONFIG = dataclasses.replace(SIZES[parsed.size](), dtype=parsed.dtype)
 TOKENS, THREADS = 16, 2
 
 
@@ -118,7 +115,7 @@ def our_params(model):
             model.save_pretrained(path)
             write_tokenizer(Path(path))
             params = MusicGen.load(path).params
-    return jax.device_put(jax.tree.map(lambda x: x.astype(options.dtype), params))
+    return jax.device_put(jax.tree.map(lambda x: x.astype(parsed.dtype), params))
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -146,14 +143,14 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
     best = common.least(calls, 2)
     read = sum(x.nbytes for name, x in files.named(params).items() if is_read(name))
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
-    item = jnp.dtype(options.dtype).itemsize
+    item = jnp.dtype(parsed.dtype).itemsize
     cache = 2 * CONFIG.layers * 2 * batch * (window.pattern.steps + TOKENS) * CONFIG.dim * item
     memory = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     ours = best["ours"] / steps
     return {
-        "size": options.size,
-        "dtype": options.dtype,
+        "size": parsed.size,
+        "dtype": parsed.dtype,
         "batch": batch,
         "rows": 2 * batch,
         "steps": steps,
@@ -209,7 +206,7 @@ def training(model) -> dict:
     flops = 6 * count * batch * pattern.steps
     rate = common.matmul_rate()
     return {
-        "size": options.size,
+        "size": parsed.size,
         "batch": batch,
         "frames": frames,
         "step_seconds": best["ours"],
@@ -254,8 +251,8 @@ if parsed.device == "cpu" and importlib.util.find_spec("transformers"):
     theirs = peer()
 params = our_params(theirs)
 rate = bandwidth()
-for batch, steps in zip(options.batch, options.steps, strict=False):
+for batch, steps in zip(parsed.batch, parsed.steps, strict=False):
     common.emit(parsed, "generate", generation(params, theirs, batch, steps, rate))
-if not options.no_training:
+if not parsed.no_training:
     del params
     common.emit(parsed, "train_lm", training(theirs))

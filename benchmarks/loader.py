@@ -7,6 +7,7 @@ Needs:    benchmarks/results/plan.jsonl, whose bound of a step says how fast dat
 Then the share of time that a step of that pace would wait, and what runs on this machine waited.
 """
 
+import argparse
 import dataclasses
 import json
 import statistics
@@ -63,7 +64,9 @@ def logged(folder: Path) -> float:
 
 
 def main() -> None:
-    parsed = common.arguments(__doc__, data=True)
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--data", type=Path, help="a folder of audio; else the built-in corpus")
+    parsed = common.arguments(__doc__, own)
     import numpy as np
 
     from rvq_jax.data import builder, loader

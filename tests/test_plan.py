@@ -196,7 +196,7 @@ def test_a_search_names_the_cheapest_of_the_meshes(monkeypatch):
     """Of those that fit the fastest; here by what is made up for each."""
     seconds = {(8, 1, 1): 3.0, (4, 2, 1): 1.0, (1, 8, 1): 2.0}
 
-    def compile_for(chip, lowered, label, **options):
+    def compile_for(chip, lowered, label):
         sizes = tuple(int(word) for word in re.findall(r"(?:data|fsdp|model) (\d+)", label))
         took = seconds.get(sizes, 9.0)
         fits = sizes != (4, 2, 1)
@@ -215,9 +215,12 @@ def test_a_search_names_the_cheapest_of_the_meshes(monkeypatch):
 
 
 def test_the_largest_batch_is_one_that_was_seen_to_fit(monkeypatch):
-    """Memory of 100 and 10 for every row, of 1000: after one compile more, the rows it allows."""
+    """Memory of 100 and 10 for every row, of 1000: after one compile more, the rows it allows.
+    Less of XLA's effort goes only where the first compile says that they fit."""
+    levels = []
 
-    def compile_for(chip, lowered, label, **options):
+    def compile_for(chip, lowered, label, level=None):
+        levels.append(level)
         total = 100.0 + 10.0 * lowered
         memory = {"activations": total, "total": total}
         return Compiled(memory, total <= chip.memory, chip.memory, 0.0, None)
@@ -229,10 +232,24 @@ def test_the_largest_batch_is_one_that_was_seen_to_fit(monkeypatch):
     chip = chips.Chip(1000.0, None, None, None)
     first = compile_for(chip, 20, "")
     found = planning._largest(step, first, chip)
-    assert found == {"batch": 66, "estimate": 90}
+    assert found == {"batch": 66, "estimate": 90} and levels == [None, "O1"]
     # From one that does not fit downwards.
     step = programs.step(dataclasses.replace(RUN, batch=200), one_device())
+    levels.clear()
     assert planning._largest(step, compile_for(chip, 200, ""), chip)["batch"] == 90
+    assert not any(levels)
+
+
+def test_less_effort_is_for_one_compile_alone():
+    class Lowered:
+        def compile(self):
+            seen.append(jax.config.jax_optimization_level)
+            return jax.jit(lambda x: x).lower(1.0).compile()
+
+    seen, before = [], jax.config.jax_optimization_level
+    for level in (None, "O1", None):
+        compile_for(chips.CHIPS["cpu"], Lowered(), "a step", level=level)
+    assert seen == [before, "O1", before]
 
 
 # Where activations live.

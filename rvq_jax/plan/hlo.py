@@ -18,6 +18,8 @@ CALLEES = re.compile(
 # A reduction's little sum is part of the reduction, not a computation that runs by itself.
 CALLERS = ("fusion", "while", "call", "conditional", "async-start", "custom-call")
 
+COPIES = ("copy", "bitcast", "convert", "copy-done", "copy-start")
+
 
 class Leaf(NamedTuple):
     """An array: its type, its sizes, and the memory it lies in (0 is the chip's HBM)."""
@@ -188,87 +190,74 @@ def trips(module: Module, around: Computation, loop: Instruction) -> int | None:
         return int(noted[1])
     called = dict(loop.callees())
     condition = module.computations.get(called.get("condition", ""), {})
-    compare = _comparison(module, condition)
-    if compare is None:
+    body = module.computations.get(called.get("body", ""), {})
+    compare, operands = _seen_through(module, condition, _root(condition))
+    if compare is None or compare.opcode != "compare":
         return None
-    first, second, direction = compare
+    direction = compare.attribute("direction")
     begins = around.get(loop.operands[0])
 
-    def value(name: str, depth: int = 0) -> tuple[int | None, int | None]:
+    def value(at: Instruction | None, depth: int = 0) -> tuple[int | None, int | None]:
         """A constant, or what a counter starts from; and the counter's place in what is carried."""
-        at = condition.get(name)
         if at is None or depth > 4:
             return None, None
-        if at.opcode == "constant" and re.fullmatch(r"-?\d+", at.text):
-            return int(at.text), None
         if at.opcode == "get-tuple-element" and begins is not None:
             place = int(at.attribute("index"))
             if begins.opcode != "tuple" or place >= len(begins.operands):
                 return None, place
-            return _constant(module, around, begins.operands[place]), place
-        if at.opcode in ("copy", "bitcast", "convert") and at.operands:
-            return value(at.operands[0], depth + 1)
-        return None, None
+            return _constant(around, around.get(begins.operands[place])), place
+        if at.opcode in COPIES:
+            return value(condition.get(at.operands[0]), depth + 1)
+        return _constant(condition, at), None
 
-    (a, place), (b, _) = value(first), value(second)
+    (a, place), (b, _) = map(value, operands)
     if a is None or b is None or place is None or direction not in ("LT", "NE", "LE"):
         return None
     turns = max(0, b - a + (direction == "LE"))
-    body = module.computations.get(called.get("body", ""), {})
     return -(-turns // _stride(module, body, place))
 
 
 def _stride(module: Module, body: Computation, place: int) -> int:
     """What a turn adds to the counter: 1, or more where XLA made one turn of several."""
-    root = next((x for x in body.values() if x.root), None)
+    root = _root(body)
     if root is None or root.opcode != "tuple" or place >= len(root.operands):
         return 1
-    at, names = body.get(root.operands[place]), {}
-    if at is not None and at.opcode == "fusion":
-        inner = module.computations.get(dict(at.callees()).get("calls", ""), {})
-        # What the fusion takes is named outside of it.
-        outer = {
-            x.name: at.operands[int(x.text)] for x in inner.values() if x.opcode == "parameter"
-        }
-        at, names = next((x for x in inner.values() if x.root), None), outer
-        body = {**body, **inner}
-    if at is None or at.opcode != "add":
+    add, operands = _seen_through(module, body, body.get(root.operands[place]))
+    if add is None or add.opcode != "add":
         return 1
-    added = [_constant(module, body, names.get(name, name)) for name in at.operands]
+    added = [_constant(body, at) for at in operands]
     return max([1, *(one for one in added if one is not None)])
 
 
-def _comparison(module: Module, condition: Computation) -> tuple[str, str, str] | None:
-    """(counter, bound, direction) of a condition, in names of its own computation."""
-    root = next((x for x in condition.values() if x.root), None)
-    if root is None:
-        return None
-    if root.opcode == "compare":
-        return *root.operands, root.attribute("direction")
-    if root.opcode == "fusion":
-        inner = module.computations.get(dict(root.callees()).get("calls", ""), {})
-        compare = next((x for x in inner.values() if x.root and x.opcode == "compare"), None)
-        if compare is None:
-            return None
-        outer = []
-        for name in compare.operands:
-            at = inner.get(name)
-            if at is None or at.opcode != "parameter":
-                return None
-            outer.append(root.operands[int(at.text)])
-        return *outer, compare.attribute("direction")
-    return None
+def _root(computation: Computation) -> Instruction | None:
+    return next((x for x in computation.values() if x.root), None)
 
 
-def _constant(module: Module, around: Computation, name: str) -> int | None:
-    """The integer that a name stands for, seen through copies."""
+def _seen_through(
+    module: Module, around: Computation, at: Instruction | None
+) -> tuple[Instruction | None, list[Instruction | None]]:
+    """What an instruction does in the end and to what: a fusion is what its root is."""
+    if at is None:
+        return None, []
+    if at.opcode != "fusion":
+        return at, [around.get(name) for name in at.operands]
+    inner = module.computations.get(dict(at.callees()).get("calls", ""), {})
+    root = _root(inner)
+    operands = [inner.get(name) for name in root.operands] if root else []
+    return root, [
+        around.get(at.operands[int(x.text)]) if x is not None and x.opcode == "parameter" else x
+        for x in operands
+    ]
+
+
+def _constant(around: Computation, at: Instruction | None) -> int | None:
+    """The integer that an instruction stands for, seen through copies."""
     for _ in range(8):
-        at = around.get(name)
         if at is None:
             return None
         if at.opcode == "constant":
             return int(at.text) if re.fullmatch(r"-?\d+", at.text) else None
-        if at.opcode not in ("copy", "bitcast", "convert", "copy-done", "copy-start"):
+        if at.opcode not in COPIES:
             return None
-        name = at.operands[0]
+        at = around.get(at.operands[0])
     return None
