@@ -1,26 +1,60 @@
-"""The whole suite runs on eight simulated CPU devices, with rank promotion an error."""
+"""Two tiers on eight simulated CPU devices, with rank promotion an error.
 
+The fast tier is what `pytest` runs: every law, in its smallest form. `pytest -m slow` runs the
+large forms, and hypothesis tests with all their examples; `pytest -m ""` runs everything.
+"""
+
+import hashlib
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little: LLVM's second level and above cost more than they give.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import hypothesis
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+# What one worker, process or run has compiled is read by the others, those that tests start too.
+# Machine code is of the JAX and of the processor that it was made by.
+CPU = Path("/proc/cpuinfo")
+FLAGS = [x for x in CPU.read_text().splitlines() if x.startswith("flags")] if CPU.exists() else []
+KEY = f"{version('jaxlib')}-{hashlib.sha256(''.join(FLAGS[:1]).encode()).hexdigest()[:8]}"
+CACHE = Path(__file__).parents[1] / ".jax_cache" / KEY
+CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compiling takes most of an example's time here, so a deadline would measure XLA, not us.
-hypothesis.settings.register_profile(
-    "rvq_jax", deadline=None, max_examples=15, derandomize=True, print_blob=True
-)
-hypothesis.settings.load_profile("rvq_jax")
+OPTIONS = {"deadline": None, "derandomize": True, "print_blob": True}
+hypothesis.settings.register_profile("fast", max_examples=5, **OPTIONS)
+hypothesis.settings.register_profile("thorough", max_examples=15, **OPTIONS)
 
 MAPS = Path("/proc/self/maps")
+
+
+def pytest_configure(config):
+    fast = config.option.markexpr == "not slow"
+    if not config.getoption("--hypothesis-profile"):
+        hypothesis.settings.load_profile("fast" if fast else "thorough")
+    # The fast tier compiles much and computes little: LLVM's first level costs it more than it
+    # gives. Before any backend starts, and for the workers and processes that inherit it.
+    level = 0 if fast else 1
+    os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level={level}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """`-m slow` has the fast tier's hypothesis tests too: there they see all their examples."""
+    if config.option.markexpr == "slow":
+        for item in items:
+            if item.get_closest_marker("hypothesis"):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,3 +64,13 @@ def few_programs():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compiled_anew():
+    """For tests that read what the compiler says of a program: from the cache it says less."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -11,9 +12,12 @@ import jax
 import numpy as np
 
 import rvq_jax as rj
+from rvq_jax import files
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.convert import folder, layout
+from rvq_jax.systems import codec as codecs
 
 RATE = 600
 SMALL = {"dim": 6, "filters": 4, "ratios": (3, 2), "kernel": 5, "last_kernel": 3}
@@ -99,3 +103,31 @@ def torch_bytes(
         for i, array in enumerate(arrays.values()):
             opened.writestr(f"archive/data/{i}", array.tobytes())
     return file.getvalue()
+
+
+# Names of a codec's weights as EnCodec's own files have them.
+ENCODEC = [
+    (r"^(encoder|decoder)\.layers\.", r"\1.model."),
+    (r"\.conv\.", ".conv.conv."),
+    (r"\.layers\.(\d+)\.codebook\.", r".vq.layers.\1._codebook."),
+]
+
+
+def weights(codec: rj.Codec) -> dict[str, np.ndarray]:
+    """A codec's tensors under transformers' names."""
+    leaves = {
+        codecs._short(name): leaf
+        for name, leaf in files.named(
+            {"params": codec.params, "quantizer": codec.quantizer}
+        ).items()
+    }
+    return layout.write(folder.module_of(codec.config).layout(codec.config), leaves)
+
+
+def renamed(tensors: dict, rules: list) -> dict:
+    found = {}
+    for name, value in tensors.items():
+        for pattern, new in rules:
+            name = re.sub(pattern, new, name)
+        found[name] = value
+    return found

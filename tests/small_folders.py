@@ -7,7 +7,7 @@ import jax
 import pytest
 from small_lm import CONFIG, PARAMS, filled
 from small_musicgen import CONFIGS, RATE, T5
-from test_t5 import write_tokenizer
+from small_t5 import write_tokenizer
 
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig

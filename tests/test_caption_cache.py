@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_t5 import TINY, encoder
+from small_t5 import TINY, encoder
 
 from rvq_jax.data import loader
 from rvq_jax.data.captions import CaptionStates

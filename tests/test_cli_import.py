@@ -2,46 +2,17 @@
 
 import dataclasses
 import json
-import re
 
 import jax
 import numpy as np
 import pytest
 from command import refused, run
-from small_codecs import CONFIGS, RATE, torch_bytes
+from small_codecs import CONFIGS, ENCODEC, RATE, renamed, torch_bytes, weights
 
 import rvq_jax as rj
-from rvq_jax import files
 from rvq_jax.codec.dac import DACConfig
-from rvq_jax.convert import folder, layout, names
+from rvq_jax.convert import folder, names
 from rvq_jax.systems import artefact, dac, encodec, originals
-from rvq_jax.systems import codec as codecs
-
-ENCODEC = [
-    (r"^(encoder|decoder)\.layers\.", r"\1.model."),
-    (r"\.conv\.", ".conv.conv."),
-    (r"\.layers\.(\d+)\.codebook\.", r".vq.layers.\1._codebook."),
-]
-
-
-def weights(codec: rj.Codec) -> dict[str, np.ndarray]:
-    """A codec's tensors under transformers' names."""
-    leaves = {
-        codecs._short(name): leaf
-        for name, leaf in files.named(
-            {"params": codec.params, "quantizer": codec.quantizer}
-        ).items()
-    }
-    return layout.write(folder.module_of(codec.config).layout(codec.config), leaves)
-
-
-def renamed(tensors: dict, rules: list) -> dict:
-    found = {}
-    for name, value in tensors.items():
-        for pattern, new in rules:
-            name = re.sub(pattern, new, name)
-        found[name] = value
-    return found
 
 
 def original_dac(codec: rj.Codec) -> dict[str, np.ndarray]:

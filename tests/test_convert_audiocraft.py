@@ -10,9 +10,8 @@ import pytest
 import small_folders
 from audiocraft_files import CONDITIONERS, CONFIG, original
 from command import refused, run
-from small_codecs import torch_bytes
+from small_codecs import ENCODEC, renamed, torch_bytes, weights
 from small_musicgen import T5
-from test_cli_import import ENCODEC, renamed, weights
 
 import rvq_jax as rj
 from rvq_jax import files, patterns

@@ -13,7 +13,7 @@ import pytest
 import small_codecs
 from flax import nnx
 from small_runs import CONFIG_FILE, bits_of, log_of, one_device
-from test_t5 import TINY, encoder, tensors_of, write_tokenizer
+from small_t5 import TINY, encoder, tensors_of, write_tokenizer
 
 from rvq_jax.data import loader
 from rvq_jax.data.captions import CaptionStates

@@ -1,6 +1,7 @@
 """MusicGen with a frozen text encoder: one result, however it is drawn."""
 
 import dataclasses
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from small_lm import SIX
 from small_musicgen import CONFIGS, HOP, LM, PROMPTS, K, codes_of, melody_of, small
+from tiers import slow, tried
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
@@ -42,12 +44,15 @@ def free(model, rows: int, frames: int) -> np.ndarray:
 # Scores are the bits of stepwise decoding.
 
 
-@pytest.mark.parametrize("guidance", [None, 2.5, (2.0, 3.0)], ids=["none", "plain", "double"])
-@pytest.mark.parametrize("kind", CONFIGS)
+GUIDANCE = {"none": None, "plain": 2.5, "double": (2.0, 3.0)}
+EACH_ONCE = list(zip(CONFIGS, GUIDANCE, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "guidance"), tried(EACH_ONCE, product(CONFIGS, GUIDANCE)))
 def test_scores_are_those_of_decoding_step_by_step(kind, guidance):
     """With all forms of conditions, guidance and padding: rows that end before others feed
     nothing after their end, whichever way they are computed."""
-    model, lengths = small(kind), np.array([9, 4, 7])
+    model, lengths, guidance = small(kind), np.array([9, 4, 7]), GUIDANCE[guidance]
     told, codes = told_of(model), codes_of(model, 3, 9)
     mask = np.arange(9)[None] < lengths[:, None]
     pattern = patterns.named(model.pattern, model.config.levels, 9)
@@ -141,7 +146,7 @@ def test_guidance_is_its_definition():
     assert counts == [1, 2, 3]
 
 
-@pytest.mark.parametrize("kind", ["text", "melody"])
+@pytest.mark.parametrize("kind", ["text", slow("melody")])
 def test_steps_in_bfloat16_are_as_exact_as_the_whole(kind):
     """Both round on their own; steps that summed a cache in bfloat16 would be further from what
     float32 gives than the whole is."""
@@ -173,7 +178,7 @@ def test_each_condition_is_dropped_by_its_own_share():
 # One result, however it is drawn.
 
 
-@pytest.mark.parametrize("pattern", ["delay", "flatten", "coarse_first"])
+@pytest.mark.parametrize("pattern", ["delay", slow("flatten"), "coarse_first"])
 def test_a_batch_of_eight_is_eight_single_runs(pattern):
     """Different prompts and lengths, code for code and sample for sample; a pattern that looks a
     level ahead has a table for each length, and rows of one length are drawn together."""
@@ -196,32 +201,31 @@ def test_a_batch_of_eight_is_eight_single_runs(pattern):
         np.testing.assert_allclose(alone[0], audio[i, :samples], atol=1e-4)
 
 
-def test_a_prompt_read_at_once_is_one_read_step_by_step():
+@pytest.mark.parametrize("kind", tried(["melody"], CONFIGS))
+def test_a_prompt_read_at_once_is_one_read_step_by_step(kind):
     """Prefill of whole buckets of steps, in every kind of model."""
-    for kind in CONFIGS:
-        model = small(kind)
-        told = told_of(model)
-        forced = free(model, 3, 90)
-        forced[:, :, :80] = codes_of(model, 3, 80)
-        forced[1, :, :70] = codes_of(model, 3, 80, seed=1)[1, :, :70]
-        keys, lengths = row_keys(KEY, 3), np.array([90, 90, 85])
-        assert drawing.window_of(model.pattern, forced, lengths).known == 64
-        at_once = draw(model, told, keys, forced, lengths)
-        stepped = draw(model, told, keys, forced, lengths, known=0)
-        assert np.array_equal(at_once.codes, stepped.codes)
-        np.testing.assert_allclose(at_once.bits, stepped.bits, atol=2e-4)
+    model = small(kind)
+    told = told_of(model)
+    forced = free(model, 3, 90)
+    forced[:, :, :80] = codes_of(model, 3, 80)
+    forced[1, :, :70] = codes_of(model, 3, 80, seed=1)[1, :, :70]
+    keys, lengths = row_keys(KEY, 3), np.array([90, 90, 85])
+    assert drawing.window_of(model.pattern, forced, lengths).known == 64
+    at_once = draw(model, told, keys, forced, lengths)
+    stepped = draw(model, told, keys, forced, lengths, known=0)
+    assert np.array_equal(at_once.codes, stepped.codes)
+    np.testing.assert_allclose(at_once.bits, stepped.bits, atol=2e-4)
 
 
-def test_two_passes_are_one():
+@pytest.mark.parametrize("guidance", [slow("plain"), "double"])
+def test_two_passes_are_one(guidance):
     """Branches of guidance one after another draw what they draw as one batch."""
     model = small("melody")
-    told, keys = told_of(model), row_keys(KEY, 3)
-    for guidance in (3.0, (2.0, 3.0)):
-        options = {"guidance": guidance}
-        one = draw(model, told, keys, free(model, 3, 8), [8, 8, 8], **options)
-        two = draw(model, told, keys, free(model, 3, 8), [8, 8, 8], two_pass=True, **options)
-        assert np.array_equal(one.codes, two.codes)
-        np.testing.assert_allclose(one.bits, two.bits, atol=1e-4)
+    told, keys, options = told_of(model), row_keys(KEY, 3), {"guidance": GUIDANCE[guidance]}
+    one = draw(model, told, keys, free(model, 3, 8), [8, 8, 8], **options)
+    two = draw(model, told, keys, free(model, 3, 8), [8, 8, 8], two_pass=True, **options)
+    assert np.array_equal(one.codes, two.codes)
+    np.testing.assert_allclose(one.bits, two.bits, atol=1e-4)
 
 
 def test_another_length_prompt_or_setting_is_the_same_program():
@@ -246,7 +250,7 @@ def test_another_length_prompt_or_setting_is_the_same_program():
     assert after[0] == before[0] and after[1] - before[1] <= 1
 
 
-@pytest.mark.parametrize("kind", ["text", "melody"])
+@pytest.mark.parametrize("kind", [slow("text"), "melody"])
 def test_windows_are_their_definition(kind):
     """Each further window keeps the last frames of the one before and draws `stride` more, told
     the melody from where it begins."""
@@ -269,8 +273,12 @@ def test_windows_are_their_definition(kind):
     np.testing.assert_allclose(audio, model.codec.decode(codes), atol=1e-4)
 
 
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "centred"])
-@pytest.mark.parametrize("pattern", ["delay", "flatten", "coarse_first"])
+STREAMED = product(("delay", "flatten", "coarse_first"), (True, False))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "causal"), tried([("delay", True), ("coarse_first", False)], STREAMED)
+)
 def test_a_stream_is_the_whole_in_pieces(pattern, causal):
     """Chunks of any length, decoded by the codec's stream or by windows with halos; the first
     comes before the last step is drawn."""
@@ -283,13 +291,19 @@ def test_a_stream_is_the_whole_in_pieces(pattern, causal):
     assert len(pieces) >= 2
 
 
-def test_a_stream_of_windows_and_of_stereo():
+def test_a_stream_of_stereo():
     stereo = small("stereo", "stereo_partial_delay")
     assert stereo.channels == 2
     whole = stereo.generate(PROMPTS[:2], 0.2, KEY, top_k=5)
     assert whole.shape == (2, 20 * HOP, 2) and np.abs(whole[..., 0] - whole[..., 1]).max() > 1e-3
     pieces = np.concatenate(list(stereo.stream(PROMPTS[:2], 0.2, KEY, chunk=0.06, top_k=5)), 1)
     np.testing.assert_allclose(pieces, whole, atol=1e-4)
+
+
+# Its twin in files: test_cli_generate.py::test_a_stream_makes_the_same_files.
+@pytest.mark.slow
+def test_a_stream_of_windows_of_stereo():
+    stereo = small("stereo", "stereo_partial_delay")
     long = dataclasses.replace(stereo, config=dataclasses.replace(stereo.config, window=8))
     whole = long.generate(PROMPTS[:2], 0.2, KEY, stride=0.05, top_k=5)
     pieces = long.stream(PROMPTS[:2], 0.2, KEY, stride=0.05, chunk=0.03, top_k=5)

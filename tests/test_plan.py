@@ -8,44 +8,18 @@ import re
 import jax
 import pytest
 from command import refused, run
+from small_plans import BIG, LM, by_hand, codec_run
 from small_runs import CONFIG_FILE, RUN, one_device
 
 from rvq_jax.axes import RULES, place
-from rvq_jax.codec.config import CodecConfig
-from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.errors import UserError
-from rvq_jax.lm.model import LMConfig
 from rvq_jax.plan import chips, meshes, plan, planning, programs
 from rvq_jax.plan.collectives import Collective
 from rvq_jax.plan.compiled import Compiled, Cost, compile_for, roofline
 from rvq_jax.plan.report import table
 from rvq_jax.train import sharding
-from rvq_jax.train.runs import CodecRun
 
-LM = LMConfig(
-    levels=3, size=40, dim=32, layers=3, heads=4, hidden=96, text_dim=24, positions="sinusoidal"
-)
-BIG = dataclasses.replace(RUN, lm=LM, batch=8, frames=50)
-
-
-def by_hand(run, remat: bool) -> float:
-    """FLOPs of an update: projections, attention, feed-forward and heads of every row."""
-    lm, T, L = run.lm, programs.task(run).rest.steps, programs.TEXT
-    D = lm.dim
-    attend = 2 * T * D * D * 4 + 2 * 2 * T * T * D
-    cross = 2 * T * D * D * 2 + 2 * L * D * D * 2 + 2 * 2 * T * L * D
-    up = down = 2 * T * D * lm.hidden
-    layer = attend + cross + up + down
-    heads, text = 2 * T * D * lm.levels * lm.size, 2 * L * lm.text_dim * D
-    # The text has no gradient of its own. Recomputing leaves out what no gradient asks for.
-    again = layer - down if remat else 0
-    return run.batch * (lm.layers * (3 * layer + again) + 3 * heads + 2 * text)
-
-
-def codec_run() -> CodecRun:
-    seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
-    codec = CodecConfig(8_000, seanet, levels=2, size=4)
-    return CodecRun(codec, batch=4, seconds=2048 / 8_000)
+pytestmark = pytest.mark.usefixtures("compiled_anew")
 
 
 def config_file(tmp_path, run=RUN):

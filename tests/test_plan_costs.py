@@ -10,6 +10,8 @@ from rvq_jax.plan import collectives, hlo
 from rvq_jax.plan.compiled import cost
 from rvq_jax.plan.model_flops import of_jaxpr
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
+
 
 def text_of(function, *shapes, **options):
     arrays = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]

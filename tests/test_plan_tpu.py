@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_plans import BIG, by_hand
 from small_runs import CONFIG_FILE
-from test_plan import BIG, by_hand
 
 ROOT = Path(__file__).parents[1]
 needs_libtpu = pytest.mark.skipif(

@@ -79,9 +79,7 @@ def test_a_beam_of_one_is_greedy():
 def test_more_beams_lose_less():
     vectors_KND, latents_MD = problem(1, 6, 128, 12, 400)
     losses = [
-        squared_errors(
-            vectors_KND, latents_MD, beam_codes(vectors_KND, latents_MD, beam=beam)
-        ).mean()
+        squared_errors(vectors_KND, latents_MD, search(vectors_KND, latents_MD, beam=beam)).mean()
         for beam in (1, 2, 5, 16)
     ]
     assert losses == sorted(losses, reverse=True)
@@ -100,19 +98,19 @@ def test_enough_beams_find_the_best_of_all():
 @pytest.mark.parametrize("beam", [1, 2, 5])
 def test_ties_go_to_the_lowest_index(beam):
     """All codewords equal; then each twice, so that every choice is between two equals."""
-    equal = beam_codes(jnp.ones((3, 130, 2)), jnp.ones((5, 2)), beam=beam)
+    equal = search(jnp.ones((3, 130, 2)), jnp.ones((5, 2)), beam=beam)
     assert (equal == 0).all()
     # Whole numbers, so that equal errors are equal to the last bit.
     rng = np.random.default_rng(3)
     half_KND = rng.integers(-20, 20, (3, 65, 4)).astype(np.float32)
     twice_KND = np.concatenate([half_KND, half_KND], axis=1)
     latents_MD = rng.integers(-20, 20, (9, 4)).astype(np.float32)
-    codes_KM = beam_codes(twice_KND, latents_MD, beam=beam)
+    codes_KM = search(twice_KND, latents_MD, beam=beam)
     want_KM = numpy_beam(twice_KND, latents_MD, beam, [130] * 3)
     assert (codes_KM == want_KM).all()
     if beam > 1:
         tables = pair_products(twice_KND)
-        assert (beam_codes(twice_KND, latents_MD, beam=beam, tables=tables) == want_KM).all()
+        assert (search(twice_KND, latents_MD, beam=beam, tables=tables) == want_KM).all()
 
 
 def test_tables_hold_the_products_of_each_two_levels():

@@ -24,6 +24,7 @@ from small_runs import (
     log_of,
     one_device,
 )
+from tiers import slow
 
 from rvq_jax.data import loader
 from rvq_jax.train import runs, sharding
@@ -184,7 +185,7 @@ def final_state(folder: Path, program: Program):
     return bits_of(state), next(batches)["index"].tolist()
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.37])
+@pytest.mark.parametrize("delay", [0.37, slow(0.0)])
 def test_a_killed_process_started_again_ends_in_the_same_bits(long_run, tmp_path, delay):
     """SIGKILL gives no chance to clean up: whatever lies in the folder must be enough to end
     with the state, the data's position and the log of a run never killed."""

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device
+from tiers import slow
 
 from rvq_jax import quantize
 from rvq_jax.axes import spec
@@ -60,20 +61,25 @@ def test_a_mesh_uses_every_device_or_says_so():
 # One device or eight.
 
 
+WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "model": (1, 4, 2)}
+
+
 @pytest.mark.parametrize("kind", ["lm", "codec"])
-def test_a_mesh_changes_no_number(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("updates", "ways"), [(10, ["all"]), slow(50, list(WAYS))], ids=["ten", "fifty"]
+)
+def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters
     and codebooks with their statistics, up to the order of sums. The codec's start by k-means and
     most of its updates replace codes, by vectors drawn from the whole batch."""
-    config = LoopConfig(steps=50, log_every=1, checkpoint_every=100)
-    meshes = {"one": one_device(), "data": sharding.make_mesh(), "fsdp": sharding.make_mesh(1, 8)}
-    meshes |= {"all": sharding.make_mesh(2, 2, 2), "model": sharding.make_mesh(1, 4, 2)}
+    config = LoopConfig(steps=updates, log_every=1, checkpoint_every=100)
+    meshes = {"one": one_device()} | {name: sharding.make_mesh(*WAYS[name]) for name in ways}
     done = {}
     for name, mesh in meshes.items():
-        task, batches = mesh_parts(kind)
+        task, batches = mesh_parts(kind, ratios=(8,) if updates == 10 else (4, 8))
         done[name] = fit(tmp_path / name, task, batches, config, TUNED_SLOWLY, mesh=mesh)
     losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in meshes}
-    assert len(losses["one"]) == 50
+    assert len(losses["one"]) == updates
     for name in meshes:
         np.testing.assert_allclose(losses[name], losses["one"], rtol=0, atol=1e-5)
         for a, b in zip(

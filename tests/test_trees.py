@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.tree_util import GetAttrKey
-from test_laws_quantize_family import ARRANGEMENTS, LOOKUPS
+from small_quantizers import ARRANGEMENTS, LOOKUPS
 
 from rvq_jax.patterns import Pattern, delay
 from rvq_jax.trees import pytree

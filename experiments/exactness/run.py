@@ -27,6 +27,7 @@ from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.state import OptimizerConfig, make_program
 
 HERE = Path(__file__).parent
+SIZES = {"dim": 64, "layers": 3, "heads": 4, "hidden": 256}
 
 
 def source(levels: int, frames: int, size: int, seed: int = 0) -> np.ndarray:
@@ -50,13 +51,16 @@ def source(levels: int, frames: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def train(
-    name: str, joint: np.ndarray, levels: int, frames: int, updates: int, seed: int = 0
+    name: str,
+    joint: np.ndarray,
+    levels: int,
+    frames: int,
+    updates: int,
+    seed: int = 0,
+    sizes: dict[str, int] = SIZES,
 ) -> tuple[LMConfig, patterns.Pattern, object]:
     """A small token model of one pattern, trained on samples of the joint."""
-    size = joint.shape[0]
-    config = LMConfig(
-        levels=levels, size=size, dim=64, layers=3, heads=4, hidden=256, caption_bytes=1
-    )
+    config = LMConfig(levels=levels, size=joint.shape[0], caption_bytes=1, **sizes)
     # All patterns padded alike: one compiled step for the six of them.
     pattern = patterns.named(name, levels, frames).pad(levels * frames)
     tuning = OptimizerConfig(learning_rate=3e-3, warmup=100, weight_decay=0.01)
@@ -75,7 +79,7 @@ def train(
 
 def cross_entropy(config, pattern, params, joint: np.ndarray) -> float:
     """Exact bits per frame of a model over every sequence of the joint."""
-    total, chunk = 0.0, 8192
+    total, chunk = 0.0, min(8192, joint.size)
     p = joint.ravel()
     for begin in range(0, joint.size, chunk):
         index = np.minimum(np.arange(begin, begin + chunk), joint.size - 1)

@@ -1,0 +1,23 @@
+"""What a test does in the fast tier, and what in the slow one: see conftest.py."""
+
+import hypothesis
+import pytest
+
+THOROUGH = hypothesis.settings.get_profile("thorough").max_examples
+
+
+def slow(*values):
+    """Values of a parametrized test that only the slow tier tries."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def tried(fast, every) -> list:
+    """Of `every` value those in `fast` for the fast tier, all for the slow one."""
+    fast = list(fast)
+    return [x if x in fast else slow(*x) if isinstance(x, tuple) else slow(x) for x in every]
+
+
+def examples(count: int):
+    """`hypothesis.settings` of so many examples, or their share in the fast profile."""
+    share = hypothesis.settings.default.max_examples / THOROUGH
+    return hypothesis.settings(max_examples=max(1, round(count * share)))
