@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 from rvq_jax.audio import spectral
 
@@ -26,7 +27,7 @@ def frames_by_loop(audio_S, window, hop):
     return frames
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.integers(1, 60), st.integers(1, 24), st.integers(1, 9))
 def test_frames_equal_a_loop_for_any_length_window_and_hop(samples, window, hop):
     audio_S = noise(samples)

@@ -12,6 +12,7 @@ import small_codecs
 import soundfile
 from command import run
 from small_codecs import CONFIGS, GROUPED, RATE, dac_bytes, ecdc_bytes, seanet
+from tiers import slow
 
 import rvq_jax as rj
 from rvq_jax.audio import resample
@@ -69,7 +70,7 @@ def test_a_file_there_and_back_has_as_many_samples(capsys, tmp_path, codecs, sam
     same(decoded, codec.decode(expected)[0])
 
 
-@pytest.mark.parametrize("samples", [230, 431, 4000])
+@pytest.mark.parametrize("samples", [230, slow(431), 4000])
 def test_a_codec_of_segments_keeps_its_scales(capsys, tmp_path, codecs, samples):
     """Where the last but one is not whole, and where codes fill more than one of the file's."""
     codec = rj.Codec.load(codecs["stereo"])
@@ -139,7 +140,7 @@ def test_fewer_levels_are_a_prefix(capsys, tmp_path, codecs):
 # Folders and pipes.
 
 
-@pytest.mark.parametrize("name", ["mono", "stereo"])
+@pytest.mark.parametrize("name", ["mono", slow("stereo")])
 def test_a_folder_is_its_files_one_by_one(capsys, tmp_path, codecs, name, monkeypatch):
     """Whatever a file shares its batch with, and however full the batch is."""
     codec, channels = rj.Codec.load(codecs[name]), CONFIGS[name].channels

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 from rvq_jax.codec.conv import Conv1d, ConvTranspose1d, GroupNorm
 from rvq_jax.codec.edges import pad
@@ -39,7 +40,7 @@ def conv_by_loop(x_SD, kernel_WDO, bias_O, stride, dilation, causal, mode):
     return np.stack(out)
 
 
-@settings(max_examples=12)
+@examples(12)
 @given(st.data())
 def test_conv_equals_a_loop_for_any_length_kernel_stride_and_dilation(data):
     stride = data.draw(st.integers(1, 4))
@@ -62,7 +63,7 @@ def test_conv_equals_a_loop_for_any_length_kernel_stride_and_dilation(data):
     np.testing.assert_allclose(got, np.stack(expected), atol=1e-5)
 
 
-@settings(max_examples=6)
+@examples(6)
 @given(st.integers(1, 12), st.integers(1, 5), st.booleans())
 def test_transposed_conv_equals_a_scatter_and_keeps_length(frames, stride, causal):
     layer = ConvTranspose1d(3, 2, stride, nnx.Rngs(0), causal=causal)

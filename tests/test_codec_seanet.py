@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 from rvq_jax.codec.seanet import Decoder, Encoder, SEANetConfig, elu
 from rvq_jax.systems import encodec
@@ -79,7 +80,7 @@ def test_centred_encoder_sees_both_sides():
     assert seen_S[5 * HOP] and seen_S[8 * HOP]
 
 
-@settings(max_examples=4)
+@examples(4)
 @given(st.integers(1, 70), st.booleans())
 def test_lengths_are_whole_frames(samples, causal):
     latents = encoder(causal=causal, channels=2)(noise(2, samples, 2))

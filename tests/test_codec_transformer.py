@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 from rvq_jax.codec.transformer import Transformer, TransformerConfig
 
@@ -92,7 +93,7 @@ def test_equals_a_loop(frames):
     np.testing.assert_allclose(whole(x_BFD), expected, **CLOSE)
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(st.permutations([1, 1, 1, 2, 2, 2, 7, 7]))
 def test_streaming_equals_whole_for_any_blocks(sizes):
     """Blocks shorter and longer than the context, in any order, past every slot several times."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rvq_files import Pipe, draw, make, refused, same, written
+from tiers import slow
 
 from rvq_jax.codec import container, header
 from rvq_jax.codec.container import Segment, Writer
@@ -37,10 +38,11 @@ def random_case(rng: np.random.Generator) -> tuple[Header, list[Segment]]:
     return head, draw(rng, head, int(rng.integers(0, 7)), int(rng.integers(0, 3)))
 
 
-def test_ten_thousand_random_files_come_back():
+@pytest.mark.parametrize("count", [1000, slow(10_000)])
+def test_random_files_come_back(count):
     """Through a pipe or by seeking, all levels or some; a plain loop, for speed."""
     rng = np.random.default_rng(0)
-    for case in range(10_000):
+    for case in range(count):
         head, segments = random_case(rng)
         data = written(head, segments)
         reader = Reader(io.BytesIO(data) if case % 4 else Pipe(data))

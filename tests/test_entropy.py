@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples, slow
 
 from rvq_jax.codec import bits, contexts, entropy
 
@@ -54,7 +55,7 @@ def test_widths(size, width):
     assert bits.width(size) == width
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     seed=st.integers(0, 2**32),
     sizes=st.lists(
@@ -93,7 +94,7 @@ def test_no_level_depends_on_those_above(seed, level):
     assert entropy.encode(codes_KF[:level], sizes[:level]) == planes[:level]
 
 
-@pytest.mark.parametrize("size, power", [(16, 1.0), (16, 2.0), (100, 1.5), (2, 3.0)])
+@pytest.mark.parametrize("size, power", [slow(16, 1.0), (16, 2.0), slow(100, 1.5), (2, 3.0)])
 def test_skewed_codes_come_near_their_entropy(size, power):
     """Within 3 % and half a logarithm for each chance that is learned (Rissanen 1984)."""
     rng = np.random.default_rng(0)

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tiers import examples
 
 from rvq_jax.quantize import kernel
 from rvq_jax.quantize.kernel import residual_codes
@@ -44,7 +45,7 @@ def normals(sizes, seed):
 # Codes.
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(SIZES, st.integers(0, 99))
 def test_codes_are_the_plain_ones_and_ties_too(sizes, seed):
     books_KND, vectors_MD = integers(sizes, seed)
@@ -53,7 +54,7 @@ def test_codes_are_the_plain_ones_and_ties_too(sizes, seed):
     np.testing.assert_array_equal(codes_KM, plain(books_KND, vectors_MD))
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(SIZES, st.integers(0, 99))
 def test_sizes_bound_the_codes_of_each_level(sizes, seed):
     """Also where a level ends inside a block, or before the last one."""
@@ -65,7 +66,7 @@ def test_sizes_bound_the_codes_of_each_level(sizes, seed):
     np.testing.assert_array_equal(codes_KM, plain(books_KND, vectors_MD, sizes_K))
 
 
-@settings(max_examples=8)
+@examples(8)
 @given(SIZES, st.integers(0, 99))
 def test_each_level_codes_what_the_levels_before_left(sizes, seed):
     """Float sums in another order may turn a near tie: so the distance is asked, not the code."""

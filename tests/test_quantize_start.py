@@ -63,8 +63,8 @@ def test_start_of_every_kind_beats_random_codebooks(name):
 def test_a_shared_codebook_starts_on_what_every_level_sees():
     """Fitted to the vectors alone, it would suit no residual: the last level must shrink it too."""
     x = jax.random.normal(jax.random.key(2), (8, 128, 6))
-    state = q.start(KEY, q.Shared.init(KEY, 4, 32, 6), x.reshape(-1, 6))
-    residual = np.asarray(q.quantize(state, x).stats.residual)
+    state = start(KEY, q.Shared.init(KEY, 4, 32, 6), x.reshape(-1, 6))
+    residual = np.asarray(quantize(state, x).stats.residual)
     assert (np.diff(residual) < 0).all()
     with pytest.raises(ValueError, match="at least 128 vectors, got 127"):
         q.start(KEY, state, x.reshape(-1, 6)[:127])
@@ -74,5 +74,5 @@ def test_plus_plus_finds_every_cluster():
     """16 far clusters, 16 codes: k-means++ starts one in each where a random start misses some."""
     centres = 100.0 * jax.random.normal(jax.random.key(3), (16, 6))
     points = jnp.repeat(centres, 20, 0) + jax.random.normal(jax.random.key(4), (320, 6))
-    state = q.start(KEY, q.init(KEY, 1, 16, 6), points, plus_plus=True)
-    assert q.quantize(state, points[None]).stats.use[0] == 1.0
+    state = start(KEY, q.init(KEY, 1, 16, 6), points, plus_plus=True)
+    assert quantize(state, points[None]).stats.use[0] == 1.0
