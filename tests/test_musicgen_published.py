@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiers import tried
 
 from rvq_jax.convert import names
 from rvq_jax.errors import UserError
@@ -43,7 +44,7 @@ def test_logits_and_greedy_codes_are_theirs(models, kind):
     """Teacher-forced logits, and the codes of guidance 3, one row alone."""
     model, expected = models[kind], np.load(FOLDER / kind / "expected.npz")
     told = told_of(model, expected)
-    logits = forms.model(model.config, model.params)(expected["fed"], told)
+    logits = jax.jit(forms.model(model.config, model.params).__call__)(expected["fed"], told)
     want = expected["logits"]
     assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
     greedy = expected["greedy"]
@@ -73,14 +74,14 @@ def test_a_folder_written_back_is_the_same(models, kind, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
-def test_captions_become_audio(models):
+@pytest.mark.parametrize("kind", tried(["stereo"], KINDS))
+def test_captions_become_audio(models, kind):
     """From the folder's own tokenizer, at the codec's rate and channels."""
-    for kind in KINDS:
-        model = models[kind]
-        audio = model.generate(["slow piano", ""], 0.02, jax.random.key(0))
-        samples = round(0.02 * model.codec.config.frame_rate) * model.codec.config.hop
-        assert audio.shape == (2, samples, 2 if kind == "stereo" else 1)
-        assert np.isfinite(audio).all()
+    model = models[kind]
+    audio = model.generate(["slow piano", ""], 0.02, jax.random.key(0))
+    samples = round(0.02 * model.codec.config.frame_rate) * model.codec.config.hop
+    assert audio.shape == (2, samples, 2 if kind == "stereo" else 1)
+    assert np.isfinite(audio).all()
 
 
 def test_a_pattern_that_transformers_lacks_has_a_folder_of_our_own(models, tmp_path):
