@@ -4,6 +4,7 @@ The fast tier is what `pytest` runs: every law, in its smallest form. `pytest -m
 large forms, and hypothesis tests with all their examples; `pytest -m ""` runs everything.
 """
 
+import gc
 import hashlib
 import os
 from importlib.metadata import version
@@ -32,7 +33,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compiling takes most of an example's time here, so a deadline would measure XLA, not us.
 OPTIONS = {"deadline": None, "derandomize": True, "print_blob": True}
-hypothesis.settings.register_profile("fast", max_examples=5, **OPTIONS)
+hypothesis.settings.register_profile("fast", max_examples=4, **OPTIONS)
 hypothesis.settings.register_profile("thorough", max_examples=15, **OPTIONS)
 
 MAPS = Path("/proc/self/maps")
@@ -58,6 +59,12 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("hypothesis"):
                 item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """What imports and collection made lives as long as the process: no use in looking at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,7 +3,7 @@
     python tests/mutate.py                     # all thirty: what each area's fast tests catch
     python tests/mutate.py --only 3 17         # two of them
     python tests/mutate.py --list              # where they are
-    python tests/mutate.py --tree OTHER --hints RESULTS.jsonl   # another checkout, as fast as may be
+    python tests/mutate.py --tree OTHER --hints RESULTS.jsonl   # another checkout, in less time
 
 Six faults of each kind: a sign, an index, a mask, a random key, an off-by-one. A copy of the tree
 gets one fault at a time. An area whose tests fail without a fault is an error, not a catch.

@@ -162,7 +162,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 
 
 LONG = dataclasses.replace(
-    RUN, loop=LoopConfig(steps=60, log_every=1, checkpoint_every=3), pattern="flatten"
+    RUN, loop=LoopConfig(steps=60, log_every=1, checkpoint_every=6), pattern="flatten"
 )
 
 

@@ -76,7 +76,7 @@ def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
     meshes = {"one": one_device()} | {name: sharding.make_mesh(*WAYS[name]) for name in ways}
     done = {}
     for name, mesh in meshes.items():
-        task, batches = mesh_parts(kind, ratios=(8,) if updates == 10 else (4, 8))
+        task, batches = mesh_parts(kind, small=updates == 10)
         done[name] = fit(tmp_path / name, task, batches, config, TUNED_SLOWLY, mesh=mesh)
     losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in meshes}
     assert len(losses["one"]) == updates
