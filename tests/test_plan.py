@@ -49,6 +49,10 @@ def test_flops_are_those_counted_by_hand(single):
     assert single["flops"]["model"] == by_hand(BIG, remat=False)
 
 
+def test_one_chip_exchanges_nothing(single, meshed):
+    assert not single["collectives"] and meshed["collectives"]
+
+
 def test_eight_chips_share_the_flops_evenly(meshed):
     """Over data, fsdp and model together: nothing is worked out twice."""
     assert meshed["flops"]["executed"] * 8 == pytest.approx(by_hand(BIG, remat=False), rel=0.05)

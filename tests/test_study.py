@@ -7,13 +7,15 @@ import browser
 import numpy as np
 import pytest
 import soundfile
+from tiers import tried
 
 from rvq_jax import patterns
-from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import StudyConfig, study
+from rvq_jax.study.quickstart import SIX
 from rvq_jax.train.codec_task import CodecLossConfig
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import CodecRun, LMRun
@@ -38,6 +40,14 @@ SMALL = StudyConfig(
     clips=2,
     top_k=4,
 )
+CONFIGS = {
+    "two patterns": SMALL,
+    "six": dataclasses.replace(
+        SMALL,
+        patterns=SIX,
+        codec=dataclasses.replace(SMALL.codec, codec=tiny(filters=4, dim=8, levels=2, size=8)),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +65,21 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="module", params=tried(["two patterns"], CONFIGS))
+def config(request):
+    return CONFIGS[request.param]
+
+
 @pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
+def run(config, folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "study"
-    return out, study(out, folder, SMALL, "test")
+    return out, study(out, folder, config, "test")
 
 
-def test_results_hold_what_they_promise(run):
+def test_results_hold_what_they_promise(run, config):
     out, results = run
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
-    assert [row["pattern"] for row in results["patterns"]] == list(SMALL.patterns)
+    assert [row["pattern"] for row in results["patterns"]] == list(config.patterns)
     for row in results["patterns"]:
         assert row["steps"] == patterns.named(row["pattern"], 2, 20).steps
         assert row["bits_per_frame"]["mean"] == pytest.approx(sum(row["bits_by_level"]))
@@ -90,17 +105,17 @@ def test_the_report_opens_in_a_browser(run):
         assert seen["images"] == seen["drawn"] > 5
 
 
-def test_started_again_it_ends_at_once_with_the_same_numbers(run, folder):
+def test_started_again_it_ends_at_once_with_the_same_numbers(run, config, folder):
     out, results = run
-    again = study(out, folder, SMALL, "test")
+    again = study(out, folder, config, "test")
     for old, new in zip(results["patterns"], again["patterns"], strict=True):
         assert old["bits_per_frame"] == new["bits_per_frame"]
         assert old["frechet_distance"] == new["frechet_distance"]
     assert results["codec"] == again["codec"]
 
 
-def test_another_config_in_the_same_folder(run, folder):
-    other = dataclasses.replace(SMALL, top_k=5)
+def test_another_config_in_the_same_folder(run, config, folder):
+    other = dataclasses.replace(config, top_k=5)
     with pytest.raises(UserError, match="top_k: 4 there, 5 here"):
         study(run[0], folder, other, "test")
 
