@@ -16,6 +16,7 @@ import hypothesis
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tiers import FAST, THOROUGH
 
 # What one worker, process or run has compiled is read by the others, those that tests start too.
 # Machine code is of the JAX and of the processor that it was made by.
@@ -33,8 +34,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compiling takes most of an example's time here, so a deadline would measure XLA, not us.
 OPTIONS = {"deadline": None, "derandomize": True, "print_blob": True}
-hypothesis.settings.register_profile("fast", max_examples=4, **OPTIONS)
-hypothesis.settings.register_profile("thorough", max_examples=15, **OPTIONS)
+hypothesis.settings.register_profile("fast", max_examples=FAST, **OPTIONS)
+hypothesis.settings.register_profile("thorough", max_examples=THOROUGH, **OPTIONS)
 
 MAPS = Path("/proc/self/maps")
 

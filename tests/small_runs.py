@@ -1,6 +1,5 @@
 """The smallest runs that train, and how to compare what they leave."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -83,15 +82,13 @@ def lm_parts():
 TUNED_SLOWLY = OptimizerConfig(learning_rate=1e-4, warmup=1)
 
 
-def mesh_parts(kind: str, rows: np.ndarray | None = None, small: bool = False):
+def mesh_parts(kind: str, rows: np.ndarray | None = None):
     """A task and its batches of 8, or the rows of them, to compare meshes: a token model, or a
     codec that replaces codes in most updates."""
     if kind == "lm":
         cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
         return lm_parts()[0], loader.batches(code_set(), cut, 8, 0, rows)
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
-    if small:
-        seanet = dataclasses.replace(seanet, ratios=(8,), norm="none")
     config = CodecConfig(8_000, seanet, levels=2, size=16)
     task = codec_task(config, CodecLossConfig(warm=2, decay=0.9, expiry=0.8), start_batches=1)
     return task, loader.batches(audio_records(), loader.cut_audio(2048), 8, 0, rows)

@@ -70,7 +70,7 @@ def test_a_file_there_and_back_has_as_many_samples(capsys, tmp_path, codecs, sam
     same(decoded, codec.decode(expected)[0])
 
 
-@pytest.mark.parametrize("samples", [230, slow(431), 4000])
+@pytest.mark.parametrize("samples", [slow(230), slow(431), 4000])
 def test_a_codec_of_segments_keeps_its_scales(capsys, tmp_path, codecs, samples):
     """Where the last but one is not whole, and where codes fill more than one of the file's."""
     codec = rj.Codec.load(codecs["stereo"])
@@ -252,7 +252,7 @@ def test_a_fingerprint_is_of_the_weights(tmp_path, codecs):
 
 
 def test_ecdc_at_24_khz(capsys, tmp_path):
-    config = CodecConfig(24_000, seanet(ratios=(8, 5, 4, 2)), levels=3, size=1024)
+    config = CodecConfig(24_000, seanet(ratios=(16, 20)), levels=3, size=1024)
     codec, samples = rj.Codec.init(config, jax.random.key(0)), 3000
     codec.save(tmp_path / "codec")
     codes_KF = np.random.default_rng(0).integers(0, 1024, (2, 10))
@@ -269,7 +269,7 @@ def test_ecdc_at_24_khz(capsys, tmp_path):
 
 def test_ecdc_at_48_khz(tmp_path):
     """Scales and overlapping segments, the last but one not whole."""
-    model = seanet(2, ratios=(8, 5, 4, 2), filters=2, lstm_layers=0, **GROUPED)
+    model = seanet(2, ratios=(16, 20), filters=2, lstm_layers=0, **GROUPED)
     config = CodecConfig(48_000, model, levels=2, size=1024, normalize=True, segment=1.0)
     codec, samples = rj.Codec.init(config, jax.random.key(0)), 47_600
     random = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiers import slow
+from tiers import slow, tried
 
 import rvq_jax as rj
 from rvq_jax.convert import names, tensors
@@ -129,7 +129,8 @@ def test_audio_that_does_not_fit_is_refused(audio, options, words):
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The one that takes its loudness out.
+@pytest.mark.parametrize("name", tried(["encodec_48khz"], NAMES))
 @pytest.mark.parametrize("samples", [600, slow(1)])
 def test_silence(name, samples):
     """Loudness is never divided by zero."""

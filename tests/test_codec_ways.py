@@ -85,8 +85,9 @@ def same(ours, expected):
 
 
 # One test per codec: what one law compiles, the others use.
-# The slow tier has each codec in many lengths, the fast one all kinds of padding in a few.
-FEW = [(name, "few") for name in CONFIGS if name != "padded"]
+# The slow tier has each codec in many lengths, the fast one most in a few: centred windows without
+# padding by zeros, and without an LSTM, are those of "mirrored" and "levelled".
+FEW = [(name, "few") for name in CONFIGS if name not in ("padded", "centred")]
 
 
 @pytest.mark.parametrize(("name", "size"), tried(FEW, product(CONFIGS, LENGTHS)))

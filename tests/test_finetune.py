@@ -180,6 +180,8 @@ def test_held_out_bits_are_those_of_all_windows():
     np.testing.assert_allclose(found, np.average(means, 0, [1, 2, 1, 2, 1]), rtol=1e-5)
 
 
+# Its twin: test_train_sharding.py, of all weights.
+@pytest.mark.slow
 def test_a_mesh_changes_no_adapter(program):
     """Eight devices do what one does; base and adapters lie in pieces, where the table says."""
     task, mesh = task_of(), sharding.make_mesh(2, 2, 2)

@@ -130,7 +130,11 @@ def test_options_compose_or_say_which_two_clash(
     assert encode(out.state, x).shape == out.codes.shape
 
 
-@pytest.mark.parametrize("lookup", LOOKUPS)
+# Learning by means, by projection, by gradient alone, and without any.
+LEARNERS = ("sizes", "projected", "qinco", "fsq")
+
+
+@pytest.mark.parametrize("lookup", tried(LEARNERS, LOOKUPS))
 def test_each_level_shrinks_what_is_left_and_has_a_gradient(lookup):
     """After training on the data itself, by its own rule of learning, the residual shrinks level
     by level, and the commitment of every level moves the input."""

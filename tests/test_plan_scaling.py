@@ -16,7 +16,7 @@ from rvq_jax.train import sharding
 
 pytestmark = pytest.mark.usefixtures("compiled_anew")
 
-COUNTS = [2, 8, slow(4)]
+COUNTS = [8, slow(2), slow(4)]
 
 
 def exchanged(run, **mesh) -> list:

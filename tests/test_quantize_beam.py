@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiers import slow
 
 from rvq_jax.quantize.beam import ROWS, beam_codes, pair_products
 from rvq_jax.quantize.search import TILE, greedy_codes, nearest
@@ -95,7 +96,7 @@ def test_enough_beams_find_the_best_of_all():
     np.testing.assert_allclose(squared_errors(vectors_KND, latents_MD, codes_KM), best_M, rtol=1e-5)
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("beam", [1, 2, slow(5)])
 def test_ties_go_to_the_lowest_index(beam):
     """All codewords equal; then each twice, so that every choice is between two equals."""
     equal = search(jnp.ones((3, 130, 2)), jnp.ones((5, 2)), beam=beam)

@@ -45,8 +45,8 @@ STARTED = {
     "bottleneck": q.Bottleneck.init(KEY, 6, q.init(KEY, 2, 16, 4)),
     "strided": q.Strided(q.init(KEY, 2, 16, 6), (2, 1)),
 }
-# Every lookup and every arrangement; the slow tier has some of one in the other too.
-FEW = [name for name in STARTED if name not in ("grouped simvq", "grouped shared", "strided")]
+# By k-means on residuals, in projections, under maps, on what all levels see; each arrangement.
+FEW = ("sizes", "projected", "qinco", "shared", "grouped", "split", "strided simvq")
 
 
 @pytest.mark.parametrize("name", tried(FEW, STARTED))

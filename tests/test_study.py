@@ -25,7 +25,10 @@ SMALL = StudyConfig(
     seeds=(0,),
     codec=CodecRun(
         codec=CodecConfig(
-            16_000, SEANetConfig(filters=4, dim=8, ratios=(16, 20), lstm_layers=0), levels=2, size=8
+            16_000,
+            SEANetConfig(filters=4, dim=8, ratios=(16, 20), lstm_layers=0, norm="none"),
+            levels=2,
+            size=8,
         ),
         loss=CodecLossConfig(warm=4),
         loop=LoopConfig(steps=8, checkpoint_every=4),

@@ -25,7 +25,6 @@ from small_runs import (
     log_of,
     one_device,
 )
-from tiers import slow
 
 from rvq_jax.data import loader
 from rvq_jax.train import runs, sharding
@@ -138,6 +137,8 @@ def test_a_codec_stopped_around_its_codebooks_start_ends_in_the_same_bits(
     assert log_of(tmp_path) == log
 
 
+# Its twins: a checkpoint is of any mesh, in test_train_checkpoint.py; a mesh changes no number.
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(tmp_path):
     """Stopped on one device, ended on eight: a checkpoint says nothing of where its arrays lay."""
     task, batches = lm_parts()
@@ -162,7 +163,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
 
 
 LONG = dataclasses.replace(
-    RUN, loop=LoopConfig(steps=60, log_every=1, checkpoint_every=6), pattern="flatten"
+    RUN, loop=LoopConfig(steps=60, log_every=1, checkpoint_every=3), pattern="flatten"
 )
 
 
@@ -187,7 +188,9 @@ def final_state(folder: Path, program: Program):
     return bits_of(state), next(batches)["index"].tolist()
 
 
-@pytest.mark.parametrize("delay", [0.37, slow(0.0)])
+# Its twin: a run stopped at any update, above.
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.37])
 def test_a_killed_process_started_again_ends_in_the_same_bits(long_run, tmp_path, delay):
     """SIGKILL gives no chance to clean up: whatever lies in the folder must be enough to end
     with the state, the data's position and the log of a run never killed."""

@@ -64,9 +64,11 @@ def test_a_mesh_uses_every_device_or_says_so():
 WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "model": (1, 4, 2)}
 
 
-@pytest.mark.parametrize("kind", ["lm", "codec"])
+# In the fast tier a codec's twins are its quantizer, below and in test_laws_quantize.py.
 @pytest.mark.parametrize(
-    ("updates", "ways"), [(10, ["all"]), slow(50, list(WAYS))], ids=["ten", "fifty"]
+    ("kind", "updates", "ways"),
+    [("lm", 10, ["all"]), slow("lm", 50, list(WAYS)), slow("codec", 50, list(WAYS))],
+    ids=["lm-ten", "lm-fifty", "codec-fifty"],
 )
 def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters
@@ -76,7 +78,7 @@ def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
     meshes = {"one": one_device()} | {name: sharding.make_mesh(*WAYS[name]) for name in ways}
     done = {}
     for name, mesh in meshes.items():
-        task, batches = mesh_parts(kind, small=updates == 10)
+        task, batches = mesh_parts(kind)
         done[name] = fit(tmp_path / name, task, batches, config, TUNED_SLOWLY, mesh=mesh)
     losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in meshes}
     assert len(losses["one"]) == updates
