@@ -41,13 +41,14 @@ MAPS = Path("/proc/self/maps")
 
 
 def pytest_configure(config):
-    fast = config.option.markexpr == "not slow"
+    tier = config.option.markexpr
     if not config.getoption("--hypothesis-profile"):
-        hypothesis.settings.load_profile("fast" if fast else "thorough")
-    # The fast tier compiles much and computes little: LLVM's first level costs it more than it
-    # gives. Before any backend starts, and for the workers and processes that inherit it.
-    flags = f"--xla_backend_optimization_level={0 if fast else 1}"
-    if fast and version("jaxlib").startswith("0.10."):
+        hypothesis.settings.load_profile("fast" if tier == "not slow" else "thorough")
+    # Both tiers compile much and compute little: LLVM's first level costs them more than it gives;
+    # what runs all of a folder, as parity does, has models of published sizes. Before any backend
+    # starts, and for the workers and processes that inherit it.
+    flags = f"--xla_backend_optimization_level={0 if tier in ('slow', 'not slow') else 1}"
+    if tier in ("slow", "not slow") and version("jaxlib").startswith("0.10."):
         # Its older emitters compile in a third of the time; later versions have the new ones only.
         flags += " --xla_cpu_use_fusion_emitters=false"
     os.environ.setdefault("XLA_FLAGS", flags)
@@ -58,7 +59,7 @@ def pytest_collection_modifyitems(config, items):
     """`-m slow` has the fast tier's hypothesis tests too: there they see all their examples."""
     if config.option.markexpr == "slow":
         for item in items:
-            if item.get_closest_marker("hypothesis"):
+            if hypothesis.is_hypothesis_test(item.obj):
                 item.add_marker(pytest.mark.slow)
 
 

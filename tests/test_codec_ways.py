@@ -4,14 +4,13 @@ Codes are compared whole, all of them; audio to rounding.
 """
 
 import functools
-from itertools import product
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiers import examples, tried
+from tiers import examples, slow
 
 import rvq_jax as rj
 from rvq_jax.codec.config import CodecConfig
@@ -90,7 +89,7 @@ def same(ours, expected):
 FEW = [(name, "few") for name in CONFIGS if name not in ("padded", "centred")]
 
 
-@pytest.mark.parametrize(("name", "size"), tried(FEW, product(CONFIGS, LENGTHS)))
+@pytest.mark.parametrize(("name", "size"), [*FEW, *(slow(name, "many") for name in CONFIGS)])
 def test_every_way_gives_the_same(name, size):
     one, lengths = codec(name), LENGTHS[size]
     half = len(lengths) // 2
