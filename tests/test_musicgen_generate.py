@@ -297,6 +297,8 @@ def test_a_stream_is_the_whole_in_pieces(pattern, causal):
     assert len(pieces) >= 2
 
 
+# Its twin in files, as that of the next: test_cli_generate.py::test_a_stream_makes_the_same_files.
+@pytest.mark.slow
 def test_a_stream_of_stereo():
     stereo = small("stereo", "stereo_partial_delay")
     assert stereo.channels == 2
@@ -306,7 +308,6 @@ def test_a_stream_of_stereo():
     np.testing.assert_allclose(pieces, whole, atol=1e-4)
 
 
-# Its twin in files: test_cli_generate.py::test_a_stream_makes_the_same_files.
 @pytest.mark.slow
 def test_a_stream_of_windows_of_stereo():
     stereo = small("stereo", "stereo_partial_delay")

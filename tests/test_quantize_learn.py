@@ -15,12 +15,15 @@ def clustered(seed, count, centres=64, dim=8, noise=0.1):
     return jnp.asarray(points, jnp.float32)
 
 
-def learn(state, batches, **options):
-    step = jax.jit(
-        lambda state, x, key: quantize.quantize(
-            state, x, key=key, train=True, learning=quantize.EMA(**options)
-        )
+def trained(**options):
+    """One update, compiled."""
+    return jax.jit(
+        lambda state, x, key: quantize.quantize(state, x, key=key, train=True, **options)
     )
+
+
+def learn(state, batches, **options):
+    step = trained(learning=quantize.EMA(**options))
     for i in range(batches):
         out = step(state, clustered(i, 256)[None], jax.random.key(i))
         state = out.state
@@ -52,9 +55,9 @@ def test_defect_1_the_threshold_is_relative():
     """The same data in a batch of twice the size replaces the same codes."""
     state = quantize.init(jax.random.key(0), 2, 64, 8)
     x = clustered(0, 256)
-    options = {"key": jax.random.key(1), "train": True, "learning": quantize.EMA(expiry=1.0)}
-    once = quantize.quantize(state, x[None], **options)
-    twice = quantize.quantize(state, jnp.stack([x, x]), **options)
+    step = trained(learning=quantize.EMA(expiry=1.0))
+    once = step(state, x[None], jax.random.key(1))
+    twice = step(state, jnp.stack([x, x]), jax.random.key(1))
     np.testing.assert_allclose(once.state.counts[0], twice.state.counts[0], rtol=1e-4)
 
 
@@ -64,8 +67,8 @@ def test_defect_2_every_level_has_a_commitment_gradient():
     x = jax.random.normal(jax.random.key(1), (2, 5, 8))
     residual = x
     codes = quantize.encode(state, x)
-    for level in range(4):
-        grad = jax.grad(lambda x, k=level: quantize.quantize(state, x).commitment[k])(x)
+    grads = jax.jit(jax.jacrev(lambda x: quantize.quantize(state, x).commitment))(x)
+    for level, grad in enumerate(grads):
         residual = residual - state.vectors[level][codes[:, level]]
         np.testing.assert_allclose(grad, 2 * residual / x.size, rtol=1e-3, atol=1e-6)
         assert np.abs(grad).max() > 1e-4
@@ -98,9 +101,9 @@ def test_updates_follow_the_running_mean():
     """Two updates in plain numpy; a code that nothing ever chose keeps its vector."""
     state = quantize.init(jax.random.key(0), 1, 8, 3)
     x = np.asarray(jax.random.normal(jax.random.key(1), (1, 40, 3)))
-    rule = quantize.EMA(decay=0.9, expiry=0.0)
+    step = trained(learning=quantize.EMA(decay=0.9, expiry=0.0))
     for _ in range(2):
-        out = quantize.quantize(state, x, key=jax.random.key(2), train=True, learning=rule)
+        out = step(state, x, jax.random.key(2))
         codes = np.asarray(out.codes)[0, 0]
         for n in range(8):
             mine = x[0][codes == n]
@@ -116,8 +119,8 @@ def test_the_first_means_are_not_drawn_to_where_the_codebook_began():
     """Debiased: after one batch a used code is the mean of its vectors, whatever the decay."""
     state = quantize.init(jax.random.key(0), 1, 4, 3)
     x = jax.random.normal(jax.random.key(1), (1, 100, 3))
-    rule = quantize.EMA(decay=0.999, expiry=0.0)
-    out = quantize.quantize(state, x, key=jax.random.key(2), train=True, learning=rule)
+    step = trained(learning=quantize.EMA(decay=0.999, expiry=0.0))
+    out = step(state, x, jax.random.key(2))
     for n in np.unique(out.codes):
         mean = x[0][out.codes[0, 0] == n].mean(0)
         np.testing.assert_allclose(out.state.vectors[0, n], mean, rtol=1e-4, atol=1e-5)
@@ -135,9 +138,7 @@ def test_dropout_keeps_prefixes():
     """An item that keeps c levels decodes to exactly its first c levels, and all c occur."""
     state = quantize.init(jax.random.key(0), 4, 16, 6)
     x = jax.random.normal(jax.random.key(1), (64, 3, 6))
-    out = quantize.quantize(
-        state, x, key=jax.random.key(2), train=True, dropout=quantize.Dropout(1.0)
-    )
+    out = trained(dropout=quantize.Dropout(1.0))(state, x, jax.random.key(2))
     prefixes = np.stack([quantize.decode(state, out.codes[:, :c]) for c in range(1, 5)])
     error = np.abs(prefixes - np.asarray(out.latents)[None]).max((2, 3))
     assert (error.min(0) < 1e-5).all()
