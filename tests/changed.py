@@ -77,4 +77,5 @@ if __name__ == "__main__":
     untracked = git("ls-files", "--others", "--exclude-standard")
     gone = set(git("diff", "--name-only", "--diff-filter=D", since))
     changed = [path for path in git("diff", "--name-only", since) if path not in gone] + untracked
-    print("\n".join(tests_of(changed)))
+    for test in tests_of(changed):
+        print(test)

@@ -7,6 +7,7 @@ large forms, and hypothesis tests with all their examples; `pytest -m ""` runs e
 import gc
 import hashlib
 import os
+import platform
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,15 +19,20 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tiers import FAST, THOROUGH
 
+
+def place() -> Path:
+    """Where compiled programs are kept: machine code is of one JAX and of one kind of processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    features = next((x for x in lines if x.startswith(("flags", "Features"))), platform.processor())
+    digest = hashlib.sha256(features.encode()).hexdigest()[:8]
+    return Path(__file__).parents[1] / ".jax_cache" / f"{version('jaxlib')}-{digest}"
+
+
 # What one worker, process or run has compiled is read by the others, those that tests start too.
-# Machine code is of the JAX and of the processor that it was made by.
-CPU = Path("/proc/cpuinfo")
-FLAGS = [x for x in CPU.read_text().splitlines() if x.startswith("flags")] if CPU.exists() else []
-KEY = f"{version('jaxlib')}-{hashlib.sha256(''.join(FLAGS[:1]).encode()).hexdigest()[:8]}"
-CACHE = Path(__file__).parents[1] / ".jax_cache" / KEY
-CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+kept = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(place()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_compilation_cache_dir", kept)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -47,8 +53,9 @@ def pytest_configure(config):
     # Both tiers compile much and compute little: LLVM's first level costs them more than it gives;
     # what runs all of a folder, as parity does, has models of published sizes. Before any backend
     # starts, and for the workers and processes that inherit it.
-    flags = f"--xla_backend_optimization_level={0 if tier in ('slow', 'not slow') else 1}"
-    if tier in ("slow", "not slow") and version("jaxlib").startswith("0.10."):
+    small = tier in ("slow", "not slow")
+    flags = f"--xla_backend_optimization_level={0 if small else 1}"
+    if small and version("jaxlib").startswith("0.10."):
         # Its older emitters compile in a third of the time; later versions have the new ones only.
         flags += " --xla_cpu_use_fusion_emitters=false"
     os.environ.setdefault("XLA_FLAGS", flags)
