@@ -29,19 +29,20 @@ def test_the_source_is_a_distribution_with_its_dependencies():
 def test_a_trained_model_reaches_its_patterns_optimum(name):
     """Within 1 % above, and never below: cross-entropy over all sequences has no sampling error,
     so less than the optimum would mean that a prediction saw what its pattern hides."""
-    check(name, frames=3, updates=200, sizes=exactness.SIZES | {"layers": 2})
+    check(name, frames=3, updates=200, layers=2)
 
 
 # The pattern that is exact, and one that hides something of a frame.
 @pytest.mark.parametrize("name", ["flatten", "parallel"])
 def test_a_small_model_of_two_frames_reaches_its_patterns_optimum(name):
     """As above, in half the steps."""
-    check(name, 2, 100, sizes={"dim": 32, "layers": 1, "heads": 4, "hidden": 64})
+    check(name, frames=2, updates=100, layers=1)
 
 
-def check(name: str, frames: int, updates: int, **options) -> None:
+def check(name: str, frames: int, updates: int, layers: int) -> None:
+    sizes = {"dim": 32, "layers": layers, "heads": 4, "hidden": 64}
     joint = exactness.source(2, frames, 3)
     best = patterns.analyse(patterns.named(name, 2, frames), joint).bits_per_frame
-    trained = exactness.train(name, joint, 2, frames, updates, **options)
+    trained = exactness.train(name, joint, 2, frames, updates, sizes=sizes)
     reached = exactness.cross_entropy(*trained, joint)
     assert best * (1 - 1e-5) <= reached <= best * 1.01
