@@ -7,6 +7,7 @@ there, so that a process killed at any moment leaves the one before.
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -51,8 +52,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2, best: bool = False):
         self.folder, self.keep, self.best = Path(folder).absolute(), keep, best
-        # orbax prints the traces of threads that fail; the error reaches the caller either way.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _silence_threads()
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future | None = None
         with _writing_to(self.folder):
@@ -242,6 +242,23 @@ def _writing_to(place: Path) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         words = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise UserError(f"cannot write {place}: {textwrap.shorten(words, 200)}") from error
+
+
+@functools.cache
+def _silence_threads() -> None:
+    """Keeps traces of a save that failed off the screen: its error reaches the caller anyway.
+
+    orbax logs them; tensorstore, whose other writes end after the event loop that waited for
+    them, hands those of its threads to sys.unraisablehook.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def without_closed_loops(raised) -> None:
+        if str(raised.exc_value) != "Event loop is closed":
+            hook(raised)
+
+    sys.unraisablehook = without_closed_loops
 
 
 def _patient() -> ocp.Context:

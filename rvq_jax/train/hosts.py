@@ -140,8 +140,9 @@ def leave(code: int) -> None:
     """Ends a process of many at once: its others would be waited for, who wait for it. Nothing
     where there is one."""
     if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a log on a full disk
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
