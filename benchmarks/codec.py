@@ -115,7 +115,7 @@ def published(name: str) -> None:
             ("encode", autoencoder.encode, audio),
             ("decode", autoencoder.decode, coded.codes),
         ):
-            compiled = function.lower(*codec.plain, x).compile()
+            compiled = function.lower(*codec.prepared, x).compile()
             values[f"{way}_seconds"] = best[way]
             values[f"{way}_over_peer"] = theirs and best[f"{way} peer"] / best[way]
             values[f"{way}_gflops"] = compiled.cost_analysis().get("flops", 0) / best[way] / 1e9
@@ -139,11 +139,11 @@ def step_latency(codec, audio) -> dict:
         block = audio[:, at * config.hop : (at + frames) * config.hop]
         at += frames
         began = time.perf_counter()
-        codes, states[0] = stream.encode_step(*codec.plain, states[0], block)
+        codes, states[0] = stream.encode_step(*codec.prepared, states[0], block)
         jax.block_until_ready(codes)
         times["encode"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        sound, states[1] = stream.decode_step(*codec.plain, states[1], codes)
+        sound, states[1] = stream.decode_step(*codec.prepared, states[1], codes)
         jax.block_until_ready(sound)
         times["decode"].append(time.perf_counter() - began)
     median = {f"{way}_step_ms": 1e3 * float(np.median(t[5:])) for way, t in times.items()}
@@ -154,7 +154,7 @@ def training(config) -> dict:
     task = codec_task(config, CodecLossConfig())
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     program = make_program(task, OptimizerConfig(), 1000, mesh)
-    state = program.init(jax.random.key(0), task.rest)
+    state = program.init(jax.random.key(0), task.aux)
     samples = config.rate // 2 // config.hop * config.hop
     audio = np.random.default_rng(0).normal(size=(12, samples, 1)).astype(np.float32)
     batch = {"audio": 0.1 * audio, "mask": np.ones((12, samples), bool)}

@@ -36,7 +36,7 @@ from rvq_jax import files, patterns  # noqa: E402
 from rvq_jax.codec.config import CodecConfig  # noqa: E402
 from rvq_jax.codec.seanet import SEANetConfig  # noqa: E402
 from rvq_jax.lm import forms  # noqa: E402
-from rvq_jax.lm.conditions import tell  # noqa: E402
+from rvq_jax.lm.conditions import encode_conditions  # noqa: E402
 from rvq_jax.lm.model import teacher_inputs  # noqa: E402
 from rvq_jax.lm.sampling import Sampling  # noqa: E402
 from rvq_jax.systems import drawing, programs  # noqa: E402
@@ -70,14 +70,14 @@ def peer():
     torch.set_num_threads(THREADS)
     text = transformers.T5Config(vocab_size=99, d_model=768, d_kv=8, d_ff=16, num_layers=1)
     seanet = SEANetConfig(filters=2, dim=8, ratios=(4, 4), causal=False, true_skip=True)
-    codec = CodecConfig(800, seanet, levels=4, size=2048)
+    codec = CodecConfig(800, seanet, levels=4, codebook_size=2048)
     from rvq_jax.convert import encodec
 
     decoder = {
         "hidden_size": CONFIG.dim,
         "num_hidden_layers": CONFIG.layers,
         "num_attention_heads": CONFIG.heads,
-        "ffn_dim": CONFIG.hidden,
+        "ffn_dim": CONFIG.mlp_dim,
         "dropout": 0.0,
     }
     config = transformers.MusicgenConfig(
@@ -131,9 +131,17 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
     forced = np.full((batch, 4, frames), -1, np.int32)
     window = drawing.window_of("delay", forced, np.full(batch, frames))
     states = np.random.default_rng(0).normal(size=(batch, TOKENS, 768)).astype(np.float32)
-    told = tell(jnp.asarray(states), jnp.ones((batch, TOKENS), bool))
-    args = CONFIG, params, window.pattern, told, jax.random.key(0), window.forced, window.lengths
-    how = {"guidance": 3.0, "how": Sampling(1.0, 250, 0.0)}
+    conditions = encode_conditions(jnp.asarray(states), jnp.ones((batch, TOKENS), bool))
+    args = (
+        CONFIG,
+        params,
+        window.pattern,
+        conditions,
+        jax.random.key(0),
+        window.forced,
+        window.lengths,
+    )
+    how = {"guidance": 3.0, "sampling": Sampling(1.0, 250, 0.0)}
     began = time.perf_counter()
     compiled = programs.generate_codes.lower(*args, **how).compile()
     compile_seconds = time.perf_counter() - began
@@ -176,10 +184,10 @@ def training(model) -> dict:
     """A step of AdamW on two clips of two seconds."""
     batch, frames = 2, 100
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    pattern = programs.layout(patterns.named("delay", 4, frames), 1)
+    pattern = programs.padded_pattern(patterns.named("delay", 4, frames), 1)
     task = lm_task(dataclasses.replace(CONFIG, remat=False), pattern)
     program = make_program(task, OptimizerConfig(), 1000, mesh)
-    holder = [program.init(jax.random.key(0), task.rest)]
+    holder = [program.init(jax.random.key(0), task.aux)]
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 2048, (batch, 4, frames)).astype(np.int32)
     data = {

@@ -17,17 +17,17 @@ from rvq_jax.lm.sampling import Sampling  # noqa: E402
 from rvq_jax.systems.programs import generate_codes  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.lm_task import lm_task  # noqa: E402
-from rvq_jax.train.runs import layout  # noqa: E402
+from rvq_jax.train.runs import padded_pattern  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
 
 BATCH, FRAMES = 8, 60
-config = LMConfig(size=128, dim=128, layers=1, hidden=256)
-pattern = layout("delay", config.levels, FRAMES)
+config = LMConfig(codebook_size=128, dim=128, layers=1, mlp_dim=256)
+pattern = padded_pattern("delay", config.levels, FRAMES)
 task = lm_task(config, pattern)
 program = make_program(task, OptimizerConfig(), 250, sharding.make_mesh(devices=jax.devices()[:1]))
-state = program.init(jax.random.key(0), task.rest)
+state = program.init(jax.random.key(0), task.aux)
 rng = np.random.default_rng(0)
-codes = rng.integers(0, config.size, (BATCH, config.levels, FRAMES)).astype(np.int32)
+codes = rng.integers(0, config.codebook_size, (BATCH, config.levels, FRAMES)).astype(np.int32)
 batch = {
     "codes": codes,
     "mask": np.ones((BATCH, FRAMES), bool),
@@ -50,14 +50,21 @@ forced = np.full_like(codes, -1)
 def generate():
     key = jax.random.key(0)
     return generate_codes(
-        config, params, pattern, batch["text"], key, forced, guidance=3.0, how=Sampling(top_k=64)
+        config,
+        params,
+        pattern,
+        batch["text"],
+        key,
+        forced,
+        guidance=3.0,
+        sampling=Sampling(top_k=64),
     )
 
 
 drawn, first_drawn = common.seconds(generate)
 count = sum(x.size for x in jax.tree.leaves(params))
 # Six FLOPs per parameter and position: two forward, four backward. Embeddings are looked up.
-embedded = config.levels * (config.size + 1) * config.dim + 257 * config.dim
+embedded = config.levels * (config.codebook_size + 1) * config.dim + 257 * config.dim
 flops = 6 * (count - embedded) * BATCH * pattern.steps
 rate = common.matmul_rate()
 common.emit(

@@ -65,7 +65,7 @@ def cases(run_of):
         yield "plan, batch held", topology, "musicgen_small", held, quick | {"mesh": mesh}
     for chips, topology in SLICES.items():
         wider = dataclasses.replace(small, batch=3 * chips)
-        mesh = {"data": chips, "fsdp": 1, "model": 1}
+        mesh = {"data": chips, "fsdp": 1, "tensor": 1}
         yield "plan, three crops a chip", topology, "musicgen_small", wider, quick | {"mesh": mesh}
     # Audio is what a loader finds hardest to deliver: see loader.py.
     codec = CodecRun(encodec_24khz(), batch=64, seconds=1.0)

@@ -60,7 +60,7 @@ def published(lines: list[dict]) -> str:
             rows.append(row(*start, *memory(found), *times(found), *end))
         else:
             rows.append(row(*start, f"{gib(total - limit)} too many", *[""] * 4, *end))
-    head = "| size | slice | data × fsdp × model | GiB a chip | states | activations | "
+    head = "| size | slice | data × fsdp × tensor | GiB a chip | states | activations | "
     return table(head + TIMES + " largest batch | tool, s |", rows)
 
 
@@ -70,7 +70,7 @@ def scaling(lines: list[dict]) -> str:
         row(found["chips"], mesh(found), found["batch"], *memory(found), *times(found))
         for found in lines
     ]
-    head = "| chips | data × fsdp × model | batch | states, GiB | activations, GiB | "
+    head = "| chips | data × fsdp × tensor | batch | states, GiB | activations, GiB | "
     return table(head + TIMES, rows)
 
 
@@ -95,8 +95,8 @@ def main() -> None:
         "was run. Communication is its share of a step in which it overlaps with nothing.\n"
     )
     text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n" + made + "\n" + END + rest.split(END)[1])
+    before, aux = text.split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + made + "\n" + END + aux.split(END)[1])
 
 
 if __name__ == "__main__":

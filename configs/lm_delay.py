@@ -15,8 +15,8 @@ from rvq_jax.train.state import OptimizerConfig
 def get_config() -> LMRun:
     return LMRun(
         pattern="delay",
-        lm=LMConfig(size=128, dim=128, layers=1, hidden=256),
+        lm=LMConfig(codebook_size=128, dim=128, layers=1, mlp_dim=256),
         loop=LoopConfig(steps=1000, checkpoint_every=500),
-        tuning=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
+        optimizer=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
         frames=60,
     )

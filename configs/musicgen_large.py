@@ -14,11 +14,13 @@ Expect:   not measured; only its shapes are tested
 import dataclasses
 
 from rvq_jax.systems.musicgen_sizes import musicgen_large
-from rvq_jax.train.lm_task import Dropout
+from rvq_jax.train.lm_task import ConditionDropout
 from rvq_jax.train.runs import LMRun, musicgen_recipe
 
 
 def get_config() -> LMRun:
     run = musicgen_recipe(musicgen_large())
-    tuning = dataclasses.replace(run.tuning, clip=3.0)
-    return dataclasses.replace(run, tuning=tuning, dropout=Dropout(all=0.2))
+    optimizer = dataclasses.replace(run.optimizer, clip=3.0)
+    return dataclasses.replace(
+        run, optimizer=optimizer, condition_dropout=ConditionDropout(all=0.2)
+    )

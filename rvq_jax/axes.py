@@ -6,18 +6,18 @@ from jax.sharding import PartitionSpec
 
 from rvq_jax.typing import Array
 
-MESH = ("data", "fsdp", "model")
+MESH = ("data", "fsdp", "tensor")
 
 # Logical axis of an array -> mesh axes it is split over. Codebooks have none: every device keeps
 # them whole, and their statistics are reduced over the batch. Time is that of activations between
-# the parts of a layer, which all devices of model would keep whole (Korthikanti et al. 2022).
+# the parts of a layer, which all devices of tensor would keep whole (Korthikanti et al. 2022).
 RULES = {
     "batch": ("data", "fsdp"),
     "embed": ("fsdp",),
-    "heads": ("model",),
-    "mlp": ("model",),
-    "vocab": ("model",),
-    "time": ("model",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "time": ("tensor",),
 }
 
 

@@ -50,8 +50,13 @@ class Sines:
         clipped = np.clip(self.audio(seconds)[0], -1, 1)
         return np.round(clipped * 32767).astype("<i2").tobytes()
 
-    def stream(self, prompts, seconds, key, *, guidance, temperature, top_k, top_p):
-        options = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    def stream(self, prompts, seconds, key, *, guidance_scale, temperature, top_k, top_p):
+        options = {
+            "guidance_scale": guidance_scale,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+        }
         call = Call(prompts, seconds, key, **options)
         with self.called:
             self.calls.append(call)

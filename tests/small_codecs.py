@@ -30,11 +30,11 @@ def seanet(channels: int = 1, **changes) -> SEANetConfig:
 GROUPED = {"causal": False, "norm": "time_group_norm"}
 PARTS = {"normalize": True, "segment": 0.4, "overlap": 0.1}
 CONFIGS = {
-    "mono": CodecConfig(RATE, seanet(), levels=3, size=16),
-    "stereo": CodecConfig(RATE, seanet(2, **GROUPED), levels=3, size=16, **PARTS),
-    "dac": DACConfig(RATE, (2, 4), 4, 16, 16, levels=3, size=16, code_dim=3),
+    "mono": CodecConfig(RATE, seanet(), levels=3, codebook_size=16),
+    "stereo": CodecConfig(RATE, seanet(2, **GROUPED), levels=3, codebook_size=16, **PARTS),
+    "dac": DACConfig(RATE, (2, 4), 4, 16, 16, levels=3, codebook_size=16, code_dim=3),
     # No power of two: transformers has no words for it.
-    "own": CodecConfig(RATE, seanet(), levels=2, size=17),
+    "own": CodecConfig(RATE, seanet(), levels=2, codebook_size=17),
 }
 
 

@@ -37,7 +37,9 @@ def text_encoder(folder: Path) -> TextEncoder:
 
 def own() -> MusicGen:
     """A model that reads captions itself, of any length, in a folder of our own format."""
-    return MusicGen(CONFIG, "delay", PARAMS, codec(CONFIG.levels, CONFIG.size, lstm_layers=0))
+    return MusicGen(
+        CONFIG, "delay", PARAMS, codec(CONFIG.levels, CONFIG.codebook_size, lstm_layers=0)
+    )
 
 
 def published(kind: str, folder: Path) -> MusicGen:

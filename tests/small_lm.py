@@ -13,7 +13,9 @@ from rvq_jax.systems.programs import score_codes
 
 K, F, N = 3, 5, 7
 SIX = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coarse_first")
-CONFIG = LMConfig(levels=K, size=N, dim=16, layers=2, heads=2, hidden=32, caption_bytes=16)
+CONFIG = LMConfig(
+    levels=K, codebook_size=N, dim=16, layers=2, heads=2, mlp_dim=32, caption_bytes=16
+)
 CAPTIONS = ["slow pad", "né"]
 TEXT = to_bytes(CAPTIONS, CONFIG.caption_bytes)
 KEY = jax.random.key(3)
@@ -21,7 +23,7 @@ KEY = jax.random.key(3)
 each_pattern = pytest.mark.parametrize("name", SIX)
 
 
-def layout(name: str, levels: int = K, frames: int = F) -> patterns.Pattern:
+def padded_pattern(name: str, levels: int = K, frames: int = F) -> patterns.Pattern:
     """All six in the steps of the longest, so that they share their programs."""
     return patterns.named(name, levels, frames).pad(levels * frames)
 

@@ -18,13 +18,13 @@ from rvq_jax.systems.text import TextEncoder, Tokenizer
 
 K, N, RATE, HOP = 3, 11, 1000, 10  # 100 frames per second
 PROMPTS = ["slow", "a loud drum", "né", "in the night a piano plays", "x", "two words", "", "again"]
-T5 = T5Config(vocab=40, dim=12, layers=1, heads=2, head_dim=4, hidden=20)
-SIZES = {"dim": 16, "layers": 2, "heads": 2, "hidden": 24, "text_dim": 12}
-LM = LMConfig(levels=K, size=N, positions="sinusoidal", **SIZES)
+T5 = T5Config(vocab=40, dim=12, layers=1, heads=2, head_dim=4, mlp_dim=20)
+SIZES = {"dim": 16, "layers": 2, "heads": 2, "mlp_dim": 24, "text_dim": 12}
+LM = LMConfig(levels=K, codebook_size=N, positions="sinusoidal", **SIZES)
 CONFIGS = {
     "text": LM,
-    "melody": LMConfig(levels=K, size=N, melody=12, melody_frames=4, **SIZES),
-    "stereo": LMConfig(levels=2 * K, size=N, positions="sinusoidal", **SIZES),
+    "melody": LMConfig(levels=K, codebook_size=N, melody_bins=12, melody_frames=4, **SIZES),
+    "stereo": LMConfig(levels=2 * K, codebook_size=N, positions="sinusoidal", **SIZES),
 }
 
 
@@ -36,7 +36,7 @@ def tokens(text: str) -> list[int]:
 @functools.cache
 def codec(causal: bool = False) -> Codec:
     seanet = SEANetConfig(filters=2, dim=4, ratios=(5, 2), lstm_layers=1, causal=causal)
-    made = Codec.init(CodecConfig(RATE, seanet, levels=K, size=N), jax.random.key(0))
+    made = Codec.init(CodecConfig(RATE, seanet, levels=K, codebook_size=N), jax.random.key(0))
     params, quantizer = filled((made.params, made.quantizer))
     # Loud enough that other codes are other audio.
     params, quantizer = (

@@ -11,7 +11,14 @@ from rvq_jax.plan import programs
 from rvq_jax.train.runs import CodecRun
 
 LM = LMConfig(
-    levels=3, size=40, dim=32, layers=3, heads=4, hidden=96, text_dim=24, positions="sinusoidal"
+    levels=3,
+    codebook_size=40,
+    dim=32,
+    layers=3,
+    heads=4,
+    mlp_dim=96,
+    text_dim=24,
+    positions="sinusoidal",
 )
 
 
@@ -20,13 +27,13 @@ BIG = dataclasses.replace(RUN, lm=LM, batch=8, frames=50)
 
 def by_hand(run, remat: bool) -> float:
     """FLOPs of an update: projections, attention, feed-forward and heads of every row."""
-    lm, T, L = run.lm, programs.task(run).rest.steps, programs.TEXT
+    lm, T, L = run.lm, programs.task(run).aux.steps, programs.TEXT
     D = lm.dim
     attend = 2 * T * D * D * 4 + 2 * 2 * T * T * D
     cross = 2 * T * D * D * 2 + 2 * L * D * D * 2 + 2 * 2 * T * L * D
-    up = down = 2 * T * D * lm.hidden
+    up = down = 2 * T * D * lm.mlp_dim
     layer = attend + cross + up + down
-    heads, text = 2 * T * D * lm.levels * lm.size, 2 * L * lm.text_dim * D
+    heads, text = 2 * T * D * lm.levels * lm.codebook_size, 2 * L * lm.text_dim * D
     # The text has no gradient of its own. Recomputing leaves out what no gradient asks for.
     again = layer - down if remat else 0
     return run.batch * (lm.layers * (3 * layer + again) + 3 * heads + 2 * text)
@@ -34,5 +41,5 @@ def by_hand(run, remat: bool) -> float:
 
 def codec_run() -> CodecRun:
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
-    codec = CodecConfig(8_000, seanet, levels=2, size=4)
+    codec = CodecConfig(8_000, seanet, levels=2, codebook_size=4)
     return CodecRun(codec, batch=4, seconds=2048 / 8_000)

@@ -15,19 +15,19 @@ from rvq_jax.data.codes import CodeSet
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.train import runs, sharding
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
-from rvq_jax.train.lm_task import Dropout, lm_task
+from rvq_jax.train.lm_task import ConditionDropout, lm_task
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import OptimizerConfig, Task
 
-LM = LMConfig(levels=2, size=7, dim=16, layers=1, heads=2, hidden=32, caption_bytes=8)
+LM = LMConfig(levels=2, codebook_size=7, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=8)
 RUN = LMRun(
     lm=LM,
     loop=LoopConfig(steps=6, log_every=1, checkpoint_every=2),
-    tuning=OptimizerConfig(warmup=1),
+    optimizer=OptimizerConfig(warmup=1),
     batch=4,
     frames=6,
-    dropout=Dropout(0.5),
+    condition_dropout=ConditionDropout(0.5),
 )
 TUNING = OptimizerConfig(learning_rate=1e-3, warmup=1)
 # A config file of a run, by its repr.
@@ -46,9 +46,11 @@ def get_config():
 
 def code_set(count: int = 9) -> CodeSet:
     rng = np.random.default_rng(0)
-    codes = [rng.integers(0, LM.size, (2, 4 + i)).astype(np.int32) for i in range(count)]
+    codes = [rng.integers(0, LM.codebook_size, (2, 4 + i)).astype(np.int32) for i in range(count)]
     names = [f"song{i}" for i in range(count)]
-    return CodeSet(codes, names, [f"cap {i}" for i in range(count)], ["x"] * count, 50.0, LM.size)
+    return CodeSet(
+        codes, names, [f"cap {i}" for i in range(count)], ["x"] * count, 50.0, LM.codebook_size
+    )
 
 
 def one_device():
@@ -72,8 +74,8 @@ def log_of(folder: Path) -> list[dict]:
 
 
 def lm_parts():
-    pattern = runs.layout("delay", 2, RUN.frames)
-    return lm_task(LM, pattern, Dropout(0.5)), lambda: loader.batches(
+    pattern = runs.padded_pattern("delay", 2, RUN.frames)
+    return lm_task(LM, pattern, ConditionDropout(0.5)), lambda: loader.batches(
         code_set(), loader.cut_codes(RUN.frames, LM.caption_bytes), 8, 0
     )
 
@@ -89,8 +91,10 @@ def mesh_parts(kind: str, rows: np.ndarray | None = None):
         cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
         return lm_parts()[0], loader.batches(code_set(), cut, 8, 0, rows)
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
-    config = CodecConfig(8_000, seanet, levels=2, size=16)
-    task = codec_task(config, CodecLossConfig(warm=2, decay=0.9, expiry=0.8), start_batches=1)
+    config = CodecConfig(8_000, seanet, levels=2, codebook_size=16)
+    task = codec_task(
+        config, CodecLossConfig(autoencoder_warmup=2, decay=0.9, expiry=0.8), codebook_batches=1
+    )
     return task, loader.batches(audio_records(), loader.cut_audio(2048), 8, 0, rows)
 
 
@@ -103,8 +107,8 @@ def audio_records() -> list[dict]:
 
 def codec_parts():
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
-    config = CodecConfig(8_000, seanet, levels=2, size=4)
-    task = codec_task(config, CodecLossConfig(warm=2), start_batches=1)
+    config = CodecConfig(8_000, seanet, levels=2, codebook_size=4)
+    task = codec_task(config, CodecLossConfig(autoencoder_warmup=2), codebook_batches=1)
     return task, lambda: loader.batches(audio_records(), loader.cut_audio(2048), 8, 0)
 
 
@@ -122,9 +126,9 @@ def point_task(size: int = 3) -> Task:
     def init(key):
         return nnx.state(Point(size), nnx.Param)
 
-    def loss(params, rest, batch, key):
+    def loss(params, aux, batch, key):
         w = params["w"][...]
-        return 0.5 * jnp.mean(jnp.sum((w[None] - batch["x"]) ** 2, axis=1)), (rest, {})
+        return 0.5 * jnp.mean(jnp.sum((w[None] - batch["x"]) ** 2, axis=1)), (aux, {})
 
     return Task(init, jnp.zeros(()), loss)
 

@@ -10,7 +10,7 @@ from rvq_jax.systems.text import TextEncoder, leaf_shapes
 REASON = "the package is not installed"
 
 
-TINY = T5Config(vocab=40, dim=12, layers=3, heads=2, head_dim=5, hidden=20, buckets=8, distance=10)
+TINY = T5Config(vocab=40, dim=12, layers=3, heads=2, head_dim=5, mlp_dim=20, buckets=8, distance=10)
 
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "slow", "piano", "loud", "drum", "in", "the", "night"]

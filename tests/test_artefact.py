@@ -20,14 +20,14 @@ pytest.importorskip("flatbuffers", reason="jax.export serializes with it")
 
 SMALL = {"dim": 6, "filters": 4, "ratios": (3, 2), "kernel": 5, "last_kernel": 3}
 CONFIGS = {
-    "mirrored": CodecConfig(600, SEANetConfig(**SMALL), levels=3, size=16),
-    "centred": CodecConfig(600, SEANetConfig(**SMALL, causal=False), levels=3, size=16),
+    "mirrored": CodecConfig(600, SEANetConfig(**SMALL), levels=3, codebook_size=16),
+    "centred": CodecConfig(600, SEANetConfig(**SMALL, causal=False), levels=3, codebook_size=16),
     "mimi": MimiConfig(
         1200,
         SEANetConfig(**SMALL, true_skip=True, lstm_layers=0, norm="none", pad_mode="constant"),
         TransformerConfig(6, 2, 2, 2, 4, 16, context=9, layer_scale=0.3),
         levels=3,
-        size=16,
+        codebook_size=16,
         code_dim=4,
     ),
 }
@@ -92,7 +92,9 @@ def test_programs_run_without_the_package(name, tmp_path):
 
 
 def test_segments_are_refused(tmp_path):
-    config = CodecConfig(600, SEANetConfig(**SMALL, causal=False), levels=2, size=8, segment=1.0)
+    config = CodecConfig(
+        600, SEANetConfig(**SMALL, causal=False), levels=2, codebook_size=8, segment=1.0
+    )
     codec = rj.Codec.init(config, jax.random.key(0))
     with pytest.raises(UserError, match="no single program"):
         artefact.write(codec, tmp_path / "out")

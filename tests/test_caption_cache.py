@@ -30,13 +30,16 @@ def test_states_are_those_of_the_encoder_whatever_their_batch(tmp_path, monkeypa
     found = caption_states(tmp_path / "captions.npz", TEXT, CAPTIONS)
     assert sorted(found.captions) == sorted(set(CAPTIONS)) and found.length == 48
     for caption in CAPTIONS:
-        told = found.told(caption)
+        conditions = found.conditions(caption)
         states, mask = TEXT.encode([caption])
         length = mask.sum()
-        assert told["states"].shape == (48, TINY.dim) and told["states"].dtype == np.float32
-        assert told["text_mask"].sum() == length == (len(caption) + 1 if caption else 0)
-        assert not told["states"][length:].any()
-        np.testing.assert_allclose(told["states"][:length], states[0, :length], atol=1e-5)
+        assert (
+            conditions["states"].shape == (48, TINY.dim)
+            and conditions["states"].dtype == np.float32
+        )
+        assert conditions["text_mask"].sum() == length == (len(caption) + 1 if caption else 0)
+        assert not conditions["states"][length:].any()
+        np.testing.assert_allclose(conditions["states"][:length], states[0, :length], atol=1e-5)
 
 
 def test_a_cache_is_read_until_what_made_it_changes(tmp_path, monkeypatch):
@@ -50,7 +53,7 @@ def test_a_cache_is_read_until_what_made_it_changes(tmp_path, monkeypatch):
     for mine, theirs in zip(again.states, first.states, strict=True):
         assert mine.tobytes() == theirs.tobytes()
     other = encoder(dataclasses.replace(TINY, eps=1e-6), tokenizer(b"two"))
-    weights = encoder(dataclasses.replace(TINY, hidden=24), tokenizer())
+    weights = encoder(dataclasses.replace(TINY, mlp_dim=24), tokenizer())
     for text, words in (
         (other, CAPTIONS),
         (weights, CAPTIONS),

@@ -219,7 +219,7 @@ def test_no_arguments_and_help_list_the_commands(capsys):
         ),
         ("data build", ["--rate", "resampled", "--channels", "mixed"]),
         ("train", ["get_config()", "--data", "--out", "--codec"]),
-        ("generate", ["--guidance", "--temperature", "--top-k", "--seconds", "Caption"]),
+        ("generate", ["--guidance-scale", "--temperature", "--top-k", "--seconds", "Caption"]),
     ],
 )
 def test_help_of_each_command_explains_its_fields(capsys, command, say):

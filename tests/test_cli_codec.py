@@ -55,10 +55,10 @@ def test_a_file_there_and_back_has_as_many_samples(capsys, tmp_path, codecs, sam
     """And the codes and the audio are those that the codec gives in memory."""
     source, coded, target = (tmp_path / name for name in ("a.wav", "a.rvq", "b.wav"))
     soundfile.write(source, noise(samples), RATE, subtype=subtype)
-    told = said(capsys, "encode", source, coded, "--codec", codecs["mono"])
-    assert told["samples"] == samples and told["bytes"] == coded.stat().st_size
-    told = said(capsys, "decode", coded, target, "--codec", codecs["mono"])
-    assert told == {"file": str(target), "samples": samples, "rate": RATE}
+    conditions = said(capsys, "encode", source, coded, "--codec", codecs["mono"])
+    assert conditions["samples"] == samples and conditions["bytes"] == coded.stat().st_size
+    conditions = said(capsys, "decode", coded, target, "--codec", codecs["mono"])
+    assert conditions == {"file": str(target), "samples": samples, "rate": RATE}
     codec = rj.Codec.load(codecs["mono"])
     audio, _ = soundfile.read(source, dtype="float32", always_2d=True)
     expected = codec.encode(audio[None])
@@ -92,16 +92,20 @@ def test_a_codec_of_segments_keeps_its_scales(capsys, tmp_path, codecs, samples)
 def test_channels_and_rate_are_brought_to_the_codec(capsys, tmp_path, codecs):
     stereo = noise(500, 2)
     soundfile.write(tmp_path / "a.wav", stereo, 800, **FLOAT)
-    told = said(capsys, "encode", tmp_path / "a.wav", tmp_path / "a.rvq", "--codec", codecs["mono"])
+    conditions = said(
+        capsys, "encode", tmp_path / "a.wav", tmp_path / "a.rvq", "--codec", codecs["mono"]
+    )
     mono = resample.to_rate(stereo.mean(1, keepdims=True), 800, RATE)
-    assert told["samples"] == len(mono) == 375
+    assert conditions["samples"] == len(mono) == 375
     codec = rj.Codec.load(codecs["mono"])
     found = code_files.read(tmp_path / "a.rvq", codec)
     np.testing.assert_array_equal(found.codes, codec.encode(mono[None]).codes)
     # One sample is less than one of the codec's: it is kept.
     soundfile.write(tmp_path / "b.wav", noise(1), 3 * RATE)
-    told = said(capsys, "encode", tmp_path / "b.wav", tmp_path / "b.rvq", "--codec", codecs["mono"])
-    assert told["samples"] == 1
+    conditions = said(
+        capsys, "encode", tmp_path / "b.wav", tmp_path / "b.rvq", "--codec", codecs["mono"]
+    )
+    assert conditions["samples"] == 1
 
 
 def test_long_audio_gets_the_same_codes_in_steps(tmp_path, codecs, monkeypatch):
@@ -155,9 +159,9 @@ def test_a_folder_is_its_files_one_by_one(capsys, tmp_path, codecs, name, monkey
         soundfile.write(tmp_path / "in" / file, noise(samples, channels, i), rate)
     (tmp_path / "in" / "notes.txt").write_text("no audio")
     (tmp_path / "in" / ".a.wav").write_text("hidden")
-    told = said(capsys, "encode", tmp_path / "in", tmp_path / "out", "--codec", codecs[name])
+    conditions = said(capsys, "encode", tmp_path / "in", tmp_path / "out", "--codec", codecs[name])
     names = sorted(str(Path(file).with_suffix(".rvq")) for file in lengths)
-    assert sorted(told["files"]) == [str(tmp_path / "out" / file) for file in names]
+    assert sorted(conditions["files"]) == [str(tmp_path / "out" / file) for file in names]
     for file in lengths:
         alone = coded_files.encode(codec, coded_files.read_audio(codec, tmp_path / "in" / file), 3)
         found = code_files.read((tmp_path / "out" / file).with_suffix(".rvq"), codec)
@@ -166,9 +170,9 @@ def test_a_folder_is_its_files_one_by_one(capsys, tmp_path, codecs, name, monkey
         if alone.scales is not None:
             np.testing.assert_allclose(found.scales, alone.scales, rtol=1e-6)
     words = ["decode", tmp_path / "out", tmp_path / "back", "--format", "flac"]
-    told = said(capsys, *words, "--codec", codecs[name])
-    assert len(told["files"]) == len(lengths)
-    for file in told["files"]:
+    conditions = said(capsys, *words, "--codec", codecs[name])
+    assert len(conditions["files"]) == len(lengths)
+    for file in conditions["files"]:
         decoded, rate = soundfile.read(file, always_2d=True)
         coded = code_files.read(
             tmp_path / "out" / Path(file).relative_to(tmp_path / "back").with_suffix(".rvq"), codec
@@ -211,9 +215,9 @@ def test_pipes_are_files(tmp_path, codecs, monkeypatch, capsys):
 def test_info_of_a_file_and_of_a_codec(capsys, tmp_path, codecs):
     soundfile.write(tmp_path / "a.wav", noise(900), RATE)
     said(capsys, "encode", tmp_path / "a.wav", tmp_path / "a.rvq", "--codec", codecs["mono"])
-    told = said(capsys, "info", tmp_path / "a.rvq")
+    conditions = said(capsys, "info", tmp_path / "a.rvq")
     codec = said(capsys, "info", codecs["mono"])
-    assert told["hash"] == codec.pop("hash") == told.pop("hash")
+    assert conditions["hash"] == codec.pop("hash") == conditions.pop("hash")
     size = (tmp_path / "a.rvq").stat().st_size
     expected = {
         "format": "rvq",
@@ -223,15 +227,15 @@ def test_info_of_a_file_and_of_a_codec(capsys, tmp_path, codecs):
         "seconds": 1.5,
         "samples": 900,
         "levels": 3,
-        "size": 16,
+        "codebook_size": 16,
         "frames": 150,
         "entropy": True,
         "bytes": size,
         "kbps_stored": 8 * size / 1500,
         "kbps_raw": 1.2,
     }
-    assert told == pytest.approx(expected)
-    assert (codec["levels"], codec["size"], codec["frame_rate"]) == (3, 16, 100.0)
+    assert conditions == pytest.approx(expected)
+    assert (codec["levels"], codec["codebook_size"], codec["frame_rate"]) == (3, 16, 100.0)
     leaves = jax.tree.leaves(rj.Codec.load(codecs["mono"]).params)
     assert codec["parameters"] == sum(leaf.size for leaf in leaves)
     assert codec["quantizer_parameters"] == 3 * 16 * 6
@@ -252,7 +256,7 @@ def test_a_fingerprint_is_of_the_weights(tmp_path, codecs):
 
 
 def test_ecdc_at_24_khz(capsys, tmp_path):
-    config = CodecConfig(24_000, seanet(ratios=(16, 20)), levels=3, size=1024)
+    config = CodecConfig(24_000, seanet(ratios=(16, 20)), levels=3, codebook_size=1024)
     codec, samples = rj.Codec.init(config, jax.random.key(0)), 3000
     codec.save(tmp_path / "codec")
     codes_KF = np.random.default_rng(0).integers(0, 1024, (2, 10))
@@ -262,15 +266,19 @@ def test_ecdc_at_24_khz(capsys, tmp_path):
     decoded, rate = soundfile.read(tmp_path / "a.wav", always_2d=True)
     assert rate == 24_000
     same(decoded, codec.decode(codes_KF[None])[0, :samples])
-    told = said(capsys, "info", tmp_path / "a.ecdc")
-    assert (told["codec"], told["levels"], told["frames"]) == ("encodec_24khz", 2, 10)
-    assert told["kbps_raw"] == pytest.approx(2 * 10 * 10 / 0.125 / 1000)
+    conditions = said(capsys, "info", tmp_path / "a.ecdc")
+    assert (conditions["codec"], conditions["levels"], conditions["frames"]) == (
+        "encodec_24khz",
+        2,
+        10,
+    )
+    assert conditions["kbps_raw"] == pytest.approx(2 * 10 * 10 / 0.125 / 1000)
 
 
 def test_ecdc_at_48_khz(tmp_path):
     """Scales and overlapping segments, the last but one not whole."""
     model = seanet(2, ratios=(16, 20), filters=2, lstm_layers=0, **GROUPED)
-    config = CodecConfig(48_000, model, levels=2, size=1024, normalize=True, segment=1.0)
+    config = CodecConfig(48_000, model, levels=2, codebook_size=1024, normalize=True, segment=1.0)
     codec, samples = rj.Codec.init(config, jax.random.key(0)), 47_600
     random = np.random.default_rng(0)
     parts = [(s, random.integers(0, 1024, (2, f))) for s, f in ((0.5, 149), (2.0, 1))]
@@ -301,16 +309,20 @@ def test_dac_files_are_set_to_their_loudness_and_rate(capsys, tmp_path, codecs, 
     expected_SC = resample.to_rate(audio_SC * np.float32(gain), RATE, 2 * RATE)[:2301]
     decoded, _ = soundfile.read(tmp_path / "a.wav", always_2d=True)
     same(decoded, expected_SC)
-    told = said(capsys, "info", tmp_path / "a.dac")
-    assert (told["channels"], told["levels"], told["frames"]) == (channels, 3, 150)
+    conditions = said(capsys, "info", tmp_path / "a.dac")
+    assert (conditions["channels"], conditions["levels"], conditions["frames"]) == (
+        channels,
+        3,
+        150,
+    )
 
 
 def test_dac_windows_hold_what_their_codes_tell_alone():
     """Far from a window's ends, padded and unpadded convolutions see the same."""
-    config = DACConfig(RATE, (2, 4), 4, 16, 16, levels=3, size=16, code_dim=3)
+    config = DACConfig(RATE, (2, 4), 4, 16, 16, levels=3, codebook_size=16, code_dim=3)
     codec = rj.Codec.init(config, jax.random.key(0))
     codes = np.random.default_rng(0).integers(0, 16, (1, 3, 120))
-    inside = np.asarray(dac_files._unpadded(*codec.plain, codes))
+    inside = np.asarray(dac_files._unpadded(*codec.prepared, codes))
     whole = np.asarray(codec.decode(codes))
     cut, rest = divmod(whole.shape[1] - inside.shape[1], 2)
     assert rest == 0 and 0 < cut < whole.shape[1] // 4

@@ -47,7 +47,7 @@ def test_a_corpus_is_encoded_once(capsys, built, codecs):
     for split in ("train", "heldout"):
         records, codes = builder.open_split(out, split), CodeSet.load(out / f"{split}.npz")
         assert said[split]["records"] == len(codes) == len(records) > 0
-        assert codes.codec and codes.size == 16 and codes.frame_rate == 100.0
+        assert codes.codec and codes.codebook_size == 16 and codes.frame_rate == 100.0
         for record, mine in zip(records, codes, strict=False):
             whole = codec.encode(record["audio"][None]).codes[0]
             np.testing.assert_array_equal(mine["codes"], whole)
@@ -88,13 +88,15 @@ def test_a_codec_of_segments_is_refused(capsys, built, codecs, tmp_path):
 
 def test_a_musicgen_lends_its_codec(capsys, tmp_path, built):
     """The codes of its codec alone; and a folder without one is told."""
-    lm_codec = CodecConfig(RATE, small_codecs.seanet(lstm_layers=0), levels=LM.levels, size=LM.size)
+    lm_codec = CodecConfig(
+        RATE, small_codecs.seanet(lstm_layers=0), levels=LM.levels, codebook_size=LM.codebook_size
+    )
     codec = Codec.init(lm_codec, jax.random.key(0))
     MusicGen(LM, "delay", PARAMS, codec).save(tmp_path / "model")
     words = [*built[0][:4], tmp_path / "out", "--codes", tmp_path / "model"]
     assert run(capsys, *words)[0] == 0
     codes = CodeSet.load(tmp_path / "out" / "train.npz")
-    assert codes.codes[0].shape[0] == LM.levels and codes.size == LM.size
+    assert codes.codes[0].shape[0] == LM.levels and codes.codebook_size == LM.codebook_size
     refused(capsys, *words[:-1], tmp_path / "gone", say=("gone", "not a model folder"))
 
 
@@ -150,6 +152,6 @@ def test_a_crop_has_the_melody_of_its_time():
     heard = MelodyCut(per_frame=2 / 3, bins=12, length=5)
     record = {"melody": np.arange(9, dtype=np.uint8)}
     for begin, frames, want in ((0, 3, [0, 1, 2, 0, 1]), (6, 6, [4, 5, 6, 7, 8]), (11, 1, [7] * 5)):
-        melody = heard.told(record, begin, frames)["melody"]
+        melody = heard.conditions(record, begin, frames)["melody"]
         assert melody.shape == (5, 12) and melody.sum(1).tolist() == [1.0] * 5
         assert melody.argmax(1).tolist() == want

@@ -64,8 +64,8 @@ def noise(path: Path, samples: int, rate: int = RATE, channels: int = 1) -> Path
 def test_a_caption_becomes_the_audio_of_the_library(capsys, tmp_path, models, kind):
     """With the default options, and with each given."""
     words = ["--prompt", "slow piano", "--seconds", 0.3, "--out", tmp_path / "a.wav"]
-    told = said(capsys, models[kind], *words)
-    assert told == {
+    conditions = said(capsys, models[kind], *words)
+    assert conditions == {
         "files": [str(tmp_path / "a.wav")],
         "prompts": ["slow piano"],
         "seconds": 0.3,
@@ -76,7 +76,7 @@ def test_a_caption_becomes_the_audio_of_the_library(capsys, tmp_path, models, ki
     whole = expected(models[kind], ["slow piano"], 0.3)
     assert whole.std() > 1e-3
     same(heard(tmp_path / "a.wav"), whole[0])
-    how = {"guidance": 1.5, "temperature": 0.7, "top_k": 4, "top_p": 0.9}
+    how = {"guidance_scale": 1.5, "temperature": 0.7, "top_k": 4, "top_p": 0.9}
     flags = [word for n, x in how.items() for word in (f"--{n.replace('_', '-')}", x)]
     said(capsys, models[kind], *words, *flags, "--seed", 9)
     other = expected(models[kind], ["slow piano"], 0.3, 9, **how)
@@ -93,8 +93,8 @@ def test_a_line_says_what_was_written(capsys, tmp_path, models):
 
 
 def test_without_a_length_it_is_ten_seconds_or_the_window(capsys, tmp_path, models, monkeypatch):
-    told = said(capsys, models["text"], "--prompt", "slow", "--out", tmp_path / "a.wav")
-    assert told["samples"] == small_folders.WINDOW * HOP
+    conditions = said(capsys, models["text"], "--prompt", "slow", "--out", tmp_path / "a.wav")
+    assert conditions["samples"] == small_folders.WINDOW * HOP
     given = []
     monkeypatch.setattr(generated_files, "generate_files", lambda *args, **_: given.append(args[3]))
     with pytest.raises(TypeError):
@@ -116,14 +116,14 @@ def test_a_stereo_model_of_a_mono_codec(capsys, tmp_path, models):
 def test_several_captions_make_a_folder(capsys, tmp_path, models):
     """Whatever their batch, each as if alone at its place; the last batch is not full."""
     words = ["--seconds", 0.3, "--format", "flac", "--prompt", *PROMPTS]
-    told = said(capsys, models["text"], *words, "--batch", 2, "--out", tmp_path / "a")
-    assert told["files"] == [str(tmp_path / "a" / f"{i}.flac") for i in range(3)]
+    conditions = said(capsys, models["text"], *words, "--batch", 2, "--out", tmp_path / "a")
+    assert conditions["files"] == [str(tmp_path / "a" / f"{i}.flac") for i in range(3)]
     whole = expected(models["text"], PROMPTS, 0.3)
-    for path, row in zip(told["files"], whole, strict=True):
+    for path, row in zip(conditions["files"], whole, strict=True):
         same(heard(path), row)
     # Again over the same folder.
     said(capsys, models["text"], *words, "--batch", 1, "--out", tmp_path / "a")
-    for path, row in zip(told["files"], whole, strict=True):
+    for path, row in zip(conditions["files"], whole, strict=True):
         same(heard(path), row)
 
 
@@ -137,10 +137,10 @@ def test_captions_of_a_text(capsys, tmp_path, models, monkeypatch, place):
         source = "-"
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
     words = ["--seconds", 0.3, "--prompts", source, "--out", tmp_path / "a"]
-    told = said(capsys, models["text"], *words)
-    assert told["prompts"] == PROMPTS
-    assert [Path(path).name for path in told["files"]] == ["0.wav", "1.wav", "2.wav"]
-    same(heard(told["files"][2]), expected(models["text"], PROMPTS, 0.3)[2])
+    conditions = said(capsys, models["text"], *words)
+    assert conditions["prompts"] == PROMPTS
+    assert [Path(path).name for path in conditions["files"]] == ["0.wav", "1.wav", "2.wav"]
+    same(heard(conditions["files"][2]), expected(models["text"], PROMPTS, 0.3)[2])
 
 
 def test_one_caption_of_a_text_is_in_a_folder(capsys, tmp_path, models):
@@ -177,15 +177,15 @@ def test_no_caption_at_all(capsys, tmp_path, models):
 def test_a_melody_of_any_rate_and_channels(capsys, tmp_path, models):
     path = noise(tmp_path / "m.wav", 30_000, 800, 2)
     words = ["--prompt", *PROMPTS[:2], "--seconds", 0.3, "--out", tmp_path / "a"]
-    how = ["--guidance-text", 2.0]
-    told = said(capsys, models["melody"], *words, "--melody", path, *how)
+    how = ["--text-guidance-scale", 2.0]
+    conditions = said(capsys, models["melody"], *words, "--melody", path, *how)
     audio, _ = soundfile.read(path, dtype="float32")
     melody = resample.to_rate(audio.mean(1, keepdims=True), 800, RATE)[None]
-    options = {"melody": melody, "guidance_text": 2.0}
+    options = {"melody": melody, "text_guidance_scale": 2.0}
     whole = expected(models["melody"], PROMPTS[:2], 0.3, **options)
-    for file, row in zip(told["files"], whole, strict=True):
+    for file, row in zip(conditions["files"], whole, strict=True):
         same(heard(file), row)
-    without = expected(models["melody"], PROMPTS[:2], 0.3, guidance_text=2.0)
+    without = expected(models["melody"], PROMPTS[:2], 0.3, text_guidance_scale=2.0)
     assert np.abs(without - whole).max() > 1e-3
 
 

@@ -55,7 +55,7 @@ def imported(capsys, path, out, *words) -> rj.Codec:
 
 
 def assert_same_weights(found: rj.Codec, expected: rj.Codec, **tolerance) -> None:
-    assert found.config.plain() == expected.config.plain()
+    assert found.config.prepared() == expected.config.prepared()
     ours, theirs = weights(found), weights(expected)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
@@ -110,7 +110,7 @@ def test_the_published_dacs(make, rate, frames, kbps):
 @pytest.mark.parametrize("dim", [16, 8], ids=["in transformers' words", "latents of 16 kbps"])
 def test_a_dac(capsys, tmp_path, dim):
     """Its file says its sizes; where transformers has no words, the folder is our own."""
-    config = DACConfig(RATE, (2, 4), 4, 16, dim, levels=3, size=16, code_dim=3)
+    config = DACConfig(RATE, (2, 4), 4, 16, dim, levels=3, codebook_size=16, code_dim=3)
     codec = rj.Codec.init(config, jax.random.key(0))
     said = {
         "encoder_dim": 4,

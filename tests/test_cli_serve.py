@@ -37,7 +37,7 @@ def test_a_process_serves_clips_of_its_model(models):
             assert address.startswith("http://127.0.0.1:")
             place = Place(None, int(address.rstrip("/").rpartition(":")[2]))
             assert place.health()["rate"] == RATE
-            events = list(place.generate("slow", 0.5, seed=3, guidance=2.0, top_k=5))
+            events = list(place.generate("slow", 0.5, seed=3, guidance_scale=2.0, top_k=5))
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=WAIT)
         finally:
@@ -45,7 +45,7 @@ def test_a_process_serves_clips_of_its_model(models):
     assert (process.returncode, out, err) == (0, "", "")
     assert [events[0]["event"], events[-1]["event"]] == ["start", "done"]
     pcm = b"".join(base64.b64decode(e["pcm"]) for e in events if e["event"] == "audio")
-    model, options = rj.MusicGen.load(models["own"]), {"guidance": 2.0, "top_k": 5}
+    model, options = rj.MusicGen.load(models["own"]), {"guidance_scale": 2.0, "top_k": 5}
     audio = model.generate(["slow"], 0.5, jax.random.key(3), **options)[0, :, 0]
     expected = np.clip(audio, -1, 1) * 32767
     np.testing.assert_allclose(np.frombuffer(pcm, "<i2"), expected, atol=4)

@@ -41,7 +41,7 @@ def test_codes_and_audio(name):
     codec, expected = rj.Codec.load(FIXTURES / name), stored(name)
     coded = codec.encode(expected["audio"])
     # Else every call would copy them there.
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(codec.plain[1:]))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(codec.prepared[1:]))
     np.testing.assert_array_equal(coded.codes, expected["codes"])
     if "scales" in expected:
         np.testing.assert_allclose(coded.scales, expected["scales"], rtol=1e-6)

@@ -16,7 +16,7 @@ from rvq_jax.codec.transformer import Transformer, TransformerConfig
 
 # Layers at full scale, or what attention does wrong would hide behind the residual path.
 TINY = TransformerConfig(
-    dim=12, layers=2, heads=4, kv_heads=2, head_dim=6, hidden=20, context=5, layer_scale=1.0
+    dim=12, layers=2, heads=4, kv_heads=2, head_dim=6, mlp_dim=20, context=5, layer_scale=1.0
 )
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -126,7 +126,7 @@ def test_layers_apart_are_the_same_layers():
     graph, params = nnx.split(model)
     apart = nnx.merge(graph, jax.tree.map(lambda x: x, params))
     apart.config = dataclasses.replace(model.config, stacked=False)
-    apart.fold()
+    apart.fold_weight_norm()
     like = Transformer(apart.config, nnx.Rngs(0))
     assert jax.tree.structure(nnx.state(apart)) == jax.tree.structure(nnx.state(like))
     x_BFD = noise(3, 9, 12)

@@ -28,23 +28,26 @@ def seanet(channels=1, **changes):
 
 
 CONFIGS = {
-    "mirrored": CodecConfig(600, seanet(), levels=3, size=16),
+    "mirrored": CodecConfig(600, seanet(), levels=3, codebook_size=16),
     "padded": CodecConfig(
-        600, seanet(pad_mode="constant", lstm_layers=0, residual_layers=2), levels=3, size=16
+        600,
+        seanet(pad_mode="constant", lstm_layers=0, residual_layers=2),
+        levels=3,
+        codebook_size=16,
     ),
-    "centred": CodecConfig(600, seanet(causal=False, true_skip=True), levels=3, size=16),
+    "centred": CodecConfig(600, seanet(causal=False, true_skip=True), levels=3, codebook_size=16),
     "levelled": CodecConfig(
         600,
         seanet(causal=False, lstm_layers=0, pad_mode="constant"),
         levels=3,
-        size=16,
+        codebook_size=16,
         normalize=True,
     ),
     "segments": CodecConfig(
         600,
         seanet(2, causal=False, norm="time_group_norm"),
         levels=3,
-        size=16,
+        codebook_size=16,
         normalize=True,
         segment=0.4,
         overlap=0.1,
@@ -54,10 +57,10 @@ CONFIGS = {
         seanet(dim=8, true_skip=True, lstm_layers=0, norm="none", pad_mode="constant"),
         TransformerConfig(8, 2, 2, 2, 4, 16, context=9, layer_scale=0.3),
         levels=3,
-        size=16,
+        codebook_size=16,
         code_dim=4,
     ),
-    "dac": DACConfig(600, (2, 5), 4, 16, 8, levels=3, size=16, code_dim=3),
+    "dac": DACConfig(600, (2, 5), 4, 16, 8, levels=3, codebook_size=16, code_dim=3),
 }
 # Few, for each compiles: one sample, a part full frame, whole frames but for DAC, a few left over.
 LENGTHS = {"few": (17, 431), "many": (1, 17, 300, 431)}

@@ -29,9 +29,9 @@ def test_a_config_builds_and_says_what_it_is_for(path):
     if isinstance(run, CodecRun):
         assert leaf_shapes(run.codec)
         return
-    assert runs.layout(run.pattern, run.lm.levels, run.frames).steps >= run.frames
+    assert runs.padded_pattern(run.pattern, run.lm.levels, run.frames).steps >= run.frames
     assert jax.tree.leaves(forms.abstract(run.lm, stacked=True))
-    assert run.lora.rank == 0 or not run.start
+    assert run.lora.rank == 0 or not run.init_from
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -46,7 +46,7 @@ def test_a_published_config_trains_as_it_is_written():
     """Loss and gradients of the small one for 192 crops of 30 s, in shapes: bfloat16, layers
     recomputed, states of a frozen text encoder."""
     run = load_config(next(path for path in CONFIGS if path.stem == "musicgen_small"))
-    task = lm_task(run.lm, runs.layout("delay", 4, run.frames), run.dropout)
+    task = lm_task(run.lm, runs.padded_pattern("delay", 4, run.frames), run.condition_dropout)
 
     def array(shape, dtype):
         return jax.ShapeDtypeStruct((run.batch, *shape), dtype)
@@ -60,7 +60,7 @@ def test_a_published_config_trains_as_it_is_written():
     }
     params, key = forms.abstract(run.lm, stacked=True), jax.random.key(0)
     look = jax.value_and_grad(task.loss, has_aux=True)
-    (loss, (_, metrics)), grads = jax.eval_shape(look, params, task.rest, batch, key)
+    (loss, (_, metrics)), grads = jax.eval_shape(look, params, task.aux, batch, key)
     assert loss.dtype == "float32" and metrics["bits_by_level"].shape == (4,)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), grads) == jax.tree.map(
         lambda x: (x.shape, x.dtype), params

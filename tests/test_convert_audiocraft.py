@@ -62,14 +62,14 @@ def test_a_model_comes_back_to_the_bit(capsys, tmp_path, models, parts, kind):
         words = ["import", path, "--out", tmp_path / "out", *parts, "--json"]
         code, text, lines = run(capsys, *words)
         assert (code, lines) == (0, [])
-    told = {"model": str(tmp_path / "out"), "pattern": model.pattern}
-    assert json.loads(text) == told | {"levels": model.config.levels}
+    conditions = {"model": str(tmp_path / "out"), "pattern": model.pattern}
+    assert json.loads(text) == conditions | {"levels": model.config.levels}
     again = rj.MusicGen.load(tmp_path / "out")
     # A melody's frames follow from the seconds: one, of so few.
     expected = dataclasses.replace(model.config, melody_frames=again.config.melody_frames)
     assert again.config == expected and again.pattern == model.pattern
     assert again.config.melody_frames == (1 if kind == "melody" else 235)
-    assert again.codec.config.plain() == model.codec.config.plain()
+    assert again.codec.config.prepared() == model.codec.config.prepared()
     ours, theirs = tensors_of(again), tensors_of(model)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
@@ -96,8 +96,8 @@ def test_a_file_that_torch_wrote(tmp_path):
     raw, beside = torch_file.read_state(FIXTURE)
     found = audiocraft.read(raw, beside, FIXTURE)
     lm = found.lm
-    assert (lm.levels, lm.size, lm.dim, lm.layers, lm.heads) == (4, 16, 24, 2, 3)
-    assert (lm.hidden, lm.text_dim, lm.melody, lm.attend_padding) == (40, 12, 0, False)
+    assert (lm.levels, lm.codebook_size, lm.dim, lm.layers, lm.heads) == (4, 16, 24, 2, 3)
+    assert (lm.mlp_dim, lm.text_dim, lm.melody_bins, lm.attend_padding) == (40, 12, 0, False)
     assert (found.pattern, found.seconds, found.text) == ("delay", 10.0, "t5-base")
     assert {value.dtype for value in found.tensors.values()} == {np.dtype(np.float32)}
     together = raw["transformer.layers.1.cross_attention.in_proj_weight"]

@@ -157,14 +157,14 @@ def test_held_out_joins_valid_and_test(tmp_path):
 def test_records_are_told_apart_by_their_ends(tmp_path):
     """Made again they are the same; one sample that differs is another dataset."""
     clips = {"one": pcm(900), "same": pcm(900), "other": pcm(900, seed=1)}
-    told = {}
+    conditions = {}
     for name, audio in clips.items():
         rows = {"a.wav": ("train", audio, RATE), "b.wav": ("test", pcm(700), RATE)}
         source = corpus(tmp_path / f"{name} source", rows)
         place = builder.build(source, tmp_path / name, RATE)
-        told[name] = builder.open_split(place, "train").describe()
-    assert told["one"] == told["same"] != told["other"]
-    assert told["one"]["records"] == 1 and told["one"]["bytes"] > 2 * 900
+        conditions[name] = builder.open_split(place, "train").describe()
+    assert conditions["one"] == conditions["same"] != conditions["other"]
+    assert conditions["one"]["records"] == 1 and conditions["one"]["bytes"] > 2 * 900
 
 
 def test_absent_splits_and_datasets(tmp_path):

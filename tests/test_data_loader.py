@@ -198,7 +198,7 @@ def test_a_code_cache_comes_back_as_it_was(tmp_path, size):
     for i in range(len(codes)):
         same(back[i], codes[i])
         assert back[i]["codes"].dtype == np.int32
-    assert (back.frame_rate, back.size) == (50.0, size)
+    assert (back.frame_rate, back.codebook_size) == (50.0, size)
     assert [path.name for path in tmp_path.iterdir()] == ["codes.npz"]
 
 
@@ -222,7 +222,7 @@ def test_a_damaged_cache_is_refused_and_never_read_wrong(tmp_path):
             assert "codes.npz" in str(error) and "\n" not in str(error)
             errors += 1
             continue
-        assert (back.frame_rate, back.size) == (50.0, 1024)
+        assert (back.frame_rate, back.codebook_size) == (50.0, 1024)
         for i in range(3):
             same(back[i], codes[i])
     assert errors > 100
@@ -244,5 +244,5 @@ def test_a_failed_save_keeps_the_old_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez_compressed", half)
     with pytest.raises(UserError, match="No space left"):
         code_set(size=9).save(path)
-    assert CodeSet.load(path).size == 1024
+    assert CodeSet.load(path).codebook_size == 1024
     assert [path.name for path in tmp_path.iterdir()] == ["codes.npz"]

@@ -90,7 +90,7 @@ def make_results(folder) -> dict:
         "versions": {"python": "3.13.0", "jax": "0.12.0", "rvq_jax": "0.1.0"},
         "data": {"name": "built-in", "rate": RATE, "train_minutes": 16.0,
                  "heldout_minutes": 2.4, "clips": 184},
-        "codec": {"parameters": 462202, "hop": 320, "frame_rate": 50.0, "size": SIZE,
+        "codec": {"parameters": 462202, "hop": 320, "frame_rate": 50.0, "codebook_size": SIZE,
                   "train_seconds": 240.0, "updates": 600,
                   "levels": [level(k) for k in range(1, LEVELS + 1)]},
         "patterns": [pattern(i) for i in range(len(NAMES))],

@@ -40,7 +40,7 @@ def test_a_small_model_of_two_frames_reaches_its_patterns_optimum(name):
 
 
 def check(name: str, frames: int, updates: int, layers: int) -> None:
-    sizes = {"dim": 32, "layers": layers, "heads": 4, "hidden": 64}
+    sizes = {"dim": 32, "layers": layers, "heads": 4, "mlp_dim": 64}
     joint = exactness.source(2, frames, 3)
     best = patterns.analyse(patterns.named(name, 2, frames), joint).bits_per_frame
     trained = exactness.train(name, joint, 2, frames, updates, sizes=sizes)

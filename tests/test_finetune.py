@@ -28,7 +28,7 @@ from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.programs import score_codes
 from rvq_jax.systems.text import Tokenizer, load_tokenizer
 from rvq_jax.train import runs, sharding
-from rvq_jax.train.lm_task import Dropout, lm_task, mean_bits, told_of
+from rvq_jax.train.lm_task import ConditionDropout, conditions_of, lm_task, mean_bits
 from rvq_jax.train.loop import LoopConfig, fit
 from rvq_jax.train.lora_task import lora_task
 from rvq_jax.train.musicgen import train_musicgen
@@ -38,16 +38,16 @@ from rvq_jax.train.state import OptimizerConfig, Program, make_program
 K, N, FRAMES = 3, 16, 6
 LM = LMConfig(
     levels=K,
-    size=N,
+    codebook_size=N,
     dim=16,
     layers=2,
     heads=2,
-    hidden=32,
+    mlp_dim=32,
     positions="sinusoidal",
     text_dim=TINY.dim,
     window=FRAMES,
 )
-MELODY = dataclasses.replace(LM, melody=12, melody_frames=4)
+MELODY = dataclasses.replace(LM, melody_bins=12, melody_frames=4)
 WORDS = ["slow piano", "loud drum", ""]
 # A token for each character, and the closing one.
 TEXT = encoder(TINY, Tokenizer(lambda text: [2 + ord(c) % 30 for c in text] + [1], {}))
@@ -55,7 +55,7 @@ ADAPTED = LoRAConfig(rank=2, alpha=4.0)
 RUN = LMRun(
     lm=LM,
     loop=LoopConfig(steps=40, log_every=1, checkpoint_every=10),
-    tuning=OptimizerConfig(learning_rate=2e-2, warmup=1),
+    optimizer=OptimizerConfig(learning_rate=2e-2, warmup=1),
     batch=8,
     frames=FRAMES,
     lora=ADAPTED,
@@ -76,7 +76,7 @@ def drawn(config: LMConfig) -> nnx.State:
 
 
 BASE = drawn(LM)
-PATTERN = runs.layout("delay", K, FRAMES)
+PATTERN = runs.padded_pattern("delay", K, FRAMES)
 
 
 @functools.cache
@@ -91,18 +91,18 @@ def batches():
     return loader.batches(codes(), cut(), RUN.batch, 0)
 
 
-def task_of(dropout: Dropout = RUN.dropout):
+def task_of(dropout: ConditionDropout = RUN.condition_dropout):
     return lora_task(LM, RUN.lora, BASE, PATTERN, dropout)
 
 
 def tuned(folder, program):
     """The final state of a run of adapters."""
-    return fit(folder, task_of(), batches(), RUN.loop, RUN.tuning, program=program)
+    return fit(folder, task_of(), batches(), RUN.loop, RUN.optimizer, program=program)
 
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    return make_program(task_of(), RUN.tuning, RUN.loop.steps, one_device())
+    return make_program(task_of(), RUN.optimizer, RUN.loop.steps, one_device())
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_frozen_weights_do_not_move(whole):
     """Not by a bit, while the adapters do; and nothing that is kept of training is as large as
     they are."""
     state, _ = whole
-    assert bits_of(state.rest.base) == bits_of(forms.stack(LM, BASE))
+    assert bits_of(state.aux.base) == bits_of(forms.stack(LM, BASE))
     start = jax.eval_shape(task_of().init, jax.random.key(0))
     moved = jax.tree.map(lambda x: bool(np.any(np.asarray(x))), state.params)
     # b begins at nothing, so whatever it holds was learned.
@@ -128,7 +128,7 @@ def test_frozen_weights_do_not_move(whole):
     moments = [optax.tree.get(state.opt, name) for name in ("mu", "nu")]
     for tree in (state.params, state.ema, *moments):
         assert sum(x.size for x in jax.tree.leaves(tree)) == adapters
-    assert adapters < sum(x.size for x in jax.tree.leaves(state.rest.base)) / 2
+    assert adapters < sum(x.size for x in jax.tree.leaves(state.aux.base)) / 2
 
 
 def test_adapters_learn_what_they_are_shown(whole):
@@ -142,12 +142,14 @@ def test_the_exported_model_is_the_one_that_was_trained(whole, tmp_path, program
     """Weights with the adapters merged and layers apart score as the loss did."""
     state, _ = whole
     run = dataclasses.replace(RUN, start="somewhere")
-    params = runs.train_lm(tmp_path, codes(), run, program=program, start=BASE, text=TEXT)
+    params = runs.train_lm(tmp_path, codes(), run, program=program, init_params=BASE, text=TEXT)
     batch = next(batches())
-    loss, _ = jax.jit(task_of(Dropout(0.0)).loss)(state.ema, state.rest, batch, jax.random.key(0))
-    bits = score_codes(LM, params, PATTERN, batch["codes"], told_of(batch), batch["mask"])
+    loss, _ = jax.jit(task_of(ConditionDropout(0.0)).loss)(
+        state.ema, state.aux, batch, jax.random.key(0)
+    )
+    bits = score_codes(LM, params, PATTERN, batch["codes"], conditions_of(batch), batch["mask"])
     np.testing.assert_allclose(bits.sum() / batch["mask"].sum() / K, loss, rtol=1e-5)
-    before = score_codes(LM, BASE, PATTERN, batch["codes"], told_of(batch), batch["mask"])
+    before = score_codes(LM, BASE, PATTERN, batch["codes"], conditions_of(batch), batch["mask"])
     assert abs(float(bits.sum() - before.sum())) > 1.0
 
 
@@ -185,10 +187,10 @@ def test_held_out_bits_are_those_of_all_windows():
 def test_a_mesh_changes_no_adapter(program):
     """Eight devices do what one does; base and adapters lie in pieces, where the table says."""
     task, mesh = task_of(), sharding.make_mesh(2, 2, 2)
-    split = make_program(task, RUN.tuning, RUN.loop.steps, mesh)
+    split = make_program(task, RUN.optimizer, RUN.loop.steps, mesh)
     ends, losses = [], []
     for mine, where in ((program, one_device()), (split, mesh)):
-        state, data = mine.init(jax.random.key(0), task.rest), batches()
+        state, data = mine.init(jax.random.key(0), task.aux), batches()
         for _ in range(4):
             state, metrics = mine.step(state, sharding.place_batch(next(data), where))
             losses.append(float(metrics["loss"]))
@@ -197,7 +199,7 @@ def test_a_mesh_changes_no_adapter(program):
     one, eight = ends
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(eight.params), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=2e-3)
-    for tree, share in ((eight.params, 0.8), (eight.rest.base, 0.6)):
+    for tree, share in ((eight.params, 0.8), (eight.aux.base, 0.6)):
         wanted, leaves = jax.tree.leaves(sharding.of_params(tree, mesh)), jax.tree.leaves(tree)
         for leaf, want in zip(leaves, wanted, strict=True):
             assert leaf.sharding.is_equivalent_to(want, leaf.ndim)
@@ -210,13 +212,13 @@ def test_a_mesh_changes_no_adapter(program):
 
 def test_full_fine_tuning_begins_with_the_weights_it_was_given():
     """Weights and running mean before any update, and so the loss of the first one."""
-    task = lm_task(LM, PATTERN, Dropout(0.0), BASE)
-    program = make_program(task, RUN.tuning, RUN.loop.steps, one_device())
-    state = program.init(jax.random.key(0), task.rest, task.given)
+    task = lm_task(LM, PATTERN, ConditionDropout(0.0), BASE)
+    program = make_program(task, RUN.optimizer, RUN.loop.steps, one_device())
+    state = program.init(jax.random.key(0), task.aux, task.init_params)
     assert bits_of(state.params) == bits_of(state.ema) == bits_of(forms.stack(LM, BASE))
     batch = next(batches())
-    loss, _ = jax.jit(task.loss)(state.params, state.rest, batch, jax.random.key(0))
-    bits = score_codes(LM, BASE, PATTERN, batch["codes"], told_of(batch), batch["mask"])
+    loss, _ = jax.jit(task.loss)(state.params, state.aux, batch, jax.random.key(0))
+    bits = score_codes(LM, BASE, PATTERN, batch["codes"], conditions_of(batch), batch["mask"])
     np.testing.assert_allclose(loss, bits.sum() / batch["mask"].sum() / K, rtol=1e-5)
 
 
@@ -262,8 +264,8 @@ def test_adapters_of_a_folder_are_trained_from_the_command_line(folder, tmp_path
     codes(16).save(tmp_path / "train.npz")
     (tmp_path / "tune.py").write_text(CONFIG_FILE.format(run=SHORT))
     words = ["train", tmp_path / "tune.py", "--data", tmp_path / "train.npz"]
-    words += ["--out", tmp_path / "out", "--start", folder, "--batch", 16, "--fsdp", 2]
-    words += ["--tuning.accumulate", 2, "--json"]
+    words += ["--out", tmp_path / "out", "--init-from", folder, "--batch", 16, "--fsdp", 2]
+    words += ["--optimizer.accumulate", 2, "--json"]
     for _ in range(2):
         code, out, lines = command.run(capsys, *words)
         assert (code, lines) == (0, [])
@@ -298,7 +300,7 @@ def test_a_model_that_follows_a_melody_is_trained(tmp_path):
         ({"start": "", "lm": LM, "lora": LoRAConfig(rank=0)}, "--text"),
         ({"start": "gone"}, "gone is not a model folder"),
         ({"frames": 9}, "longest record 8"),
-        ({"batch": 7, "tuning": OptimizerConfig(accumulate=2)}, "multiple of 2"),
+        ({"batch": 7, "optimizer": OptimizerConfig(accumulate=2)}, "multiple of 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -326,7 +328,7 @@ def test_recomputing_layers_changes_nothing_and_few_bits_little(config):
     activations in bfloat16 come within its rounding, and parameters' gradients stay float32."""
     params = forms.stack(config, drawn(config))
     batch, key = next(batches()), jax.random.key(1)
-    if config.melody:
+    if config.melody_bins:
         bins = np.random.default_rng(0).integers(0, 12, (RUN.batch, config.melody_frames))
         batch["melody"] = np.eye(12, dtype=np.float32)[bins]
 
@@ -335,14 +337,16 @@ def test_recomputing_layers_changes_nothing_and_few_bits_little(config):
 
         def loss(params):
             model = forms.model(mine, params, stacked=True)
-            return mean_bits(model, jax.tree.map(jnp.asarray, PATTERN), batch, key, Dropout(0.3))[0]
+            return mean_bits(
+                model, jax.tree.map(jnp.asarray, PATTERN), batch, key, ConditionDropout(0.3)
+            )[0]
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
     loss, grads = look()
     norm = optax.tree.norm(grads)
     assert norm > 0.1
-    if config.melody:
+    if config.melody_bins:
         again, same = look(remat=True)
         np.testing.assert_allclose(again, loss, rtol=1e-6)
         assert optax.tree.norm(jax.tree.map(jnp.subtract, same, grads)) < 1e-5 * norm

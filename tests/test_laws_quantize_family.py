@@ -147,7 +147,7 @@ def test_each_level_shrinks_what_is_left_and_has_a_gradient(lookup):
         error = jnp.mean((out.latents - x) ** 2)
         return out.codebook.sum() + out.commitment.sum() + error, out
 
-    optimizer = optax.adam(0.03)
+    make_optimizer = optax.adam(0.03)
 
     @jax.jit
     def step(state, moments, key):
@@ -156,10 +156,10 @@ def test_each_level_shrinks_what_is_left_and_has_a_gradient(lookup):
         grads = jax.tree.map(
             lambda g, p: g if g.dtype == p.dtype else jnp.zeros_like(p), grads, state
         )
-        changes, moments = optimizer.update(grads, moments)
+        changes, moments = make_optimizer.update(grads, moments)
         return optax.apply_updates(out.state, changes), moments, out
 
-    moments = optimizer.init(state)
+    moments = make_optimizer.init(state)
     for i in range(60):
         state, moments, out = step(state, moments, jax.random.key(i))
     residual = np.asarray(out.stats.residual)

@@ -18,8 +18,8 @@ from small_lm import (
     draw,
     each_pattern,
     free,
-    layout,
     log2_table,
+    padded_pattern,
     random_codes,
 )
 
@@ -34,7 +34,7 @@ from rvq_jax.systems.programs import generate_codes, score_codes
 def test_scoring_at_once_is_decoding_step_by_step(name, positions):
     """Both forms of every layer, the caches and the pattern's two maps must agree for the bits of
     the same codes to agree: what is measured is what generation would draw from."""
-    codes, pattern = random_codes(2), layout(name)
+    codes, pattern = random_codes(2), padded_pattern(name)
     config = dataclasses.replace(CONFIG, positions=positions)
     whole = score_codes(config, PARAMS, pattern, codes, TEXT)
     steps = generate_codes(config, PARAMS, pattern, TEXT, KEY, codes)
@@ -47,16 +47,16 @@ def test_turned_heads_match_by_distance_alone():
     query at s and a key at t are those at s + 1000 and t + 1000, and numpy's (Su et al. 2021)."""
     rng, dim = np.random.default_rng(0), 8
     q, k = rng.normal(size=(2, dim)).astype(np.float32)
-    turn = 10000.0 ** (-2 * np.arange(dim // 2) / dim)
+    angles = 10000.0 ** (-2 * np.arange(dim // 2) / dim)
     z, w = (x[: dim // 2] + 1j * x[dim // 2 :] for x in (q, k))
 
     def product(s: int, t: int) -> float:
-        angles = transformer.angles(2000, dim)[[s, t]].astype(np.float32)
-        turned = transformer.rotate(jnp.stack([q, k])[None, None], angles[None])[0, 0]
+        rope_angles = transformer.rope_angles(2000, dim)[[s, t]].astype(np.float32)
+        turned = transformer.rotate(jnp.stack([q, k])[None, None], rope_angles[None])[0, 0]
         return float(turned[0] @ turned[1])
 
     for s, t in ((0, 0), (5, 5), (9, 2), (700, 3)):
-        want = (z * np.exp(1j * turn * (s - t)) * w.conj()).sum().real
+        want = (z * np.exp(1j * angles * (s - t)) * w.conj()).sum().real
         assert product(s, t) == pytest.approx(want, abs=1e-3)
         assert product(s + 1000, t + 1000) == pytest.approx(want, abs=1e-3)
 
@@ -67,8 +67,8 @@ def test_six_patterns_of_one_shape_are_one_compile_each():
     codes, text = random_codes(3), to_bytes(["a", "b", ""], CONFIG.caption_bytes)
     before = score_codes._cache_size(), generate_codes._cache_size()
     for name in SIX:
-        score_codes(CONFIG, PARAMS, layout(name), codes, text)
-        generate_codes(CONFIG, PARAMS, layout(name), text, KEY, free(3))
+        score_codes(CONFIG, PARAMS, padded_pattern(name), codes, text)
+        generate_codes(CONFIG, PARAMS, padded_pattern(name), text, KEY, free(3))
     assert (score_codes._cache_size(), generate_codes._cache_size()) == (
         before[0] + 1,
         before[1] + 1,
@@ -79,7 +79,7 @@ def test_six_patterns_of_one_shape_are_one_compile_each():
 def test_bits_depend_on_exactly_the_codes_that_are_visible(name):
     """Another value in one place moves the bits of those codes that may see it, all of them, and
     of no other: nothing leaks from the future, and nothing of the past is lost."""
-    pattern, base = layout(name), random_codes(1)[0]
+    pattern, base = padded_pattern(name), random_codes(1)[0]
     rows = np.tile(base, (1 + K * F, 1, 1)).reshape(1 + K * F, K * F)
     places = np.arange(K * F)
     rows[1 + places, places] = (rows[1 + places, places] + 1) % N
@@ -94,18 +94,20 @@ def test_bits_depend_on_exactly_the_codes_that_are_visible(name):
 @each_pattern
 def test_the_values_of_a_code_share_one_probability(name):
     """Over all values of one code, the others fixed, probabilities sum to 1."""
-    table = log2_table(PARAMS, layout(name), random_codes(1)[0], TEXT[0])
+    table = log2_table(PARAMS, padded_pattern(name), random_codes(1)[0], TEXT[0])
     np.testing.assert_allclose((2.0**table).sum(axis=2), 1.0, atol=1e-5)
 
 
 def test_every_pattern_is_a_distribution_over_sequences():
     """Summed over all 3^4 sequences, 2 to the minus bits is 1: total bits are then comparable
     between patterns, as a proper code length is."""
-    config = LMConfig(levels=2, size=3, dim=16, layers=1, heads=2, hidden=32, caption_bytes=4)
+    config = LMConfig(
+        levels=2, codebook_size=3, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=4
+    )
     codes = np.indices((3,) * 4).reshape(4, -1).T.reshape(-1, 2, 2).astype(np.int32)
     text, PARAMS = np.zeros((len(codes), 4), np.int32), draw(config)
     for name in SIX:
-        bits = score_codes(config, PARAMS, layout(name, 2, 2), codes, text)
+        bits = score_codes(config, PARAMS, padded_pattern(name, 2, 2), codes, text)
         assert np.sum(2.0 ** -np.asarray(bits, np.float64).sum((1, 2))) == pytest.approx(1.0, 1e-5)
 
 
@@ -115,16 +117,18 @@ def test_a_masked_frame_costs_nothing_and_its_codes_are_not_seen():
     codes, other = random_codes(2), random_codes(2, seed=1)
     other = np.where(mask[:, None], codes, other)
     for name in SIX:
-        a, b = (score_codes(CONFIG, PARAMS, layout(name), x, TEXT, mask) for x in (codes, other))
+        a, b = (
+            score_codes(CONFIG, PARAMS, padded_pattern(name), x, TEXT, mask) for x in (codes, other)
+        )
         assert np.array_equal(a, b)
         assert (np.asarray(a)[1, :, 3:] == 0).all() and (np.asarray(a)[1, :, :3] > 0).all()
-        whole = score_codes(CONFIG, PARAMS, layout(name), codes, TEXT)
+        whole = score_codes(CONFIG, PARAMS, padded_pattern(name), codes, TEXT)
         np.testing.assert_allclose(a[0], whole[0], atol=1e-5)
 
 
 def test_a_caption_is_the_same_in_any_padding():
     """Positions that hold no byte are masked in the encoder and in every cross-attention."""
-    codes, pattern = random_codes(2), layout("delay")
+    codes, pattern = random_codes(2), padded_pattern("delay")
     wide = score_codes(CONFIG, PARAMS, pattern, codes, to_bytes(CAPTIONS, 32))
     np.testing.assert_allclose(score_codes(CONFIG, PARAMS, pattern, codes, TEXT), wide, atol=1e-5)
     swapped = score_codes(CONFIG, PARAMS, pattern, codes, TEXT[::-1])
@@ -133,7 +137,7 @@ def test_a_caption_is_the_same_in_any_padding():
 
 def test_no_caption_is_the_null_condition():
     """An empty caption attends to nothing but its zeros: finite bits, however long the padding."""
-    codes, pattern = random_codes(2), layout("delay")
+    codes, pattern = random_codes(2), padded_pattern("delay")
     null = score_codes(CONFIG, PARAMS, pattern, codes, to_bytes(["", ""], 16))
     assert np.isfinite(null).all()
     np.testing.assert_allclose(
@@ -154,7 +158,7 @@ def test_captions_are_cut_in_bytes_and_never_hold_the_padding_id():
 
 def test_scores_do_not_depend_on_the_batch():
     """A row alone has the bits it has among others."""
-    codes, pattern = random_codes(2), layout("delay")
+    codes, pattern = random_codes(2), padded_pattern("delay")
     both = score_codes(CONFIG, PARAMS, pattern, codes, TEXT)
     for i in range(2):
         alone = score_codes(CONFIG, PARAMS, pattern, codes[i : i + 1], TEXT[i : i + 1])

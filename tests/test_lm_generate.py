@@ -14,8 +14,8 @@ from small_lm import (
     N,
     each_pattern,
     free,
-    layout,
     log2_table,
+    padded_pattern,
     random_codes,
 )
 
@@ -28,7 +28,7 @@ COLD = Sampling(temperature=0.0)
 def test_draws_do_not_depend_on_the_batch():
     """Row i draws from keys folded from i: neither its neighbours nor their number change it, and
     rows alike in caption still differ."""
-    pattern = layout("delay")
+    pattern = padded_pattern("delay")
     both = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2))
     alone = generate_codes(CONFIG, PARAMS, pattern, TEXT[:1], KEY, free(1))
     assert np.array_equal(alone.codes[0], both.codes[0])
@@ -41,9 +41,9 @@ def test_draws_do_not_depend_on_the_batch():
 @each_pattern
 def test_drawn_codes_cost_what_scoring_says(name):
     """Codes are in range, and the bits reported while drawing are those of scoring them after."""
-    drawn = generate_codes(CONFIG, PARAMS, layout(name), TEXT, KEY, free(2))
+    drawn = generate_codes(CONFIG, PARAMS, padded_pattern(name), TEXT, KEY, free(2))
     assert ((np.asarray(drawn.codes) >= 0) & (np.asarray(drawn.codes) < N)).all()
-    whole = score_codes(CONFIG, PARAMS, layout(name), drawn.codes, TEXT)
+    whole = score_codes(CONFIG, PARAMS, padded_pattern(name), drawn.codes, TEXT)
     np.testing.assert_allclose(drawn.bits, whole, atol=1e-4, rtol=0)
 
 
@@ -52,18 +52,18 @@ def test_a_prompt_is_kept_and_conditions_the_rest(name):
     """Forced codes come back as they were, and the rest is drawn given them."""
     prompt, codes = free(2), random_codes(2)
     prompt[:, :, :2] = codes[:, :, :2]
-    drawn = generate_codes(CONFIG, PARAMS, layout(name), TEXT, KEY, prompt)
+    drawn = generate_codes(CONFIG, PARAMS, padded_pattern(name), TEXT, KEY, prompt)
     assert np.array_equal(drawn.codes[:, :, :2], codes[:, :, :2])
-    whole = score_codes(CONFIG, PARAMS, layout(name), drawn.codes, TEXT)
+    whole = score_codes(CONFIG, PARAMS, padded_pattern(name), drawn.codes, TEXT)
     np.testing.assert_allclose(drawn.bits, whole, atol=1e-4, rtol=0)
 
 
 @each_pattern
 def test_temperature_0_takes_the_likeliest_code(name):
     """No other value of any drawn code costs less, and the key has no say."""
-    pattern = layout(name)
-    drawn = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2), how=COLD)
-    other = generate_codes(CONFIG, PARAMS, pattern, TEXT, jax.random.key(9), free(2), how=COLD)
+    pattern = padded_pattern(name)
+    drawn = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2), sampling=COLD)
+    other = generate_codes(CONFIG, PARAMS, pattern, TEXT, jax.random.key(9), free(2), sampling=COLD)
     assert np.array_equal(drawn.codes, other.codes)
     table = log2_table(PARAMS, pattern, np.asarray(drawn.codes[0]), TEXT[0])
     chosen = np.take_along_axis(table, np.asarray(drawn.codes[0])[..., None], axis=2)[..., 0]
@@ -74,7 +74,7 @@ def test_temperature_0_takes_the_likeliest_code(name):
 def test_guidance_is_its_definition(name):
     """Guided bits are those of null + guidance · (caption - null), normalized again; with
     guidance 1 that is the model without guidance."""
-    pattern, codes = layout(name), random_codes(2)
+    pattern, codes = padded_pattern(name), random_codes(2)
     decode = functools.partial(generate_codes, CONFIG, PARAMS, pattern, TEXT, KEY, codes)
     plain = decode()
     np.testing.assert_allclose(decode(guidance=1.0).bits, plain.bits, atol=1e-4, rtol=0)
@@ -93,14 +93,14 @@ def allowed(logits: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
     """The definition: the k largest, and of them the fewest whose probability reaches p."""
     order = np.argsort(-logits)[: top_k or None]
     p = np.exp(logits[order]) / np.exp(logits[order]).sum()
-    keep = np.zeros(len(logits), bool)
+    update = np.zeros(len(logits), bool)
     mass = 0.0
     for i, share in zip(order, p, strict=True):
         if top_p and mass >= top_p:
             break
-        keep[i] = True
+        update[i] = True
         mass += share
-    return keep
+    return update
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_draws_have_the_frequencies_of_what_is_allowed(top_k, top_p, temperature
     seen = (
         np.bincount(many(keys, Sampling(temperature, top_k, top_p)), minlength=len(LOGITS)) / count
     )
-    keep = allowed(LOGITS / temperature, top_k, top_p)
-    p = np.where(keep, np.exp(LOGITS / temperature), 0.0)
+    update = allowed(LOGITS / temperature, top_k, top_p)
+    p = np.where(update, np.exp(LOGITS / temperature), 0.0)
     p /= p.sum()
-    assert (seen[~keep] == 0).all()
+    assert (seen[~update] == 0).all()
     assert (np.abs(seen - p) <= 4 * np.sqrt(p * (1 - p) / count) + 1e-9).all()
     assert (np.asarray(many(keys[:50], COLD)) == LOGITS.argmax()).all()

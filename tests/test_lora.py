@@ -73,7 +73,7 @@ def test_all_of_the_blocks_but_their_norms_is_adapted(params):
 def test_the_number_of_trained_parameters(params, rank):
     """Per layer rank · (fan_in + fan_out): D to D in attention, D to hidden and back after it."""
     adapters = lora.init(KEY, params, lora.LoRAConfig(rank=rank))
-    dim, hidden = CONFIG.dim, CONFIG.hidden
+    dim, hidden = CONFIG.dim, CONFIG.mlp_dim
     model = CONFIG.layers * (8 * 2 * dim + 2 * (dim + hidden))
     captions = CONFIG.caption_layers * (4 * 2 * dim + 2 * (dim + 4 * dim))
     assert sum(x.size for x in jax.tree.leaves(adapters)) == rank * (model + captions)

@@ -19,7 +19,7 @@ from rvq_jax.systems.musicgen import MusicGen
 def saved(tmp_path_factory):
     """A model's folder, its codes and their bits."""
     seanet = SEANetConfig(filters=2, dim=4, ratios=(2, 2), lstm_layers=0)
-    config = CodecConfig(100, seanet, levels=K, size=N)
+    config = CodecConfig(100, seanet, levels=K, codebook_size=N)
     codec = Codec.init(config, jax.random.key(0))
     codec = Codec(config, *filled((codec.params, codec.quantizer)))
     model = MusicGen(CONFIG, "delay", PARAMS, codec)
@@ -75,7 +75,7 @@ DAMAGE = {
     "unknown field": (lambda f: edit(f / "config.json", layerz=2), "'layers'"),
     "unknown pattern": (lambda f: edit(f / "config.json", pattern="delayed"), "'delay'"),
     "another shape": (lambda f: edit(f / "config.json", hidden=48), "shape"),
-    "another type": (lambda f: edit(f / "config.json", hidden="many"), "hidden"),
+    "another type": (lambda f: edit(f / "config.json", mlp_dim="many"), "mlp_dim"),
     "more layers": (lambda f: edit(f / "config.json", layers=3), "missing"),
     "no weights": (lambda f: (f / "weights.npz").unlink(), "weights.npz"),
     "cut weights": (

@@ -13,26 +13,26 @@ from tiers import slow, tried
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import branches, guide, tell, without_melody, without_text
+from rvq_jax.lm.conditions import branches, encode_conditions, guide, without_melody, without_text
 from rvq_jax.lm.generate import row_keys
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems import drawing, programs
-from rvq_jax.train.lm_task import Dropout, drop
+from rvq_jax.train.lm_task import ConditionDropout, drop
 
 KEY = jax.random.key(5)
 HOW = Sampling(top_k=5)
 
 
-def told_of(model, rows: int = 3):
+def conditions_of(model, rows: int = 3):
     """Prompts of different lengths, one of them empty, and a melody for who follows one."""
-    melody = melody_of(rows) if model.config.melody else None
-    return model.tell([PROMPTS[i] for i in (1, 6, 3)][:rows], melody)
+    melody = melody_of(rows) if model.config.melody_bins else None
+    return model.encode_conditions([PROMPTS[i] for i in (1, 6, 3)][:rows], melody)
 
 
-def draw(model, told, keys, forced, lengths, **options):
+def draw(model, conditions, keys, forced, lengths, **options):
     window = drawing.window_of(model.pattern, forced, np.asarray(lengths))
-    args = window.pattern, told, keys, window.forced, window.lengths
-    options = {"guidance": 3.0, "how": HOW, "known": window.known} | options
+    args = window.pattern, conditions, keys, window.forced, window.lengths
+    options = {"guidance": 3.0, "sampling": HOW, "prefill_steps": window.prefill_steps} | options
     drawn = programs.generate_codes(model.config, model.params, *args, **options)
     return jax.tree.map(lambda x: np.asarray(x)[:, :, : forced.shape[2]], drawn)
 
@@ -53,12 +53,12 @@ def test_scores_are_those_of_decoding_step_by_step(kind, guidance):
     """With all forms of conditions, guidance and padding: rows that end before others feed
     nothing after their end, whichever way they are computed."""
     model, lengths, guidance = small(kind), np.array([9, 4, 7]), GUIDANCE[guidance]
-    told, codes = told_of(model), codes_of(model, 3, 9)
+    conditions, codes = conditions_of(model), codes_of(model, 3, 9)
     mask = np.arange(9)[None] < lengths[:, None]
     pattern = patterns.named(model.pattern, model.config.levels, 9)
     args = model.config, model.params, pattern
-    scored = programs.score_codes(*args, codes, told, mask, guidance)
-    stepped = programs.generate_codes(*args, told, KEY, codes, lengths, guidance=guidance)
+    scored = programs.score_codes(*args, codes, conditions, mask, guidance)
+    stepped = programs.generate_codes(*args, conditions, KEY, codes, lengths, guidance=guidance)
     assert np.array_equal(np.where(mask[:, None], codes, 0), stepped.codes)
     np.testing.assert_allclose(stepped.bits, scored, atol=2e-4, rtol=0)
 
@@ -66,12 +66,12 @@ def test_scores_are_those_of_decoding_step_by_step(kind, guidance):
 @pytest.mark.parametrize("name", SIX)
 def test_scores_of_every_pattern_with_guidance(name):
     model = small("text")
-    codes, told = codes_of(model, 3, 6), told_of(model)
+    codes, conditions = codes_of(model, 3, 6), conditions_of(model)
     # All in the steps of the longest, so that they share their programs.
     pattern = patterns.named(name, K, 6).pad(18)
     args = model.config, model.params, pattern
-    scored = programs.score_codes(*args, codes, told, None, 3.0)
-    stepped = programs.generate_codes(*args, told, KEY, codes, guidance=3.0)
+    scored = programs.score_codes(*args, codes, conditions, None, 3.0)
+    stepped = programs.generate_codes(*args, conditions, KEY, codes, guidance=3.0)
     np.testing.assert_allclose(stepped.bits, scored, atol=2e-4, rtol=0)
 
 
@@ -86,7 +86,9 @@ def test_conditions_of_every_form_score_alike():
     }
     want = model.score(codes, captions)
     np.testing.assert_allclose(model.score(codes, wider), want, atol=1e-4)
-    np.testing.assert_allclose(model.score(codes, model.tell(captions)), want, atol=1e-6)
+    np.testing.assert_allclose(
+        model.score(codes, model.encode_conditions(captions)), want, atol=1e-6
+    )
     assert np.abs(np.asarray(model.score(codes, captions[::-1])) - want).max() > 1e-2
 
 
@@ -97,12 +99,13 @@ def test_conditions_of_every_form_score_alike():
 def test_padding_of_a_prompt_changes_nothing(kind):
     """Neither in cross-attention nor as a prefix, where codes keep their positions."""
     model = small(kind)
-    told, codes = told_of(model), codes_of(model, 3, 6)
+    conditions, codes = conditions_of(model), codes_of(model, 3, 6)
     noise = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 12)), jnp.float32)
-    wide = told._replace(
-        states=jnp.concatenate([told.states, noise], 1), mask=np.pad(told.mask, ((0, 0), (0, 5)))
+    wide = conditions._replace(
+        states=jnp.concatenate([conditions.states, noise], 1),
+        mask=np.pad(conditions.mask, ((0, 0), (0, 5))),
     )
-    np.testing.assert_allclose(model.score(codes, wide), model.score(codes, told), atol=1e-4)
+    np.testing.assert_allclose(model.score(codes, wide), model.score(codes, conditions), atol=1e-4)
 
 
 def test_attention_to_padding_is_a_switch():
@@ -120,19 +123,19 @@ def test_attention_to_padding_is_a_switch():
 
 def test_what_is_left_out_has_no_effect_and_what_is_not_has():
     model = small("melody")
-    told, codes = told_of(model), codes_of(model, 3, 6)
-    none = without_melody(without_text(told))
-    null = model.tell(["other", "words", "here"], None)
+    conditions, codes = conditions_of(model), codes_of(model, 3, 6)
+    none = without_melody(without_text(conditions))
+    null = model.encode_conditions(["other", "words", "here"], None)
     kept = np.array([True, False, True])
-    assert np.abs(model.score(codes, told) - model.score(codes, none))[0].max() > 1e-3
+    assert np.abs(model.score(codes, conditions) - model.score(codes, none))[0].max() > 1e-3
     # Another melody and other words of the same lengths are as absent.
-    other = told._replace(states=told.states[::-1] + 1.0, melody=null.melody)
+    other = conditions._replace(states=conditions.states[::-1] + 1.0, melody=null.melody)
     np.testing.assert_allclose(
         model.score(codes, without_text(other)), model.score(codes, none), atol=1e-4
     )
-    some = model.score(codes, without_text(told, kept))
-    np.testing.assert_allclose(some[::2], model.score(codes, told)[::2], atol=1e-4)
-    np.testing.assert_allclose(some[1], model.score(codes, without_text(told))[1], atol=1e-4)
+    some = model.score(codes, without_text(conditions, kept))
+    np.testing.assert_allclose(some[::2], model.score(codes, conditions)[::2], atol=1e-4)
+    np.testing.assert_allclose(some[1], model.score(codes, without_text(conditions))[1], atol=1e-4)
 
 
 def test_guidance_is_its_definition():
@@ -141,8 +144,8 @@ def test_guidance_is_its_definition():
     assert (guide([full], None) == 4).all()
     assert (guide([full, null], 3.0) == 1 + 3 * (4 - 1)).all()
     assert (guide([full, middle, null], (3.0, 2.0)) == 1 + 3 * (2 + 2 * (4 - 2) - 1)).all()
-    told = told_of(small("melody"))
-    counts = [len(branches(told, guidance)) for guidance in (None, 3.0, (3.0, 2.0))]
+    conditions = conditions_of(small("melody"))
+    counts = [len(branches(conditions, guidance)) for guidance in (None, 3.0, (3.0, 2.0))]
     assert counts == [1, 2, 3]
 
 
@@ -153,10 +156,10 @@ def test_steps_in_bfloat16_are_as_exact_as_the_whole(kind):
     model, codes = small(kind), codes_of(small(kind), 3, 9)
     config = dataclasses.replace(model.config, dtype="bfloat16")
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.params)
-    pattern, told = patterns.named(model.pattern, K, 9), told_of(model)
-    scored = programs.score_codes(config, params, pattern, codes, told)
-    stepped = programs.generate_codes(config, params, pattern, told, KEY, codes)
-    exact = np.asarray(model.score(codes, told))
+    pattern, conditions = patterns.named(model.pattern, K, 9), conditions_of(model)
+    scored = programs.score_codes(config, params, pattern, codes, conditions)
+    stepped = programs.generate_codes(config, params, pattern, conditions, KEY, codes)
+    exact = np.asarray(model.score(codes, conditions))
     errors = [np.abs(np.asarray(bits) - exact).mean() for bits in (stepped.bits, scored)]
     assert 0 < errors[0] < 2 * errors[1]
 
@@ -165,8 +168,10 @@ def test_each_condition_is_dropped_by_its_own_share():
     """Of 4000 rows: none of both where all is dropped, and of the rest each by its own draw."""
     rows = 4000
     melody = np.eye(12, dtype=np.float32)[np.full((rows, 1), 5)]
-    told = tell(np.ones((rows, 1, 12), np.float32), np.ones((rows, 1), bool), melody)
-    kept = drop(KEY, told, jnp.arange(rows), Dropout(all=0.3, text=0.5, melody=0.2))
+    conditions = encode_conditions(
+        np.ones((rows, 1, 12), np.float32), np.ones((rows, 1), bool), melody
+    )
+    kept = drop(KEY, conditions, jnp.arange(rows), ConditionDropout(all=0.3, text=0.5, melody=0.2))
     text, melody = np.asarray(kept.kept), np.asarray(kept.melody[:, 0, 5] == 1)
     shares = {(True, True): 0.28, (False, True): 0.28, (True, False): 0.07, (False, False): 0.37}
     for (with_text, with_melody), share in shares.items():
@@ -186,10 +191,10 @@ def test_a_batch_of_eight_is_eight_single_runs_code_for_code(pattern):
     """Different prompts and lengths."""
     model, keys = small("text", pattern), row_keys(KEY, 8)
     lengths = np.round(SECONDS * 100).astype(int)
-    both = draw(model, model.tell(PROMPTS), keys, free(model, 8, 12), lengths)
+    both = draw(model, model.encode_conditions(PROMPTS), keys, free(model, 8, 12), lengths)
     for i, length in enumerate(lengths):
-        told = model.tell([PROMPTS[i]])
-        one = draw(model, told, keys[i : i + 1], free(model, 1, length), lengths[i : i + 1])
+        conditions = model.encode_conditions([PROMPTS[i]])
+        one = draw(model, conditions, keys[i : i + 1], free(model, 1, length), lengths[i : i + 1])
         assert np.array_equal(both.codes[i, :, :length], one.codes[0])
 
 
@@ -211,14 +216,14 @@ def test_a_batch_of_eight_is_eight_single_runs_sample_for_sample(pattern):
 def test_a_prompt_read_at_once_is_one_read_step_by_step(kind):
     """Prefill of whole buckets of steps, in every kind of model."""
     model = small(kind)
-    told = told_of(model)
+    conditions = conditions_of(model)
     forced = free(model, 3, 90)
     forced[:, :, :80] = codes_of(model, 3, 80)
     forced[1, :, :70] = codes_of(model, 3, 80, seed=1)[1, :, :70]
     keys, lengths = row_keys(KEY, 3), np.array([90, 90, 85])
     assert drawing.window_of(model.pattern, forced, lengths).known == 64
-    at_once = draw(model, told, keys, forced, lengths)
-    stepped = draw(model, told, keys, forced, lengths, known=0)
+    at_once = draw(model, conditions, keys, forced, lengths)
+    stepped = draw(model, conditions, keys, forced, lengths, known=0)
     assert np.array_equal(at_once.codes, stepped.codes)
     np.testing.assert_allclose(at_once.bits, stepped.bits, atol=2e-4)
 
@@ -227,9 +232,15 @@ def test_a_prompt_read_at_once_is_one_read_step_by_step(kind):
 def test_two_passes_are_one(guidance):
     """Branches of guidance one after another draw what they draw as one batch."""
     model = small("melody")
-    told, keys, options = told_of(model), row_keys(KEY, 3), {"guidance": GUIDANCE[guidance]}
-    one = draw(model, told, keys, free(model, 3, 8), [8, 8, 8], **options)
-    two = draw(model, told, keys, free(model, 3, 8), [8, 8, 8], two_pass=True, **options)
+    conditions, keys, options = (
+        conditions_of(model),
+        row_keys(KEY, 3),
+        {"guidance": GUIDANCE[guidance]},
+    )
+    one = draw(model, conditions, keys, free(model, 3, 8), [8, 8, 8], **options)
+    two = draw(
+        model, conditions, keys, free(model, 3, 8), [8, 8, 8], sequential_guidance=True, **options
+    )
     assert np.array_equal(one.codes, two.codes)
     np.testing.assert_allclose(one.bits, two.bits, atol=1e-4)
 
@@ -241,14 +252,14 @@ def test_another_length_prompt_or_setting_is_the_same_program():
     before = [x._cache_size() for x in (programs.generate_audio, programs.generate_codes)]
     for name, seconds, options in (
         ("delay", 0.22, {"top_k": 3, "temperature": 0.5}),
-        ("partial_delay", 0.4, {"top_p": 0.5, "guidance": 2.0}),
+        ("partial_delay", 0.4, {"top_p": 0.5, "guidance_scale": 2.0}),
         ("parallel", 0.25, {"top_k": 0}),
     ):
         other = dataclasses.replace(model, pattern=name)
         request = other._request(PROMPTS[3:6], seconds, None, None)
-        told_at = other._told_at(PROMPTS[3:6], None, np.arange(3))
-        settings = drawing.Settings(**options)
-        for _ in drawing.draw(*other._model, request, told_at, row_keys(KEY, 3), settings):
+        conditions_at = other._conditions_at(PROMPTS[3:6], None, np.arange(3))
+        settings = drawing.SamplingSettings(**options)
+        for _ in drawing.sample(*other._model, request, conditions_at, row_keys(KEY, 3), settings):
             pass
         other.generate(PROMPTS[3:6], seconds, KEY, **options)
     after = [x._cache_size() for x in (programs.generate_audio, programs.generate_codes)]
@@ -265,15 +276,15 @@ def test_windows_are_their_definition(kind):
     captions, keys = PROMPTS[1:3], row_keys(KEY, 2)
     melody = melody_of(2) if kind == "melody" else None
     audio = model.generate(captions, 0.17, KEY, melody=melody, stride=0.03, top_k=5)
-    told = model.tell(captions, melody)
-    codes = draw(model, told, keys, free(model, 2, 8), [8, 8]).codes
+    conditions = model.encode_conditions(captions, melody)
+    codes = draw(model, conditions, keys, free(model, 2, 8), [8, 8]).codes
     for begin in (3, 6, 9):
         forced = free(model, 2, min(8, 17 - begin))
         forced[:, :, :5] = codes[:, :, begin:]
         if melody is not None:
-            told = model.tell(captions, np.roll(melody, -begin * HOP, axis=1))
+            conditions = model.encode_conditions(captions, np.roll(melody, -begin * HOP, axis=1))
         folded = jax.vmap(jax.random.fold_in, (0, None))(keys, begin)
-        new = draw(model, told, folded, forced, [forced.shape[2]] * 2).codes
+        new = draw(model, conditions, folded, forced, [forced.shape[2]] * 2).codes
         codes = np.concatenate([codes, new[:, :, 5:]], axis=2)
     assert codes.shape[2] == 17
     np.testing.assert_allclose(audio, model.codec.decode(codes), atol=1e-4)
@@ -375,4 +386,4 @@ def test_parts_that_are_missing_are_said():
     with pytest.raises(ValueError, match="different lengths"):
         list(small("text", "coarse_first").stream(PROMPTS[:2], [0.1, 0.2], KEY))
     with pytest.raises(ValueError, match="text_dim"):
-        forms.abstract(dataclasses.replace(LM, text_dim=0, melody=12))
+        forms.abstract(dataclasses.replace(LM, text_dim=0, melody_bins=12))

@@ -32,26 +32,28 @@ def models() -> dict[str, MusicGen]:
     return {kind: MusicGen.load(FOLDER / kind) for kind in KINDS}
 
 
-def told_of(model: MusicGen, expected: dict):
-    told = model.tell({name: expected[name] for name in ("input_ids", "attention_mask")})
+def conditions_of(model: MusicGen, expected: dict):
+    conditions = model.encode_conditions(
+        {name: expected[name] for name in ("input_ids", "attention_mask")}
+    )
     if "input_features" in expected:
-        told = told._replace(melody=expected["input_features"])
-    return told
+        conditions = conditions._replace(melody=expected["input_features"])
+    return conditions
 
 
 @each_kind
 def test_logits_and_greedy_codes_are_theirs(models, kind):
     """Teacher-forced logits, and the codes of guidance 3, one row alone."""
     model, expected = models[kind], np.load(FOLDER / kind / "expected.npz")
-    told = told_of(model, expected)
-    logits = jax.jit(forms.model(model.config, model.params).__call__)(expected["fed"], told)
+    conditions = conditions_of(model, expected)
+    logits = jax.jit(forms.model(model.config, model.params).__call__)(expected["fed"], conditions)
     want = expected["logits"]
     assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
     greedy = expected["greedy"]
     lengths = np.array([greedy.shape[2]])
     window = drawing.window_of(model.pattern, np.full_like(greedy, -1), lengths)
-    args = window.pattern, told, jax.random.key(0), window.forced, window.lengths
-    options = {"guidance": 3.0, "how": Sampling(0.0)}
+    args = window.pattern, conditions, jax.random.key(0), window.forced, window.lengths
+    options = {"guidance": 3.0, "sampling": Sampling(0.0)}
     drawn = programs.generate_codes(model.config, model.params, *args, **options)
     assert np.array_equal(np.asarray(drawn.codes)[:, :, : greedy.shape[2]], greedy)
 

@@ -38,7 +38,7 @@ def single():
 
 @pytest.fixture(scope="module")
 def meshed():
-    return plan(BIG, "cpu:8", {"data": 2, "fsdp": 2, "model": 2}, decode=False)
+    return plan(BIG, "cpu:8", {"data": 2, "fsdp": 2, "tensor": 2}, decode=False)
 
 
 # FLOPs.
@@ -62,7 +62,7 @@ def test_eight_chips_share_the_flops_evenly(meshed):
 
 def test_a_codec_is_planned_too():
     """Where sums over one channel or eight features are sums to XLA, and no products."""
-    found = plan(codec_run(), "cpu:2", {"fsdp": 2, "data": 1, "model": 1})
+    found = plan(codec_run(), "cpu:2", {"fsdp": 2, "data": 1, "tensor": 1})
     assert found["flops"]["executed"] == pytest.approx(found["flops"]["model"], rel=0.1)
     assert found["bytes_per_chip"]["other_state"] > 0 and "decode" not in found
 
@@ -78,7 +78,7 @@ def test_memory_is_xlas_own(meshed):
     """
     compiled = programs.step(BIG, sharding.make_mesh(2, 2, 2)).lower().compile()
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    T = programs.task(BIG).rest.steps
+    T = programs.task(BIG).aux.steps
     assert f"[{BIG.batch // 4},{T}," in text and f"[{BIG.batch},{T}," not in text
     # Between the parts of a layer devices of model keep their share of the steps.
     assert f"[{BIG.batch // 4},{T // 2},{LM.dim}]" in text
@@ -157,16 +157,16 @@ def test_a_roofline_is_three_quotients():
 
 def test_possible_meshes_share_batch_and_model_evenly():
     """192 rows on 256 chips need chips on model; heads must divide over those."""
-    asked = dataclasses.replace(BIG, batch=192, lm=dataclasses.replace(LM, heads=8, hidden=64))
+    asked = dataclasses.replace(BIG, batch=192, lm=dataclasses.replace(LM, heads=8, mlp_dim=64))
     found = meshes.possible(asked, 256)
     assert found and all(math.prod(mesh.values()) == 256 for mesh in found)
-    assert {mesh["model"] for mesh in found} == {4, 8}
-    assert meshes.default(asked, 256, 0.0, 1e9) == {"data": 64, "fsdp": 1, "model": 4}
+    assert {mesh["tensor"] for mesh in found} == {4, 8}
+    assert meshes.default(asked, 256, 0.0, 1e9) == {"data": 64, "fsdp": 1, "tensor": 4}
     # States of 32 GB fill the allowed share of 1 GB from so many pieces on.
     pieces = 32 / meshes.SHARE
     found = meshes.default(asked, 256, 32e9, 1e9)
-    assert found["fsdp"] * found["model"] >= pieces > found["fsdp"] * found["model"] / 2
-    assert meshes.default(asked, 64, 1e30, 1e9) == {"data": 1, "fsdp": 64, "model": 1}
+    assert found["fsdp"] * found["tensor"] >= pieces > found["fsdp"] * found["tensor"] / 2
+    assert meshes.default(asked, 64, 1e30, 1e9) == {"data": 1, "fsdp": 64, "tensor": 1}
     for mesh in meshes.candidates(asked, 64, 1e9, 1e9):
         assert mesh in meshes.possible(asked, 64)
 
@@ -258,7 +258,7 @@ def test_the_command_prints_a_table_or_json(capsys, tmp_path, flags):
     path = config_file(tmp_path)
     words = ("plan", path, "--topology", "cpu:8", "--mesh", "data=2,fsdp=2", "--batch", "8")
     assert run(capsys, *words[:-2], "--json")[0] == 2  # four chips of eight
-    words = (*words[:4], "--mesh", "data=2,fsdp=2,model=2", *words[6:])
+    words = (*words[:4], "--mesh", "data=2,fsdp=2,tensor=2", *words[6:])
     code, out, _ = run(capsys, *words, *flags, "--json")
     found = json.loads(out)
     wanted = {"fits", "bytes_per_chip", "flops", "collectives", "step_seconds", "mfu"}
@@ -276,10 +276,10 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
         (("--topology", "cpu"), ("'cpu'", "known are")),
         (("--topology", "cpu:800"), ("8 CPU devices",)),
         (("--topology", "cpu:8", "--mesh", "data=3"), ("3 × 1 × 1", "8 devices")),
-        (("--topology", "cpu:8", "--mesh", "rows=8"), ("rows=8", "data=16,fsdp=4,model=2")),
+        (("--topology", "cpu:8", "--mesh", "rows=8"), ("rows=8", "data=16,fsdp=4,tensor=2")),
         (("--topology", "cpu:8", "--mesh", "data=8", "--batch", "9"), ("batch is 9", "8")),
         (("--topology", "cpu:8", "--batch", "7"), ("7", "8 chips")),
-        (("--topology", "cpu:8", "--start", "somewhere"), ("start",)),
+        (("--topology", "cpu:8", "--init-from", "somewhere"), ("start",)),
         (("--topology", "cpu:8", "--lm.layer", "2"), ("--lm.layer", "did you mean")),
     ):
         refused(capsys, "plan", path, *words, say=say)

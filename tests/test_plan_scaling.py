@@ -41,7 +41,7 @@ def numbers_of(run) -> int:
 def of_codec(devices: int) -> list:
     """Those of a codec's step with two rows for each of so many devices."""
     run = dataclasses.replace(codec_run(), batch=2 * devices)
-    return exchanged(run, data=devices, fsdp=1, model=1)
+    return exchanged(run, data=devices, fsdp=1, tensor=1)
 
 
 @pytest.mark.parametrize("n", COUNTS)
@@ -89,6 +89,6 @@ def test_the_vocabulary_is_never_whole(mesh):
 def test_a_token_models_exchanges_grow_as_a_ring(n):
     """Three rows for each device: the sum of gradients, whatever the batch."""
     run = dataclasses.replace(BIG, batch=3 * n)
-    found = exchanged(run, data=n, fsdp=1, model=1)
+    found = exchanged(run, data=n, fsdp=1, tensor=1)
     assert {one.kind for one in found} == {"all-reduce"}
     assert sent(found) == pytest.approx(4 * numbers_of(run) * 2 * (n - 1) / n, rel=0.05)

@@ -39,7 +39,9 @@ def test_a_small_run_is_planned_for_every_chip(topology, tmp_path):
     """Eight chips of each: it fits, they share the work, and no step is faster than its parts."""
     path = tmp_path / "config.py"
     path.write_text(CONFIG_FILE.format(run=BIG))
-    found = planned(path, "--topology", topology, "--mesh", "data=2,fsdp=2,model=2", "--no-largest")
+    found = planned(
+        path, "--topology", topology, "--mesh", "data=2,fsdp=2,tensor=2", "--no-largest"
+    )
     assert found["chips"] == 8 and found["fits"]
     assert found["flops"]["executed"] * 8 == pytest.approx(by_hand(BIG, False), rel=0.05)
     line = found["roofline"]

@@ -57,18 +57,18 @@ def test_a_clip_arrives_bit_for_bit_with_its_start_and_end(channels):
 
 def test_every_field_reaches_the_model_and_left_out_ones_have_defaults():
     model = Sines()
-    fields = dict(guidance=2, temperature=0.5, top_k=7, top_p=0.9, seed=2**32 - 1)
+    fields = dict(guidance_scale=2, temperature=0.5, top_k=7, top_p=0.9, seed=2**32 - 1)
     with serving(model, SMALL) as place:
         list(place.generate("ein Klavier 🎹", 1, **fields))
         list(place.generate())
-        told = place.health()["defaults"]
+        conditions = place.health()["defaults"]
     first, second = model.calls
     seed = fields.pop("seed")
     assert first.prompts == ["ein Klavier 🎹"] and first.seconds == 1 and first.options == fields
     np.testing.assert_array_equal(
         jax.random.key_data(first.key), jax.random.key_data(jax.random.key(seed))
     )
-    assert told == {"seconds": 5.0, "seed": 0, **second.options}
+    assert conditions == {"seconds": 5.0, "seed": 0, **second.options}
 
 
 def test_chunks_arrive_while_the_rest_is_generated():
@@ -235,11 +235,11 @@ def test_the_server_stops_while_it_generates(caplog):
 
 def test_serve_tells_its_address_and_returns_at_ctrl_c():
     """What the command calls: the address can be opened once it is told."""
-    told = []
+    conditions = []
 
     def visit(address: str) -> None:
         with urllib.request.urlopen(f"{address}health", timeout=WAIT) as answer:
-            told.append(json.load(answer)["status"])
+            conditions.append(json.load(answer)["status"])
         os.kill(os.getpid(), signal.SIGINT)
 
     visitor = []
@@ -250,7 +250,7 @@ def test_serve_tells_its_address_and_returns_at_ctrl_c():
 
     serve(Sines(), port=0, announce=announce)
     visitor[0].join()
-    assert told == ["ok"]
+    assert conditions == ["ok"]
 
 
 def test_a_place_where_it_cannot_listen_is_told():

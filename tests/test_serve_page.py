@@ -89,13 +89,15 @@ def test_a_clip_of_a_real_model(tab, page):
     """MusicGen's own stream, from the fields of the page to the samples of the file."""
     model = small_folders.own()
     page(model)
-    ask(tab, "slow", seconds=0.5, seed=3, guidance=2)
+    ask(tab, "slow", seconds=0.5, seed=3, guidance_scale=2)
     tab.wait(DONE)
     data = bytes(tab.see("clip.wav().arrayBuffer().then(b => [...new Uint8Array(b)])"))
     with wave.open(BytesIO(data)) as file:
         assert file.getparams()[:4] == (1, 2, small_folders.RATE, 500)
         found = np.frombuffer(file.readframes(500), "<i2")
-    audio = np.asarray(model.generate(["slow"], 0.5, jax.random.key(3), guidance=2.0))[0, :, 0]
+    audio = np.asarray(model.generate(["slow"], 0.5, jax.random.key(3), guidance_scale=2.0))[
+        0, :, 0
+    ]
     np.testing.assert_allclose(found, np.clip(audio, -1, 1) * 32767, atol=4)
 
 

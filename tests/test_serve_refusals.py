@@ -48,7 +48,9 @@ NO_NUMBERS += ["[1]", '{"a": 1}', "-1e-9"]
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS, ids=lambda text: text[:9])
-@pytest.mark.parametrize("name", ["seconds", "guidance", "temperature", "top_p", "top_k", "seed"])
+@pytest.mark.parametrize(
+    "name", ["seconds", "guidance_scale", "temperature", "top_p", "top_k", "seed"]
+)
 def test_a_number_that_is_none_or_out_of_range_is_told(place, name, text):
     refused(place, field(name, text), 422, f"{name} must be a", "number from", "not ")
 
@@ -59,7 +61,7 @@ def test_a_number_that_is_none_or_out_of_range_is_told(place, name, text):
         ("seconds", "0"),
         ("seconds", "0.05"),
         ("seconds", "5.01"),
-        ("guidance", "20.5"),
+        ("guidance_scale", "20.5"),
         ("temperature", "11"),
         ("top_p", "1.01"),
         ("top_k", "65537"),

@@ -28,14 +28,16 @@ SMALL = StudyConfig(
             16_000,
             SEANetConfig(filters=4, dim=8, ratios=(16, 20), lstm_layers=0, norm="none"),
             levels=2,
-            size=8,
+            codebook_size=8,
         ),
-        loss=CodecLossConfig(warm=4),
+        loss=CodecLossConfig(autoencoder_warmup=4),
         loop=LoopConfig(steps=8, checkpoint_every=4),
         batch=4,
     ),
     model=LMRun(
-        lm=LMConfig(levels=2, size=8, dim=16, layers=1, heads=2, hidden=32, caption_bytes=16),
+        lm=LMConfig(
+            levels=2, codebook_size=8, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=16
+        ),
         loop=LoopConfig(steps=4, checkpoint_every=2),
         batch=4,
         frames=20,
@@ -48,7 +50,9 @@ CONFIGS = {
     "six": dataclasses.replace(
         SMALL,
         patterns=SIX,
-        codec=dataclasses.replace(SMALL.codec, codec=tiny(filters=4, dim=8, levels=2, size=8)),
+        codec=dataclasses.replace(
+            SMALL.codec, codec=tiny(filters=4, dim=8, levels=2, codebook_size=8)
+        ),
     ),
 }
 
@@ -125,7 +129,7 @@ def test_another_config_in_the_same_folder(run, config, folder):
 
 def test_codec_and_model_must_agree(folder, tmp_path):
     other = dataclasses.replace(
-        SMALL, model=dataclasses.replace(SMALL.model, lm=LMConfig(levels=3, size=8))
+        SMALL, model=dataclasses.replace(SMALL.model, lm=LMConfig(levels=3, codebook_size=8))
     )
     with pytest.raises(UserError, match="2 levels of 8 codes"):
         study(tmp_path / "run", folder, other, "test")

@@ -219,7 +219,7 @@ def test_published_fields_are_read():
         "tie_word_embeddings": False,
         "use_cache": True,
     }
-    expected = T5Config(hidden=2048, gated=True, activation="gelu_new")
+    expected = T5Config(mlp_dim=2048, gated=True, activation="gelu_new")
     assert t5.from_fields(flan, "config.json") == expected
 
 

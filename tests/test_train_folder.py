@@ -73,16 +73,18 @@ def test_data_that_changed_are_refused_with_the_difference(tmp_path):
 def test_codes_are_told_apart():
     """A code, a name, a caption, an order, a record less: each is other data."""
     one = code_set()
-    told = [one.describe()]
+    conditions = [one.describe()]
     codes = [x.copy() for x in one.codes]
     codes[3][1, 2] += 1
-    told.append(dataclasses.replace(one, codes=codes).describe())
-    told.append(dataclasses.replace(one, codes=one.codes[::-1]).describe())
-    told.append(dataclasses.replace(one, captions=["other", *one.captions[1:]]).describe())
-    told.append(dataclasses.replace(one, names=["other", *one.names[1:]]).describe())
-    told.append(code_set(8).describe())
-    assert code_set().describe() == told[0] and len({str(x) for x in told}) == len(told)
-    assert told[0]["records"] == 9 and told[-1]["records"] == 8
+    conditions.append(dataclasses.replace(one, codes=codes).describe())
+    conditions.append(dataclasses.replace(one, codes=one.codes[::-1]).describe())
+    conditions.append(dataclasses.replace(one, captions=["other", *one.captions[1:]]).describe())
+    conditions.append(dataclasses.replace(one, names=["other", *one.names[1:]]).describe())
+    conditions.append(code_set(8).describe())
+    assert code_set().describe() == conditions[0] and len({str(x) for x in conditions}) == len(
+        conditions
+    )
+    assert conditions[0]["records"] == 9 and conditions[-1]["records"] == 8
 
 
 def test_codes_that_do_not_fit_the_model_are_told(tmp_path):

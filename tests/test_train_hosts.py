@@ -27,7 +27,7 @@ def test_one_process_feeds_every_row():
 
 def test_alone_nothing_is_exchanged():
     value = {"a": [1, None, "x"]}
-    assert hosts.told(value) == value and hosts.first()
+    assert hosts.broadcast(value) == value and hosts.first()
     x = jax.device_put(np.arange(16.0), sharding.replicated(sharding.make_mesh()))
     np.testing.assert_array_equal(hosts.fetch({"x": x})["x"], np.arange(16.0))
 

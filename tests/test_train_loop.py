@@ -123,8 +123,8 @@ def test_the_result_can_be_the_best_checkpoint(tmp_path):
             self.at = state["at"]
 
     config = LoopConfig(steps=12, checkpoint_every=2, keep=1, result="best")
-    tuning = dataclasses.replace(TUNING, learning_rate=0.1)
-    state = fit(tmp_path, point_task(), InOrder(), config, tuning)
+    optimizer = dataclasses.replace(TUNING, learning_rate=0.1)
+    state = fit(tmp_path, point_task(), InOrder(), config, optimizer)
     assert int(state.step) < 12
     kept = Checkpoints(tmp_path / "checkpoints").steps()
     assert kept == [int(state.step), 12]

@@ -52,15 +52,15 @@ def stopping(program: Program, after: int) -> Program:
 
 @pytest.fixture(scope="module")
 def program():
-    return runs.lm_program(RUN, runs.layout("delay", 2, RUN.frames))
+    return runs.lm_program(RUN, runs.padded_pattern("delay", 2, RUN.frames))
 
 
 def train(folder: Path, program: Program):
     """A run of the small token model, or what is left of it."""
-    task = lm_task(LM, runs.layout("delay", 2, RUN.frames), RUN.dropout)
+    task = lm_task(LM, runs.padded_pattern("delay", 2, RUN.frames), RUN.condition_dropout)
     cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
     batches = loader.batches(code_set(), cut, RUN.batch, RUN.loop.seed)
-    return fit(folder, task, batches, RUN.loop, RUN.tuning, program=program)
+    return fit(folder, task, batches, RUN.loop, RUN.optimizer, program=program)
 
 
 @pytest.fixture(scope="module")
@@ -170,15 +170,15 @@ LONG = dataclasses.replace(
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     """The unkilled run of LONG in this process, with the program that made it."""
-    program = runs.lm_program(LONG, runs.layout("flatten", 2, LONG.frames))
+    program = runs.lm_program(LONG, runs.padded_pattern("flatten", 2, LONG.frames))
     folder = tmp_path_factory.mktemp("long")
     runs.train_lm(folder, code_set(), LONG, program=program)
     return program, folder
 
 
 def final_state(folder: Path, program: Program):
-    task = lm_task(LM, runs.layout("flatten", 2, LONG.frames), LONG.dropout)
-    like = program.init(jax.random.key(0), task.rest)
+    task = lm_task(LM, runs.padded_pattern("flatten", 2, LONG.frames), LONG.condition_dropout)
+    like = program.init(jax.random.key(0), task.aux)
     cut = loader.cut_codes(LONG.frames, LM.caption_bytes)
     batches = loader.batches(code_set(), cut, LONG.batch, 0)
     with Checkpoints(folder / "checkpoints") as checkpoints:

@@ -14,7 +14,7 @@ from rvq_jax import quantize
 from rvq_jax.axes import spec
 from rvq_jax.errors import UserError
 from rvq_jax.train import sharding
-from rvq_jax.train.lm_task import Dropout, drop
+from rvq_jax.train.lm_task import ConditionDropout, drop
 from rvq_jax.train.loop import LoopConfig, fit
 
 # The table of axes.
@@ -24,11 +24,11 @@ def test_an_array_lives_where_its_axes_say():
     """The rules applied by hand; axes in front (stacked layers) are whole."""
     mesh = sharding.make_mesh(2, 2, 2)
     cases = {
-        (("embed", "mlp"), (16, 32)): PartitionSpec(("fsdp",), ("model",)),
-        (("embed", "mlp"), (3, 16, 32)): PartitionSpec(None, ("fsdp",), ("model",)),
-        ((None, "vocab", "embed"), (4, 10, 16)): PartitionSpec(None, ("model",), ("fsdp",)),
+        (("embed", "mlp"), (16, 32)): PartitionSpec(("fsdp",), ("tensor",)),
+        (("embed", "mlp"), (3, 16, 32)): PartitionSpec(None, ("fsdp",), ("tensor",)),
+        ((None, "vocab", "embed"), (4, 10, 16)): PartitionSpec(None, ("tensor",), ("fsdp",)),
         (("batch", None), (8, 5)): PartitionSpec(("data", "fsdp"), None),
-        (("heads", None, "embed"), (4, 8, 16)): PartitionSpec(("model",), None, ("fsdp",)),
+        (("heads", None, "embed"), (4, 8, 16)): PartitionSpec(("tensor",), None, ("fsdp",)),
         ((), ()): PartitionSpec(),
         # Two ways do not divide 7 or 1, and four do not divide 6: whole.
         (("embed", "vocab"), (16, 7)): PartitionSpec(("fsdp",), None),
@@ -50,8 +50,8 @@ def test_axes_that_cannot_be_placed_are_errors():
 
 
 def test_a_mesh_uses_every_device_or_says_so():
-    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1, "model": 1}
-    assert dict(sharding.make_mesh(fsdp=2, model=2).shape) == {"data": 2, "fsdp": 2, "model": 2}
+    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(sharding.make_mesh(fsdp=2, tensor=2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
     for shape in ((3, 1, 1), (-1, 3, 1), (-1, 16, 1), (1, 1, 1)):
         with pytest.raises(UserError, match="8 devices") as caught:
             sharding.make_mesh(*shape)
@@ -61,7 +61,7 @@ def test_a_mesh_uses_every_device_or_says_so():
 # One device or eight.
 
 
-WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "model": (1, 4, 2)}
+WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 4, 2)}
 
 
 # In the fast tier a codec's twins are its quantizer, below and in test_laws_quantize.py.
@@ -85,8 +85,8 @@ def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
     for name in meshes:
         np.testing.assert_allclose(losses[name], losses["one"], rtol=0, atol=1e-5)
         for a, b in zip(
-            jax.tree.leaves((done[name].params, done[name].ema, done[name].rest)),
-            jax.tree.leaves((done["one"].params, done["one"].ema, done["one"].rest)),
+            jax.tree.leaves((done[name].params, done[name].ema, done[name].aux)),
+            jax.tree.leaves((done["one"].params, done["one"].ema, done["one"].aux)),
             strict=True,
         ):
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-5)
@@ -140,10 +140,10 @@ def test_dropping_captions_is_each_records_own_draw():
     """Whether a caption is dropped depends on the record and the key, not on its batch."""
     text, key = jnp.ones((4, 3), jnp.int32), jax.random.key(0)
     index = jnp.arange(4)
-    kept = drop(key, text, index, Dropout(0.5))
-    assert np.array_equal(drop(key, text, index[::-1], Dropout(0.5)), kept[::-1])
-    assert np.array_equal(drop(key, text[2:], index[2:], Dropout(0.5)), kept[2:])
-    assert (drop(key, text, index, Dropout(0.0)) == 1).all()
-    assert (drop(key, text, index, Dropout(1.0)) == 0).all()
-    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), Dropout(0.25))
+    kept = drop(key, text, index, ConditionDropout(0.5))
+    assert np.array_equal(drop(key, text, index[::-1], ConditionDropout(0.5)), kept[::-1])
+    assert np.array_equal(drop(key, text[2:], index[2:], ConditionDropout(0.5)), kept[2:])
+    assert (drop(key, text, index, ConditionDropout(0.0)) == 1).all()
+    assert (drop(key, text, index, ConditionDropout(1.0)) == 0).all()
+    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), ConditionDropout(0.25))
     assert 0.70 < float(many.mean()) < 0.80

@@ -17,24 +17,24 @@ from rvq_jax.train.state import OptimizerConfig, Task
 def test_updates_follow_their_definition(tmp_path):
     """Gradient, its norm, clipping, AdamW, schedule and running mean in plain numpy. The norm in
     the log is that before clipping: it is what tells of trouble."""
-    steps, tuning = 4, OptimizerConfig(learning_rate=0.1, warmup=2, clip=5.0, ema=0.2)
+    steps, optimizer = 4, OptimizerConfig(learning_rate=0.1, warmup=2, clip=5.0, ema=0.2)
     config = LoopConfig(steps=steps, log_every=1)
-    state = fit(tmp_path, point_task(), points(RECORDS), config, tuning)
+    state = fit(tmp_path, point_task(), points(RECORDS), config, optimizer)
     w, m, v, ema = (np.zeros(3) for _ in range(4))
     norms, data = [], points(RECORDS)
     for i in range(steps):
         gradient = w - np.asarray(next(data)["x"], np.float64).mean(0)
         norms.append(np.linalg.norm(gradient))
-        gradient *= min(1.0, tuning.clip / norms[-1])
-        m = tuning.b1 * m + (1 - tuning.b1) * gradient
-        v = tuning.b2 * v + (1 - tuning.b2) * gradient**2
+        gradient *= min(1.0, optimizer.clip / norms[-1])
+        m = optimizer.b1 * m + (1 - optimizer.b1) * gradient
+        v = optimizer.b2 * v + (1 - optimizer.b2) * gradient**2
         rise = i / 2 if i < 2 else 0.5 * (1 + np.cos(np.pi * (i - 2) / (steps - 2)))
-        m_hat, v_hat = m / (1 - tuning.b1 ** (i + 1)), v / (1 - tuning.b2 ** (i + 1))
-        update = m_hat / (np.sqrt(v_hat) + 1e-8) + tuning.weight_decay * w
-        w = w - tuning.learning_rate * rise * update
-        decay = min(tuning.ema, (1 + i) / (10 + i))
+        m_hat, v_hat = m / (1 - optimizer.b1 ** (i + 1)), v / (1 - optimizer.b2 ** (i + 1))
+        update = m_hat / (np.sqrt(v_hat) + 1e-8) + optimizer.weight_decay * w
+        w = w - optimizer.learning_rate * rise * update
+        decay = min(optimizer.ema, (1 + i) / (10 + i))
         ema = decay * ema + (1 - decay) * w
-    assert min(norms) < tuning.clip < max(norms), "clipping is not exercised"
+    assert min(norms) < optimizer.clip < max(norms), "clipping is not exercised"
     np.testing.assert_allclose([line["gradient_norm"] for line in log_of(tmp_path)], norms, 1e-4)
     np.testing.assert_allclose(state.params["w"][...], w, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(state.ema["w"][...], ema, rtol=1e-4, atol=1e-6)
@@ -44,10 +44,10 @@ def test_updates_follow_their_definition(tmp_path):
 def masked_task() -> Task:
     """`point_task` of which each record counts for as much as its first number says."""
 
-    def loss(params, rest, batch, key):
+    def loss(params, aux, batch, key):
         distance = jnp.sum((params["w"][...][None] - batch["x"][:, 1:]) ** 2, axis=1)
         value = jnp.sum(batch["x"][:, 0] * distance) / jnp.maximum(weight(batch), 1)
-        return value, (rest, {"double": 2 * value})
+        return value, (aux, {"double": 2 * value})
 
     def weight(batch):
         return batch["x"][:, 0].sum()
@@ -63,9 +63,9 @@ def test_a_batch_in_parts_is_the_whole_batch(tmp_path):
     config = LoopConfig(steps=4, log_every=1)
     whole = fit(tmp_path / "whole", masked_task(), points(records, 8), config, TUNING)
     for parts, mesh in ((2, None), (8, None), (2, sharding.make_mesh(2, 2, 1, jax.devices()[:4]))):
-        tuning = dataclasses.replace(TUNING, accumulate=parts)
+        optimizer = dataclasses.replace(TUNING, accumulate=parts)
         place = tmp_path / f"{parts} {mesh is None}"
-        state = fit(place, masked_task(), points(records, 8), config, tuning, mesh=mesh)
+        state = fit(place, masked_task(), points(records, 8), config, optimizer, mesh=mesh)
         np.testing.assert_allclose(state.params["w"][...], whole.params["w"][...], rtol=1e-5)
         for mine, theirs in zip(log_of(place), log_of(tmp_path / "whole"), strict=True):
             assert mine.keys() == theirs.keys()
@@ -77,7 +77,7 @@ def test_a_token_models_loss_is_the_mean_of_its_parts_by_their_weights():
     task, batches = lm_parts()
     batch = next(batches())
     params, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
-    loss = jax.jit(lambda batch: task.loss(params, task.rest, batch, key)[0])
+    loss = jax.jit(lambda batch: task.loss(params, task.aux, batch, key)[0])
     parts = [{name: x[i::2] for name, x in batch.items()} for i in range(2)]
     weights = [int(task.weight(part)) for part in parts]
     assert weights[0] != weights[1]
@@ -88,15 +88,15 @@ def test_a_token_models_loss_is_the_mean_of_its_parts_by_their_weights():
 def test_what_cannot_be_worked_through_in_parts_is_told(tmp_path):
     """A loss that changes its rest, as a codec's codebooks; a batch that cannot be cut."""
     config = LoopConfig(steps=2)
-    tuning = dataclasses.replace(TUNING, accumulate=2)
-    with pytest.raises(UserError, match=r"tuning\.accumulate must be 1$"):
-        fit(tmp_path / "a", point_task(), points(RECORDS), config, tuning)
-    with pytest.raises(UserError, match=r"tuning\.accumulate must be 1 or more"):
+    optimizer = dataclasses.replace(TUNING, accumulate=2)
+    with pytest.raises(UserError, match=r"optimizer\.accumulate must be 1$"):
+        fit(tmp_path / "a", point_task(), points(RECORDS), config, optimizer)
+    with pytest.raises(UserError, match=r"optimizer\.accumulate must be 1 or more"):
         fit(tmp_path / "b", lm_parts()[0], None, config, dataclasses.replace(TUNING, accumulate=0))
     task, batches = lm_parts()
-    tuning = dataclasses.replace(TUNING, accumulate=3)
+    optimizer = dataclasses.replace(TUNING, accumulate=3)
     with pytest.raises(UserError, match="a batch of 8 cannot be cut in 3"):
-        fit(tmp_path / "c", task, batches(), config, tuning)
-    run = dataclasses.replace(RUN, batch=7, tuning=dataclasses.replace(TUNING, accumulate=2))
+        fit(tmp_path / "c", task, batches(), config, optimizer)
+    run = dataclasses.replace(RUN, batch=7, optimizer=dataclasses.replace(TUNING, accumulate=2))
     with pytest.raises(UserError, match="batch is 7 and must be a multiple of 2"):
         runs.train_lm(tmp_path / "d", code_set(), run)

@@ -35,7 +35,7 @@ def sizes(codec: Codec, folder: Path) -> dict:
         audio_SC = coded_files.read_audio(codec, path)
         coded = codec.encode(audio_SC[None], chunk=10.0)
         found["seconds"] += coded.samples / codec.config.rate
-        found["raw"] += coded.codes.size * np.log2(codec.config.size) / 8
+        found["raw"] += coded.codes.size * np.log2(codec.config.codebook_size) / 8
         for way in ("packed", "entropy"):
             began, buffer = time.perf_counter(), io.BytesIO()
             code_files.write(buffer, codec, coded, entropy=way == "entropy")
@@ -76,8 +76,8 @@ def main() -> None:
     lines = [
         "# The size of .rvq files",
         "",
-        f"{config.levels} levels of {config.size} codes, {config.frame_rate:g} frames per second, "
-        f"{raw_kbps:.2f} kbps raw. Sizes are shares of the raw bits, one file per audio file, all "
+        f"{config.levels} levels of {config.codebook_size} codes, {config.frame_rate:g} frames per "
+        f"second, {raw_kbps:.2f} kbps raw. Sizes are shares of the raw bits, one file per audio file, all "
         "that a file holds included; coding is its time over that of the audio.",
         "",
         "| audio | files | minutes | packed | entropy coded | .dac | coding |",

@@ -27,7 +27,7 @@ from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.state import OptimizerConfig, make_program
 
 HERE = Path(__file__).parent
-SIZES = {"dim": 64, "layers": 3, "heads": 4, "hidden": 256}
+SIZES = {"dim": 64, "layers": 3, "heads": 4, "mlp_dim": 256}
 
 
 def source(levels: int, frames: int, size: int, seed: int = 0) -> np.ndarray:
@@ -60,14 +60,14 @@ def train(
     sizes: dict[str, int] = SIZES,
 ) -> tuple[LMConfig, patterns.Pattern, object]:
     """A small token model of one pattern, trained on samples of the joint."""
-    config = LMConfig(levels=levels, size=joint.shape[0], caption_bytes=1, **sizes)
+    config = LMConfig(levels=levels, codebook_size=joint.shape[0], caption_bytes=1, **sizes)
     # All patterns padded alike: one compiled step for the six of them.
     pattern = patterns.named(name, levels, frames).pad(levels * frames)
-    tuning = OptimizerConfig(learning_rate=3e-3, warmup=100, weight_decay=0.01)
+    optimizer = OptimizerConfig(learning_rate=3e-3, warmup=100, weight_decay=0.01)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     task = lm_task(config, pattern)
-    program = _program(config, tuning, updates, task, mesh)
-    state = program.init(jax.random.key(seed), task.rest)
+    program = _program(config, optimizer, updates, task, mesh)
+    state = program.init(jax.random.key(seed), task.aux)
     rng = np.random.default_rng((seed, 1))
     cumulative = np.cumsum(joint.ravel())
     for _ in tqdm(range(updates), desc=name, unit="update"):
@@ -103,10 +103,10 @@ def _batch(index: np.ndarray, shape: tuple, levels: int, frames: int) -> dict:
 _programs: dict = {}
 
 
-def _program(config, tuning, updates, task, mesh):
-    key = (config, tuning, updates)
+def _program(config, optimizer, updates, task, mesh):
+    key = (config, optimizer, updates)
     if key not in _programs:
-        _programs[key] = make_program(task, tuning, updates, mesh)
+        _programs[key] = make_program(task, optimizer, updates, mesh)
     return _programs[key]
 
 

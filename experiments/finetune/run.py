@@ -38,18 +38,21 @@ from rvq_jax.train.runs import CodecRun, LMRun, train_codec
 from rvq_jax.train.state import OptimizerConfig
 
 HERE = Path(__file__).parent
-LM = LMConfig(size=128, dim=128, layers=2, hidden=512)
+LM = LMConfig(codebook_size=128, dim=128, layers=2, mlp_dim=512)
 
 
 def sweep(start: str) -> Iterator[tuple[str, dict]]:
     """Each way of training on the folder: its name, and what differs from the run in common."""
-    yield "from nothing", {"lm": LM, "tuning": OptimizerConfig(learning_rate=4e-3)}
+    yield "from nothing", {"lm": LM, "optimizer": OptimizerConfig(learning_rate=4e-3)}
     full = OptimizerConfig(learning_rate=1e-3)
-    yield "all weights", {"start": start, "tuning": full}
+    yield "all weights", {"init_from": start, "optimizer": full}
     for rank in (4, 16):
-        tuning = OptimizerConfig(learning_rate=4e-3, weight_decay=0.0)
+        optimizer = OptimizerConfig(learning_rate=4e-3, weight_decay=0.0)
         adapted = LoRAConfig(rank=rank, alpha=16.0)
-        yield f"adapters of rank {rank}", {"start": start, "tuning": tuning, "lora": adapted}
+        yield (
+            f"adapters of rank {rank}",
+            {"init_from": start, "optimizer": optimizer, "lora": adapted},
+        )
 
 
 def codes_of(source: Path | None, out: Path, codec: Codec) -> tuple[CodeSet, CodeSet]:
@@ -86,7 +89,7 @@ def study(arguments) -> dict:
     music, heldout = codes_of(arguments.data, out / "music", codec)
 
     loop = LoopConfig(steps=arguments.first_updates, seed=seed, checkpoint_every=500)
-    run = LMRun(lm=LM, loop=loop, tuning=OptimizerConfig(learning_rate=4e-3))
+    run = LMRun(lm=LM, loop=loop, optimizer=OptimizerConfig(learning_rate=4e-3))
     model = train_musicgen(out / "base", codes, run, codec=codec)
     model.save(out / "base" / "model")
     start = str(out / "base" / "model")
@@ -107,7 +110,7 @@ def study(arguments) -> dict:
             "name": name,
             "parameters": trained(run, tuned.params),
             "seconds": seconds_of(place),
-            "learning_rate": run.tuning.learning_rate,
+            "learning_rate": run.optimizer.learning_rate,
             "bits_by_level": bits_by_level(run, tuned.params, heldout).tolist(),
         }
         rows.append(row)

@@ -30,7 +30,7 @@ __all__ = ["COMMANDS", "_flags", "load_config", "main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns 0 if it did what was asked, 2 for a mistake told in one line."""
+    """Runs a command; returns 0 if it did what was asked, 2 for a mistake, said in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if not arguments or arguments[0] in ("-h", "--help"):

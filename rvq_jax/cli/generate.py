@@ -21,8 +21,8 @@ DEFAULT_SECONDS = 10.0
 BOUNDS = {
     "seconds": (0, 86_400),
     "stride": (0, 86_400),
-    "guidance": (0, math.inf),
-    "guidance_text": (0, math.inf),
+    "guidance_scale": (0, math.inf),
+    "text_guidance_scale": (0, math.inf),
     "temperature": (0, math.inf),
     "top_k": (0, 2**31 - 1),
     "top_p": (0, 1),
@@ -56,16 +56,16 @@ class Generate:
     seconds: float | None = None
     """Length. Models are best at the length they were trained at. Default: 10, or the model's
     window if that is shorter."""
-    guidance: float = 3.0
+    guidance_scale: float = 3.0
     """Weight of classifier-free guidance, 1 for none."""
-    guidance_text: float | None = None
-    """Double guidance: the weight of the text over the melody, inside of --guidance."""
+    text_guidance_scale: float | None = None
+    """Double guidance: the weight of the text over the melody, inside of --guidance-scale."""
     temperature: float = 1.0
     """Of sampling; 0 takes the most likely code."""
-    top_k: int = 250
-    """Most likely codes to draw from; 0 for all."""
-    top_p: float = 0.0
-    """Of these the fewest that have this probability together; 0 for all."""
+    top_k: int | None = 250
+    """Most likely codes to sample from; None for all."""
+    top_p: float | None = None
+    """Of these the fewest that have this probability together. Default: all."""
     seed: int = 0
     """Of the random draw: the same seed gives the same audio."""
     melody: Path | None = None
@@ -74,12 +74,12 @@ class Generate:
     """Audio file that is continued; --seconds count it in, and its beginning is as the codec
     keeps it."""
     stride: float | None = None
-    """Seconds that every further window draws, for audio longer than the model's window; 18 is
+    """Seconds that every further window adds, for audio longer than the model's window; 18 is
     usual where that is 30."""
     stream: bool = False
-    """Write the audio while it is drawn, a second at a time: with --out - it can be played."""
+    """Write the audio as it is generated, a second at a time: with --out - it can be played."""
     batch: int = 8
-    """Prompts drawn at a time: fewer take less memory."""
+    """Prompts generated at a time: fewer take less memory."""
     format: Literal["wav", "flac", "ogg"] = "wav"
     """Of the files of a folder."""
     json: bool = False
@@ -148,10 +148,10 @@ class Serve:
             raise UserError(f"{self.model} codes segments apart, which the page cannot play")
         seconds = max(serve.requests.SHORTEST, _most(model, self.limits.seconds))
         limits = dataclasses.replace(self.limits, seconds=seconds)
-        tell = functools.partial(print, flush=True)
+        show = functools.partial(print, flush=True)
 
         def announce(address: str) -> None:
-            tell(jsons.dumps({"address": address}) if self.json else f"{address} (Ctrl-C ends it)")
+            show(jsons.dumps({"address": address}) if self.json else f"{address} (Ctrl-C ends it)")
 
         serve.serve(model, self.host, self.port, limits, announce)
 
@@ -220,7 +220,7 @@ def _targets(command: Generate, count: int) -> list[Path]:
 
 
 def _load(path: Path):
-    """A model that can be told text and heard; raises UserError."""
+    """A model of captions with a codec; raises UserError."""
     from rvq_jax.systems.musicgen import MusicGen
 
     model = MusicGen.load(path)
@@ -230,14 +230,14 @@ def _load(path: Path):
 
 
 def _generated(command: Generate, model, captions, targets: list[Path], seconds: float) -> int:
-    """Generates the files; what does not fit the model is told in one line."""
+    """Generates the files; what does not fit the model is said in one line."""
     import jax
 
     from rvq_jax.systems import coded_files, generated_files
 
     options = {"melody": None, "prompt": None, "stride": command.stride}
-    if not model.config.melody:
-        for name in ("melody", "guidance_text"):
+    if not model.config.melody_bins:
+        for name in ("melody", "text_guidance_scale"):
             if getattr(command, name) is not None:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(
@@ -248,7 +248,7 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
         options["melody"] = coded_files.read_audio(model.codec, command.melody)[None]
     if command.continue_ is not None:
         options["prompt"] = generated_files.read_prompt(model, command.continue_, seconds)
-    for name in ("guidance", "guidance_text", "temperature", "top_k", "top_p"):
+    for name in ("guidance_scale", "text_guidance_scale", "temperature", "top_k", "top_p"):
         options[name] = getattr(command, name)
     key, options["stream"] = jax.random.key(command.seed), command.stream
     options["batch"] = command.batch
@@ -264,8 +264,9 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
 
 def _most(model, seconds: float) -> float:
     """So many seconds, or the model's window if that is shorter."""
-    window = model.config.window / model.codec.config.frame_rate
-    return min(seconds, window or seconds)
+    if model.config.window is None:
+        return seconds
+    return min(seconds, model.config.window / model.codec.config.frame_rate)
 
 
 def _named(path: Path) -> str:

@@ -8,10 +8,25 @@ from typing import Annotated
 import tyro
 
 from rvq_jax.cli.terminal import command_line, parse, say
+from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.errors import UserError
 from rvq_jax.study import StudyConfig
 from rvq_jax.train.hosts import Hosts
 from rvq_jax.train.runs import CodecRun, LMRun
+
+
+@dataclass(frozen=True)
+class StudyCodec(CodecRun):
+    """Training the study's codec on random crops of audio."""
+
+    codec: Annotated[CodecConfig, tyro.conf.arg(name="")] = field(default_factory=tiny)
+
+
+@dataclass(frozen=True)
+class Study(StudyConfig):
+    """The study, as flags."""
+
+    codec: StudyCodec = field(default_factory=lambda: StudyCodec(**vars(StudyConfig().codec)))
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Quickstart:
     label, split). Default: the built-in corpus of synthesized music."""
     out: Path = Path("runs/quickstart")
     """Run folder. An interrupted study goes on from here."""
-    config: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+    config: Annotated[Study, tyro.conf.arg(name="")] = field(default_factory=Study)
     json: bool = False
     """Print results.json to standard output at the end."""
 
@@ -70,8 +85,9 @@ class Data:
     is trained on can be longer."""
     codes: Path | None = None
     """Folder of a codec, or of a MusicGen for its codec, to encode the dataset with."""
-    melody: int = 0
-    """Pitch classes to keep the melody in beside the codes, 12 for MusicGen-melody; 0 for none."""
+    melody: int | None = None
+    """Pitch classes to keep the melody in beside the codes, 12 for MusicGen-melody. Default: none
+    is kept."""
     json: bool = False
     """Print a machine-readable result."""
 
@@ -103,7 +119,7 @@ class Train:
     On many hosts, run it on each of them with --hosts.coordinator; docs/pods.md has the commands.
     SIGTERM saves and exits with code 75: start it again, and it goes on.
 
-    Fields of the config follow as flags, for example --loop.steps 1000, or --start FOLDER to
+    Fields of the config follow as flags, for example --loop.steps 1000, or --init-from FOLDER to
     fine-tune a model; --help after the config lists them. A run that was interrupted goes on where
     it was.
     """
@@ -116,16 +132,16 @@ class Train:
     """Run folder."""
     codec: Path | None = None
     """Codec folder to save beside a token model, so that `rvq-jax generate` can be heard. Default:
-    the codec of the model in --start."""
+    the codec of the model in --init-from."""
     text: Path | None = None
     """Folder of the frozen text encoder (T5) of a model with lm.text-dim. Default: that of the
-    model in --start."""
+    model in --init-from."""
     fsdp: int = 1
     """Devices that each parameter is split over; they share the batch too."""
     tensor: int = 1
     """Devices that heads, feed-forwards and vocabulary are split over."""
     hosts: Hosts = field(default_factory=Hosts)
-    profile: int = 0
+    profile: int | None = None
     """Updates to trace into the run's profile folder, once all is compiled."""
     json: bool = False
     """Print a machine-readable result."""
@@ -142,7 +158,7 @@ class Train:
         hosts.join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
-        mesh = sharding.make_mesh(fsdp=self.fsdp, model=self.tensor)
+        mesh = sharding.make_mesh(fsdp=self.fsdp, tensor=self.tensor)
         if isinstance(run, CodecRun):
             source = builder.open_split(self.data, "train")
             model = runs.train_codec(self.out, source, run, mesh, profile=self.profile)

@@ -25,7 +25,7 @@ class Plan:
     topology: str
     """Chip and sizes: v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:8x8; or cpu:8 for simulated devices."""
     mesh: str = ""
-    """Chips for each axis, such as data=16,fsdp=4,model=4; an axis left out has 1. Default: a
+    """Chips for each axis, such as data=16,fsdp=4,tensor=4; an axis left out has 1. Default: a
     sensible one."""
     search: bool = False
     """Compile other meshes too and take the one with the fastest step that fits: a minute or so

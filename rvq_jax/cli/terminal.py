@@ -12,7 +12,6 @@ import typing
 import tyro
 
 from rvq_jax.errors import UserError
-from rvq_jax.study import StudyConfig
 
 
 def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
@@ -60,13 +59,16 @@ def _unboxed(box: str) -> str:
 def flags(cls, prefix: str = "--") -> list[str]:
     """Every flag of a dataclass, nested fields joined by dots, as tyro spells them."""
     found = []
-    types = typing.get_type_hints(cls)
+    types = typing.get_type_hints(cls, include_extras=True)
     for item in dataclasses.fields(cls):
-        inner = types[item.name]
+        inner, named = types[item.name], item.name
+        if typing.get_origin(inner) is typing.Annotated:
+            inner, *marks = typing.get_args(inner)
+            names = [mark.name for mark in marks if getattr(mark, "name", None) is not None]
+            named = names[0] if names else named
         if dataclasses.is_dataclass(inner):
-            # The study's fields are given without a prefix of their own.
-            own = "" if inner is StudyConfig else f"{item.name.replace('_', '-')}."
-            found += flags(inner, prefix + own)
+            # A name of "" stands for no prefix.
+            found += flags(inner, prefix + (f"{named.replace('_', '-')}." if named else ""))
         else:
             # A word that Python keeps to itself has an underscore behind it: `continue_`.
             found.append(prefix + item.name.rstrip("_").replace("_", "-"))

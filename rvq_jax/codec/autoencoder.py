@@ -101,10 +101,10 @@ def loudness(audio: Audio, edges: Edges | None = None) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def folded(config, params):
+def fold_weight_norm(config, params):
     """Parameters of `config.plain()`, prepared once: kernels without weight norm, layers apart."""
     model = nnx.merge(graph(config), params)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, Kernel | Transformer):
-            module.fold()
+            module.fold_weight_norm()
     return nnx.state(model, nnx.Param)

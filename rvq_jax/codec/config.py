@@ -19,9 +19,9 @@ class CodecConfig:
     rate: int = 16_000  # samples per second
     seanet: SEANetConfig = field(default_factory=SEANetConfig)
     levels: int = 4  # K, codebooks
-    size: int = 256  # N, codes per codebook
+    codebook_size: int = 256  # N, codes per codebook
     normalize: bool = False  # take out each segment's loudness before encoding
-    segment: float = 0.0  # seconds that are coded apart from each other, 0 for all at once
+    segment: float | None = None  # seconds that are coded apart from each other; None: all at once
     overlap: float = 0.01  # share of a segment that the next one repeats
     bandwidths: tuple[float, ...] = ()  # kbps offered, lowest first, () for those of all levels
 
@@ -55,7 +55,7 @@ class CodecConfig:
         """Whether convolutions mirror the ends of what they see."""
         return self.seanet.pad_mode == "reflect"
 
-    def plain(self) -> "CodecConfig":
+    def prepared(self) -> "CodecConfig":
         """This config without weight norm."""
         if self.seanet.norm != "weight_norm":
             return self
@@ -67,10 +67,10 @@ class CodecConfig:
 
     def quantizer(self, key: Key) -> Codebooks:
         """An untrained quantizer."""
-        return quantize.init(key, self.levels, self.size, self.dim)
+        return quantize.init(key, self.levels, self.codebook_size, self.dim)
 
 
-def tiny(filters: int = 8, dim: int = 64, levels: int = 4, size: int = 128) -> CodecConfig:
+def tiny(filters: int = 8, dim: int = 64, levels: int = 4, codebook_size: int = 128) -> CodecConfig:
     """A causal codec small enough to train on a laptop: 16 kHz, 50 frames per second, no LSTM.
 
     Its encoder strides by 8 first, so that little is computed at the full rate: half the time of
@@ -79,4 +79,4 @@ def tiny(filters: int = 8, dim: int = 64, levels: int = 4, size: int = 128) -> C
     seanet = SEANetConfig(
         filters=filters, dim=dim, ratios=(2, 4, 5, 8), lstm_layers=0, pad_mode="constant"
     )
-    return CodecConfig(seanet=seanet, levels=levels, size=size)
+    return CodecConfig(seanet=seanet, levels=levels, codebook_size=codebook_size)

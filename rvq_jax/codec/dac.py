@@ -29,14 +29,14 @@ class DACConfig:
     decoder_filters: int = 1536  # features at the frame rate; halved at every stride
     dim: int = 1024  # D, of the latents
     levels: int = 9  # K, codebooks
-    size: int = 1024  # N, codes per codebook
+    codebook_size: int = 1024  # N, codes per codebook
     code_dim: int = 8  # features in which codes are looked up
     norm: str = "none"  # published weights have weight norm folded in; weight_norm to train
     dtype: str = "float32"
 
     channels = 1  # the channels of stereo are two items
     normalize = False
-    segment = 0.0
+    segment = None
     causal = mirrors = False
 
     @property
@@ -49,7 +49,7 @@ class DACConfig:
         """Frames per second."""
         return self.rate / self.hop
 
-    def plain(self) -> "DACConfig":
+    def prepared(self) -> "DACConfig":
         """This config without weight norm."""
         return dataclasses.replace(self, norm="none")
 
@@ -59,7 +59,7 @@ class DACConfig:
 
     def quantizer(self, key: Key) -> Projected:
         """An untrained quantizer."""
-        return Projected.init(key, self.levels, self.size, self.dim, self.code_dim)
+        return Projected.init(key, self.levels, self.codebook_size, self.dim, self.code_dim)
 
 
 class Snake(nnx.Module):

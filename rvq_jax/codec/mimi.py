@@ -45,11 +45,11 @@ class MimiConfig:
     stride: int = 2  # of the frames of SEANet and transformers to those of the codes
     levels: int = 32  # K, codebooks, the semantic ones first
     semantic: int = 1  # levels that learn from a speech model
-    size: int = 2048  # N, codes per codebook
+    codebook_size: int = 2048  # N, codes per codebook
     code_dim: int = 256  # features in which codes are looked up
 
     normalize = False
-    segment = 0.0
+    segment = None
     causal = True
     mirrors = False
 
@@ -73,7 +73,7 @@ class MimiConfig:
         """Frames per second."""
         return self.rate / self.hop
 
-    def plain(self) -> "MimiConfig":
+    def prepared(self) -> "MimiConfig":
         """This config with every transformer layer's parameters apart."""
         return dataclasses.replace(
             self, transformer=dataclasses.replace(self.transformer, stacked=False)
@@ -88,7 +88,7 @@ class MimiConfig:
 
         def part(key: Key, levels: int) -> Bottleneck:
             map_key, book_key = jax.random.split(key)
-            books = quantize.init(book_key, levels, self.size, self.code_dim)
+            books = quantize.init(book_key, levels, self.codebook_size, self.code_dim)
             return Bottleneck.init(map_key, self.dim, books)
 
         first_key, rest_key = jax.random.split(key)

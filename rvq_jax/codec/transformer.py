@@ -30,7 +30,7 @@ class TransformerConfig:
     heads: int = 8  # H, of the queries
     kv_heads: int = 8  # of keys and values; each serves heads / kv_heads neighbouring queries
     head_dim: int = 64
-    hidden: int = 2048  # features inside the feed-forward
+    mlp_dim: int = 2048  # features inside the feed-forward
     context: int = 250  # frames a frame sees, itself among them
     rope_theta: float = 10_000.0
     layer_scale: float = 0.01  # at the start of training
@@ -98,13 +98,13 @@ class Transformer(nnx.Module):
         self.out = nnx.Param(draw(inner, c.dim), axes=(None, "heads", "embed"))
         self.attention_scale = vector(c.layer_scale)
         self.mlp_norm_scale, self.mlp_norm_bias = vector(1.0), vector(0.0)
-        self.up = nnx.Param(draw(c.dim, c.hidden), axes=(None, "embed", "mlp"))
-        self.down = nnx.Param(draw(c.hidden, c.dim), axes=(None, "mlp", "embed"))
+        self.up = nnx.Param(draw(c.dim, c.mlp_dim), axes=(None, "embed", "mlp"))
+        self.down = nnx.Param(draw(c.mlp_dim, c.dim), axes=(None, "mlp", "embed"))
         self.mlp_scale = vector(c.layer_scale)
         if not c.stacked:
-            self.fold()
+            self.fold_weight_norm()
 
-    def fold(self) -> None:
+    def fold_weight_norm(self) -> None:
         """Keeps the parameters of every layer apart."""
         for name in Layer._fields:
             stacked = getattr(self, name)

@@ -136,7 +136,7 @@ def _sizes(tensors: Tensors, said: dict, path) -> LMConfig:
     hidden, _ = _shape(tensors, "transformer.layers.0.linear1.weight", path)
     _, text_dim = _shape(tensors, f"{TEXT}.weight", path)
     is_melody = f"{MELODY}.weight" in tensors
-    melody = _shape(tensors, f"{MELODY}.weight", path)[1] if is_melody else 0
+    melody = _shape(tensors, f"{MELODY}.weight", path)[1] if is_melody else None
     heads = said.get("num_heads", dim // HEAD)
     if not (isinstance(heads, int) and 0 < heads <= dim and dim % heads == 0):
         raise UserError(
@@ -144,14 +144,14 @@ def _sizes(tensors: Tensors, said: dict, path) -> LMConfig:
         )
     return LMConfig(
         levels=levels,
-        size=ids - 1,
+        codebook_size=ids - 1,
         dim=dim,
         layers=layers,
         heads=heads,
-        hidden=hidden,
+        mlp_dim=hidden,
         positions="sinusoidal",
         text_dim=text_dim,
-        melody=melody,
+        melody_bins=melody,
     )
 
 

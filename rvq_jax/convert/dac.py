@@ -37,7 +37,7 @@ def from_fields(fields: dict, where: str) -> DACConfig:
         decoder_filters=f["decoder_hidden_size"],
         dim=dim,
         levels=f["n_codebooks"],
-        size=f["codebook_size"],
+        codebook_size=f["codebook_size"],
         code_dim=f["codebook_dim"],
     )
 
@@ -47,7 +47,7 @@ def to_fields(config: DACConfig) -> dict | None:
     expressible = (
         config.dim == config.filters * 2 ** len(config.ratios)
         and config.norm == "none"
-        and config.size & (config.size - 1) == 0
+        and config.codebook_size & (config.codebook_size - 1) == 0
     )
     if not expressible:
         return None
@@ -59,7 +59,7 @@ def to_fields(config: DACConfig) -> dict | None:
         "downsampling_ratios": list(config.ratios),
         "decoder_hidden_size": config.decoder_filters,
         "n_codebooks": config.levels,
-        "codebook_size": config.size,
+        "codebook_size": config.codebook_size,
         "codebook_dim": config.code_dim,
         "upsampling_ratios": list(config.ratios[::-1]),
         "hidden_size": config.dim,

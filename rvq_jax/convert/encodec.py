@@ -49,9 +49,9 @@ def from_fields(fields: dict, where: str) -> CodecConfig:
         rate=f["sampling_rate"],
         seanet=seanet,
         levels=_levels(f["sampling_rate"], seanet.hop, f["codebook_size"], bandwidths),
-        size=f["codebook_size"],
+        codebook_size=f["codebook_size"],
         normalize=f["normalize"],
-        segment=float(f["chunk_length_s"] or 0.0),
+        segment=None if f["chunk_length_s"] is None else float(f["chunk_length_s"]),
         overlap=0.01 if f["overlap"] is None else f["overlap"],
         bandwidths=bandwidths,
     )
@@ -61,13 +61,16 @@ def to_fields(config: CodecConfig) -> dict | None:
     """The config.json of a codec, or None if transformers' EncodecConfig has no words for it."""
     s = config.seanet
     bandwidths = config.bandwidths or (
-        config.levels * math.ceil(config.frame_rate) * math.ceil(math.log2(config.size)) / 1000,
+        config.levels
+        * math.ceil(config.frame_rate)
+        * math.ceil(math.log2(config.codebook_size))
+        / 1000,
     )
     expressible = (
         s.lstm_layers > 0
         and s.norm in ("weight_norm", "time_group_norm")
-        and config.size & (config.size - 1) == 0
-        and _levels(config.rate, s.hop, config.size, bandwidths) == config.levels
+        and config.codebook_size & (config.codebook_size - 1) == 0
+        and _levels(config.rate, s.hop, config.codebook_size, bandwidths) == config.levels
     )
     if not expressible:
         return None
@@ -77,12 +80,12 @@ def to_fields(config: CodecConfig) -> dict | None:
         "target_bandwidths": list(bandwidths),
         "sampling_rate": config.rate,
         "normalize": config.normalize,
-        "chunk_length_s": config.segment or None,
+        "chunk_length_s": config.segment,
         "overlap": config.overlap if config.segment else None,
         **seanet_fields(s),
         "norm_type": s.norm,
         "num_lstm_layers": s.lstm_layers,
-        "codebook_size": config.size,
+        "codebook_size": config.codebook_size,
         "codebook_dim": s.dim,
     }
 

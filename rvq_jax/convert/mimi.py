@@ -82,7 +82,7 @@ def from_fields(fields: dict, where: str) -> MimiConfig:
         heads=f["num_attention_heads"],
         kv_heads=f["num_key_value_heads"],
         head_dim=f["head_dim"] or f["hidden_size"] // f["num_attention_heads"],
-        hidden=f["intermediate_size"],
+        mlp_dim=f["intermediate_size"],
         context=f["sliding_window"],
         rope_theta=float(rope["rope_theta"]),
         layer_scale=f["layer_scale_initial_scale"],
@@ -102,7 +102,7 @@ def from_fields(fields: dict, where: str) -> MimiConfig:
         stride=stride,
         levels=f["num_quantizers"],
         semantic=f["num_semantic_quantizers"],
-        size=f["codebook_size"],
+        codebook_size=f["codebook_size"],
         code_dim=f["codebook_dim"],
     )
 
@@ -111,7 +111,7 @@ def to_fields(config: MimiConfig) -> dict | None:
     """The config.json of a codec, or None if transformers' MimiConfig has no words for it."""
     s, t = config.seanet, config.transformer
     plain = dataclasses.replace(s, causal=True, norm="none", lstm_layers=0, dtype="float32")
-    if s != plain or config.size & (config.size - 1):
+    if s != plain or config.codebook_size & (config.codebook_size - 1):
         return None
     return {
         "architectures": ["MimiModel"],
@@ -119,14 +119,14 @@ def to_fields(config: MimiConfig) -> dict | None:
         "sampling_rate": config.rate,
         "frame_rate": config.frame_rate,
         **seanet_fields(s),
-        "codebook_size": config.size,
+        "codebook_size": config.codebook_size,
         "codebook_dim": config.code_dim,
         "num_quantizers": config.levels,
         "vector_quantization_hidden_dimension": config.code_dim,
         "num_semantic_quantizers": config.semantic,
         "upsample_groups": s.dim,
         "num_hidden_layers": t.layers,
-        "intermediate_size": t.hidden,
+        "intermediate_size": t.mlp_dim,
         "num_attention_heads": t.heads,
         "num_key_value_heads": t.kv_heads,
         "head_dim": t.head_dim,

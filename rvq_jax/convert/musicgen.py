@@ -4,6 +4,7 @@ MusicgenForConditionalGeneration and its melody form hold a text encoder, a code
 model ("decoder"); MusicgenForCausalLM is the token model alone.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 from rvq_jax.convert import t5
@@ -58,7 +59,7 @@ def from_fields(fields: dict, where: str) -> Parts:
     """The parts of a folder; raises UserError for fields unknown or beyond this library."""
     kind = fields.get("model_type")
     if kind in ALONE:
-        lm, pattern = _decoder(fields, where, melody=0, text_dim=None)
+        lm, pattern = _decoder(fields, where)
         return Parts(lm, pattern, None, None)
     for part in ("text_encoder", "audio_encoder", "decoder"):
         if not isinstance(fields.get(part), dict):
@@ -66,16 +67,15 @@ def from_fields(fields: dict, where: str) -> Parts:
     if fields["text_encoder"].get("model_type") != "t5":
         refuse(where, "text_encoder", fields["text_encoder"].get("model_type"), "'t5'")
     text = t5.from_fields(fields["text_encoder"], f"{where}: text_encoder")
-    bins, frames = 0, MELODY_FRAMES
+    bins, frames = None, MELODY_FRAMES
     if kind == "musicgen_melody":
         bins, frames = fields.get("num_chroma", 12), fields.get("chroma_length", frames)
-    lm, pattern = _decoder(
-        fields["decoder"], f"{where}: decoder", text_dim=text.dim, melody=bins, melody_frames=frames
-    )
+    lm, pattern = _decoder(fields["decoder"], f"{where}: decoder", text.dim)
+    lm = dataclasses.replace(lm, melody_bins=bins, melody_frames=frames)
     return Parts(lm, pattern, text, fields["audio_encoder"])
 
 
-def _decoder(fields: dict, where: str, text_dim: int | None, **melody) -> tuple[LMConfig, str]:
+def _decoder(fields: dict, where: str, text_dim: int | None = None) -> tuple[LMConfig, str]:
     f = checked(fields, DEFAULTS, where, IGNORED)
     size, levels = f["vocab_size"], f["num_codebooks"]
     fixed = {"activation_function": "gelu", "scale_embedding": False}
@@ -87,14 +87,13 @@ def _decoder(fields: dict, where: str, text_dim: int | None, **melody) -> tuple[
         refuse(where, "hidden_size", f["hidden_size"], "multiples of num_attention_heads")
     config = LMConfig(
         levels=levels,
-        size=size,
+        codebook_size=size,
         dim=f["hidden_size"],
         layers=f["num_hidden_layers"],
         heads=f["num_attention_heads"],
-        hidden=f["ffn_dim"],
+        mlp_dim=f["ffn_dim"],
         positions="sinusoidal",
         text_dim=f["hidden_size"] if text_dim is None else text_dim,
-        **melody,
     )
     if f["audio_channels"] == 2 and levels % 2:
         refuse(where, "num_codebooks", levels, "even numbers for two audio_channels")
@@ -106,13 +105,13 @@ def to_fields(config: LMConfig, pattern: str) -> dict | None:
     patterns = {"delay": 1, "stereo_partial_delay": 2}
     if config.positions != "sinusoidal" or not config.text_dim or pattern not in patterns:
         return None
-    kind = "musicgen_melody_decoder" if config.melody else "musicgen_decoder"
+    kind = "musicgen_melody_decoder" if config.melody_bins else "musicgen_decoder"
     return {
         "architectures": [f"{ALONE[kind]}ForCausalLM"],
         "model_type": kind,
-        "vocab_size": config.size,
+        "vocab_size": config.codebook_size,
         "num_hidden_layers": config.layers,
-        "ffn_dim": config.hidden,
+        "ffn_dim": config.mlp_dim,
         "num_attention_heads": config.heads,
         "activation_function": "gelu",
         "hidden_size": config.dim,
@@ -121,15 +120,15 @@ def to_fields(config: LMConfig, pattern: str) -> dict | None:
         "audio_channels": patterns[pattern],
         # As published: no dropout is what the weights were trained with.
         "dropout": 0.0,
-        "pad_token_id": config.size,
-        "bos_token_id": config.size,
+        "pad_token_id": config.codebook_size,
+        "bos_token_id": config.codebook_size,
     }
 
 
 def whole(config: LMConfig, decoder: dict, text: dict, codec: dict) -> dict:
     """The config.json of a folder of all parts."""
-    kind = "musicgen_melody" if config.melody else "musicgen"
-    melody = {"num_chroma": config.melody, "chroma_length": config.melody_frames}
+    kind = "musicgen_melody" if config.melody_bins else "musicgen"
+    melody = {"num_chroma": config.melody_bins, "chroma_length": config.melody_frames}
     return {
         "architectures": [f"{WHOLE[kind]}ForConditionalGeneration"],
         "model_type": kind,
@@ -137,19 +136,19 @@ def whole(config: LMConfig, decoder: dict, text: dict, codec: dict) -> dict:
         "text_encoder": text,
         "audio_encoder": codec,
         "decoder": decoder,
-        **(melody if config.melody else {}),
+        **(melody if config.melody_bins else {}),
     }
 
 
 def generation(config: LMConfig) -> dict:
     """generation_config.json: MusicGen's published settings."""
     return {
-        "bos_token_id": config.size,
-        "decoder_start_token_id": config.size,
+        "bos_token_id": config.codebook_size,
+        "decoder_start_token_id": config.codebook_size,
         "do_sample": True,
         "guidance_scale": 3.0,
         "max_length": config.window or 1500,
-        "pad_token_id": config.size,
+        "pad_token_id": config.codebook_size,
         "top_k": 250,
     }
 
@@ -165,14 +164,14 @@ def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
     }
     if c.text_dim != c.dim:
         found |= _linear("text/project", "enc_to_dec_proj")
-    if c.melody:
+    if c.melody_bins:
         found |= _linear("melody", "audio_enc_to_dec_proj")
     for i in range(c.layers):
         ours, theirs = f"blocks/{i}", f"{inner}.layers.{i}"
         found |= _norm(f"{ours}/norm_self", f"{theirs}.self_attn_layer_norm")
         found |= _norm(f"{ours}/norm_mlp", f"{theirs}.final_layer_norm")
         found |= _attention(c, f"{ours}/attend_self", f"{theirs}.self_attn")
-        if not c.melody:
+        if not c.melody_bins:
             found |= _norm(f"{ours}/norm_cross", f"{theirs}.encoder_attn_layer_norm")
             found |= _attention(c, f"{ours}/attend_cross", f"{theirs}.encoder_attn")
         found[f"{ours}/up"] = Place(f"{theirs}.fc1.weight")

@@ -56,7 +56,7 @@ def from_fields(fields: dict, where: str) -> T5Config:
         layers=f["num_layers"],
         heads=f["num_heads"],
         head_dim=f["d_kv"],
-        hidden=f["d_ff"],
+        mlp_dim=f["d_ff"],
         gated=gated,
         activation=activation,
         buckets=f["relative_attention_num_buckets"],
@@ -74,7 +74,7 @@ def to_fields(config: T5Config) -> dict:
         "vocab_size": config.vocab,
         "d_model": config.dim,
         "d_kv": config.head_dim,
-        "d_ff": config.hidden,
+        "d_ff": config.mlp_dim,
         "num_layers": config.layers,
         "num_heads": config.heads,
         "relative_attention_num_buckets": config.buckets,
@@ -104,7 +104,7 @@ def layout(config: T5Config) -> Layout:
             f"{ours}/qkv": Place(qkv, MATRIX, widths=(inner,) * 3),
             f"{ours}/out": Place(f"{attend}.o.weight", MATRIX),
             f"{ours}/norm_mlp/scale": Place(f"{theirs}.1.layer_norm.weight"),
-            f"{ours}/up": Place(up, MATRIX, widths=(config.hidden,) * len(up)),
+            f"{ours}/up": Place(up, MATRIX, widths=(config.mlp_dim,) * len(up)),
             f"{ours}/down": Place(f"{feed}.wo.weight", MATRIX),
         }
     return found

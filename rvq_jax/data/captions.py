@@ -26,7 +26,7 @@ class CaptionStates:
         longest = max([1, *map(len, self.states)])
         return -(-longest // STEP) * STEP
 
-    def told(self, caption: str) -> dict[str, np.ndarray]:
+    def conditions(self, caption: str) -> dict[str, np.ndarray]:
         """States `[L, E]` and text_mask `[L]` of a caption, padded to `length`."""
         found = self.states[self._places[caption]]
         padding = self.length - len(found)

@@ -28,11 +28,11 @@ class CodeSet:
     captions: list[str]
     labels: list[str]
     frame_rate: float  # frames per second
-    size: int  # N, codes per level
-    codec: str = ""  # fingerprint of the codec that made them, if it is known
+    codebook_size: int  # N, codes per level
+    codec: str | None = None  # fingerprint of the codec that made them, if it is known
     melodies: list[np.ndarray] | None = None  # uint8, each [its own P]: strongest pitch classes
-    melody_bins: int = 0  # of which there are so many
-    melody_rate: float = 0.0  # pitch classes per second
+    melody_bins: int | None = None  # of which there are so many
+    melody_rate: float | None = None  # pitch classes per second
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -57,7 +57,7 @@ class CodeSet:
 
     def save(self, path: str | Path) -> None:
         """Writes one .npz, whole or not at all; codes take the smallest type that holds them."""
-        dtype = np.min_scalar_type(self.size - 1)
+        dtype = np.min_scalar_type(self.codebook_size - 1)
         melody = {}
         if self.melodies is not None:
             melody = {
@@ -75,8 +75,8 @@ class CodeSet:
                 captions=np.array(self.captions, str),
                 labels=np.array(self.labels, str),
                 frame_rate=self.frame_rate,
-                size=self.size,
-                codec=self.codec,
+                size=self.codebook_size,
+                codec=self.codec or "",
                 **melody,
             )
 
@@ -92,7 +92,7 @@ class CodeSet:
                 arrays["labels"].tolist(),
                 float(arrays["frame_rate"]),
                 int(arrays["size"]),
-                str(arrays["codec"]) if "codec" in arrays else "",
+                (str(arrays["codec"]) or None) if "codec" in arrays else None,
                 **_melody(arrays),
             )
 

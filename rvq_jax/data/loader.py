@@ -76,17 +76,17 @@ def cut_codes(
     a melody that of the crop `[P, bins]`.
     """
 
-    def told(caption: str) -> dict:
+    def conditions(caption: str) -> dict:
         if states is not None:
-            return states.told(caption)
+            return states.conditions(caption)
         return {"text": to_bytes([caption], caption_bytes)[0]}
 
     def cut(record: dict, rng: np.random.Generator) -> dict:
         codes_FK = record["codes"].T
         begin = rng.integers(0, max(1, len(codes_FK) - frames + 1))
         codes_FK, mask_F = _window(codes_FK, begin, frames)
-        heard = {} if melody is None else melody.told(record, begin, mask_F.sum())
-        return {"codes": codes_FK.T, "mask": mask_F, **told(record["caption"]), **heard}
+        heard = {} if melody is None else melody.conditions(record, begin, mask_F.sum())
+        return {"codes": codes_FK.T, "mask": mask_F, **conditions(record["caption"]), **heard}
 
     return cut
 

@@ -7,13 +7,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MelodyCut:
-    """Pitch classes of a crop of codes, as a model that follows a melody is told them."""
+    """Pitch classes of a crop of codes, as a model that follows a melody is conditioned on them."""
 
     per_frame: float  # pitch classes per frame of codes
     bins: int
     length: int  # P, which shorter melodies are repeated to
 
-    def told(self, record: dict, begin: int, frames: int) -> dict[str, np.ndarray]:
+    def conditions(self, record: dict, begin: int, frames: int) -> dict[str, np.ndarray]:
         """Melody `[P, bins]`, one-hot, of the crop of a record that begins at a frame.
 
         They were found in the whole record, so those at a crop's ends heard beyond it.

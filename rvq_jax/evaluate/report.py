@@ -173,7 +173,7 @@ def provenance(results: dict) -> list[tuple[str, str]]:
         (
             "Codec",
             f"{codec['parameters']:,} parameters, hop {codec['hop']}, {codec['frame_rate']:g} "
-            f"frames per second, {codec['size']} codes per level, {codec['updates']} updates in "
+            f"frames per second, {codec['codebook_size']} codes per level, {codec['updates']} updates in "
             f"{codec['train_seconds']:.0f} s",
         ),
         ("Token models", ", ".join(model)),

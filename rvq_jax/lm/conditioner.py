@@ -1,4 +1,4 @@
-"""From what a model is told to features: captions read by its own encoder, or a frozen one's."""
+"""From conditions to features: captions read by an own encoder, or the states of a frozen one."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rvq_jax.lm.conditions import Conditions
-from rvq_jax.lm.transformer import Block, LayerNorm, fold, layers, sinusoids, weight
+from rvq_jax.lm.conditions import EncodedConditions
+from rvq_jax.lm.transformer import Block, LayerNorm, layers, scan_layers, sinusoids, weight
 from rvq_jax.typing import Array
 
 
@@ -44,7 +44,7 @@ class CaptionEncoder(nnx.Module):
         mask_BL = text_BL > 0
         x_BLD = self.embed[...][text_BL] + sinusoids(text_BL.shape[1], self.embed.shape[1])[None]
         seen = mask_BL[:, None, None, :]
-        x_BLD = fold(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
+        x_BLD = scan_layers(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
         return self.norm(x_BLD) * mask_BL[..., None].astype(dtype), mask_BL
 
 
@@ -66,13 +66,13 @@ class FrozenText(nnx.Module):
     def __init__(self, size: int, dim: int, dtype: str, rngs: nnx.Rngs):
         self.project = linear(size, dim, dtype, rngs) if size != dim else None
 
-    def __call__(self, told: Conditions, dtype=jnp.float32) -> tuple[Array, Array]:
+    def __call__(self, conditions: EncodedConditions, dtype=jnp.float32) -> tuple[Array, Array]:
         """Features `[B, L, D]` and the mask `[B, L]`.
 
         Text that is left out stays in the mask: attention to zeros gives zeros, and in a prefix it
         keeps its places.
         """
-        states_BLE = told.states.astype(dtype)
+        states_BLE = conditions.states.astype(dtype)
         x_BLD = states_BLE if self.project is None else self.project(states_BLE)
-        there_BL1 = (told.mask & told.kept[:, None])[..., None]
-        return jnp.where(there_BL1, x_BLD, 0), told.mask
+        there_BL1 = (conditions.mask & conditions.kept[:, None])[..., None]
+        return jnp.where(there_BL1, x_BLD, 0), conditions.mask

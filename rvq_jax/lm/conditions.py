@@ -1,7 +1,7 @@
-"""What a token model is told beside the codes, what of it may be left out, and guidance by that.
+"""What a token model is conditioned on, what of it may be left out, and guidance by that.
 
-A model that reads captions with its own encoder is told bytes `[B, L]`; one that reads a frozen
-text encoder is told `Conditions`. Either is a pytree with one row per example.
+A model that reads captions with its own encoder takes bytes `[B, L]`; one that reads a frozen text
+encoder takes `EncodedConditions`. Either is a pytree with one row per example.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rvq_jax.typing import Array
 
 
-class Conditions(NamedTuple):
+class EncodedConditions(NamedTuple):
     """States of a frozen text encoder and, for models that follow one, a melody."""
 
     states: Array  # [B, L, E]
@@ -20,39 +20,41 @@ class Conditions(NamedTuple):
     melody: Array | None = None  # [B, P, bins] one-hot chroma
 
 
-Told = Array | Conditions
+Conditions = Array | EncodedConditions
 # One weight, or two of double guidance: the outer, and the inner of the text over the melody.
 Guidance = None | float | Array | tuple[Array, Array]
 
 
-def tell(states: Array, mask: Array, melody: Array | None = None) -> Conditions:
+def encode_conditions(states: Array, mask: Array, melody: Array | None = None) -> EncodedConditions:
     """All of it; a row without any text counts as left out."""
-    return Conditions(states, mask, mask.any(axis=1), melody)
+    return EncodedConditions(states, mask, mask.any(axis=1), melody)
 
 
-def without_text(told: Told, kept_B: Array | bool = False) -> Told:
+def without_text(conditions: Conditions, kept_B: Array | bool = False) -> Conditions:
     """Text left out of the rows where `kept` is False."""
-    if not isinstance(told, Conditions):
-        return jnp.where(jnp.reshape(kept_B, (-1, 1)), told, 0)
-    return told._replace(kept=told.kept & kept_B)
+    if not isinstance(conditions, EncodedConditions):
+        return jnp.where(jnp.reshape(kept_B, (-1, 1)), conditions, 0)
+    return conditions._replace(kept=conditions.kept & kept_B)
 
 
-def without_melody(told: Told, kept_B: Array | bool = False) -> Told:
+def without_melody(conditions: Conditions, kept_B: Array | bool = False) -> Conditions:
     """The melody left out, all of its frames in bin 0, of the rows where `kept` is False."""
-    if not isinstance(told, Conditions) or told.melody is None:
-        return told
-    silent = jnp.arange(told.melody.shape[-1]) == 0
+    if not isinstance(conditions, EncodedConditions) or conditions.melody is None:
+        return conditions
+    silent = jnp.arange(conditions.melody.shape[-1]) == 0
     kept = jnp.reshape(kept_B, (-1, 1, 1))
-    melody = jnp.where(kept, told.melody, silent[None, None].astype(told.melody.dtype))
-    return told._replace(melody=melody)
+    melody = jnp.where(kept, conditions.melody, silent[None, None].astype(conditions.melody.dtype))
+    return conditions._replace(melody=melody)
 
 
-def branches(told: Told, guidance: Guidance) -> list[Told]:
+def branches(conditions: Conditions, guidance: Guidance) -> list[Conditions]:
     """The conditions whose logits `guide` puts together, the full ones first."""
     if guidance is None:
-        return [told]
-    null = without_melody(without_text(told))
-    return [told, without_text(told), null] if isinstance(guidance, tuple) else [told, null]
+        return [conditions]
+    null = without_melody(without_text(conditions))
+    if isinstance(guidance, tuple):
+        return [conditions, without_text(conditions), null]
+    return [conditions, null]
 
 
 def guide(logits: list[Array], guidance: Guidance) -> Array:

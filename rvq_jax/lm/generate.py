@@ -5,42 +5,42 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rvq_jax.lm.conditions import Guidance, Told, branches, guide
-from rvq_jax.lm.model import Stream, TokenLM, bits, teacher_inputs
+from rvq_jax.lm.conditions import Conditions, Guidance, branches, guide
+from rvq_jax.lm.model import ModelCache, TokenLM, bits, teacher_inputs
 from rvq_jax.lm.sampling import PLAIN, Sampling, sample
 from rvq_jax.patterns import Pattern
 from rvq_jax.typing import Array, Codes, Key
 
 
 class Decoded(NamedTuple):
-    """Codes and what each cost the model that drew them."""
+    """Codes and what each cost the model that sampled them."""
 
     codes: Codes  # [B, K, F]
     bits: Array  # [B, K, F], -log2 of the probability under the (guided) logits
 
 
-class Job(NamedTuple):
-    """What is asked of decoding, the same at every step."""
+class DecodeRequest(NamedTuple):
+    """What stays the same at every step of decoding."""
 
-    forced: Array  # [B, K, T] int32, -1 where a token is to be drawn
+    forced: Array  # [B, K, T] int32, -1 where a token is to be sampled
     valid: Array  # [B, K, T] bool, where there is a code
     keys: Key  # [B]
     guidance: Guidance
-    how: Sampling
+    sampling: Sampling
 
 
-class Drawing(NamedTuple):
-    """How far decoding has come."""
+class DecodeState(NamedTuple):
+    """What one step of decoding hands to the next."""
 
     step: Array  # the next one
-    fed: Array  # [B, K], its input: the tokens of the step before
-    streams: list[Stream]  # one of all branches of guidance, or one of each
+    inputs: Array  # [B, K], what it reads: the tokens of the step before
+    caches: list[ModelCache]  # one of all branches of guidance, or one of each
     tokens: Array  # [B, K, T]
     bits: Array  # [B, K, T]
 
 
 def row_keys(key: Key, rows: int) -> Key:
-    """Keys `[B]`, row i's folded from (key, i): its draws do not depend on the batch.
+    """Keys `[B]`, row i's folded from (key, i): what it samples does not depend on the batch.
 
     Keys of rows are taken as they are.
     """
@@ -49,103 +49,154 @@ def row_keys(key: Key, rows: int) -> Key:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
 
-def begin(
+def prefill(
     model: TokenLM,
     pattern: Pattern,
-    told: Told,
+    conditions: Conditions,
     key: Key,
     forced: Codes,
     lengths: Array,
     *,
     guidance: Guidance = None,
-    how: Sampling = PLAIN,
-    known: int = 0,
-    two_pass: bool = False,
-) -> tuple[Job, Drawing]:
-    """Decoding before its first step that draws.
+    sampling: Sampling = PLAIN,
+    prefill_steps: int = 0,
+    sequential_guidance: bool = False,
+) -> tuple[DecodeRequest, DecodeState]:
+    """Reads the conditions and the first steps of a prompt at once; decoding goes on from there.
 
-    key: of which every row folds its own, or one of each row `[B]`: its result does not depend on
-    the rest of the batch. forced `[B, K, F]`: codes to keep as they are (a prompt, or all of them
-    to score), -1 where one is to be drawn. lengths `[B]`: frames of each row; there are no codes
-    after them. guidance: see `conditions.guide`; its branches run as one batch, or with two_pass
-    one after another in less memory. known: so many first steps are forced in every row, and read
-    at once.
+    Args:
+      model: with lists of layers.
+      pattern: of F frames and T steps.
+      conditions: of B rows.
+      key: one key, from which every row folds its own, or keys `[B]`.
+      forced: `[B, K, F]` codes to keep as they are (a prompt, or all of them to score), -1 where
+        one is to be sampled.
+      lengths: `[B]` frames of each row; there are no codes after them.
+      guidance: weights of classifier-free guidance, see `conditions.guide`.
+      sampling: how a token is taken from logits.
+      prefill_steps: number of first steps that are forced in every row and read at once.
+      sequential_guidance: run the branches of guidance one after another, not as one batch: less
+        memory, more time.
+
+    Returns:
+      What stays the same at every step, and the state before step `prefill_steps`.
     """
-    special = model.config.size
+    special = model.config.codebook_size
     frames_BKT = jnp.broadcast_to(pattern.frame_at, (len(forced), *pattern.frame_at.shape))
     valid_BKT = (frames_BKT >= 0) & (frames_BKT < lengths[:, None, None])
     forced_BKT = pattern.interleave(forced, fill=-1)
     tokens_BKT = jnp.where(valid_BKT & (forced_BKT >= 0), forced_BKT, special)
-    inputs_BKn = teacher_inputs(tokens_BKT[:, :, :known], special)
-    parts = branches(told, guidance)
-    if not two_pass:
+    inputs_BKn = teacher_inputs(tokens_BKT[:, :, :prefill_steps], special)
+    parts = branches(conditions, guidance)
+    if not sequential_guidance:
         parts = [jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)]
-    logits, streams = [], []
+    logits, caches = [], []
     for part in parts:
         rows = jnp.tile(inputs_BKn, (_count(guidance) // len(parts), 1, 1))
-        found, stream = model.begin(rows, pattern.steps, part)
+        found, cache = model.prefill(rows, pattern.steps, part)
         logits += jnp.split(found, _count(guidance) // len(parts))
-        streams.append(stream)
-    cost_BKn = bits(guide(logits, guidance), jnp.maximum(forced_BKT[:, :, :known], 0))
-    fed_BK = tokens_BKT[:, :, known - 1] if known else jnp.full_like(tokens_BKT[:, :, 0], special)
-    bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :known].set(cost_BKn)
-    job = Job(forced_BKT, valid_BKT, row_keys(key, len(forced)), guidance, how)
-    return job, Drawing(jnp.asarray(known), fed_BK, streams, tokens_BKT, bits_BKT)
+        caches.append(cache)
+    cost_BKn = bits(guide(logits, guidance), jnp.maximum(forced_BKT[:, :, :prefill_steps], 0))
+    inputs_BK = (
+        tokens_BKT[:, :, prefill_steps - 1]
+        if prefill_steps
+        else jnp.full_like(tokens_BKT[:, :, 0], special)
+    )
+    bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :prefill_steps].set(cost_BKn)
+    request = DecodeRequest(forced_BKT, valid_BKT, row_keys(key, len(forced)), guidance, sampling)
+    state = DecodeState(jnp.asarray(prefill_steps), inputs_BK, caches, tokens_BKT, bits_BKT)
+    return request, state
 
 
-def advance(model: TokenLM, job: Job, drawing: Drawing, until: Array) -> Drawing:
-    """All steps before step `until`."""
-    count = _count(job.guidance)
+def decode_until(
+    model: TokenLM, request: DecodeRequest, state: DecodeState, until: Array
+) -> DecodeState:
+    """Runs all steps before step `until`, one token of each level at a time.
 
-    def draw(key, logits_KN):
-        return sample(key, logits_KN, job.how)
+    Args:
+      model: with lists of layers.
+      request: what `prefill` gave.
+      state: what `prefill` or an earlier call gave.
+      until: scalar int, the first step that is left out.
 
-    def one(drawing: Drawing) -> Drawing:
-        t, fed_BK, streams, tokens_BKT, bits_BKT = drawing
-        fed = jnp.tile(fed_BK, (count // len(streams), 1))
+    Returns:
+      The state before step `until`.
+    """
+    count = _count(request.guidance)
+
+    def sample_row(key, logits_KN):
+        return sample(key, logits_KN, request.sampling)
+
+    def step(state: DecodeState) -> DecodeState:
+        t, inputs_BK, caches, tokens_BKT, bits_BKT = state
+        rows = jnp.tile(inputs_BK, (count // len(caches), 1))
         logits, after = [], []
-        for stream in streams:
-            found, stream = model.step(fed, t, stream)
-            logits += jnp.split(found, count // len(streams))
-            after.append(stream)
-        logits_BKN = guide(logits, job.guidance)
+        for cache in caches:
+            found, cache = model.step(rows, t, cache)
+            logits += jnp.split(found, count // len(caches))
+            after.append(cache)
+        logits_BKN = guide(logits, request.guidance)
         forced_BK, valid_BK = (
-            jax.lax.dynamic_index_in_dim(x, t, 2, keepdims=False) for x in (job.forced, job.valid)
+            jax.lax.dynamic_index_in_dim(x, t, 2, keepdims=False)
+            for x in (request.forced, request.valid)
         )
-        keys = jax.vmap(jax.random.fold_in, (0, None))(job.keys, t)
-        drawn_BK = jnp.where(forced_BK >= 0, forced_BK, jax.vmap(draw)(keys, logits_BKN))
-        cost_BK = bits(logits_BKN, drawn_BK)
-        drawn_BK = jnp.where(valid_BK, drawn_BK, model.config.size)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, t)
+        codes_BK = jnp.where(forced_BK >= 0, forced_BK, jax.vmap(sample_row)(keys, logits_BKN))
+        cost_BK = bits(logits_BKN, codes_BK)
+        codes_BK = jnp.where(valid_BK, codes_BK, model.config.codebook_size)
         tokens_BKT, bits_BKT = (
             jax.lax.dynamic_update_index_in_dim(x, row, t, 2)
-            for x, row in ((tokens_BKT, drawn_BK), (bits_BKT, cost_BK))
+            for x, row in ((tokens_BKT, codes_BK), (bits_BKT, cost_BK))
         )
-        return Drawing(t + 1, drawn_BK, after, tokens_BKT, bits_BKT)
+        return DecodeState(t + 1, codes_BK, after, tokens_BKT, bits_BKT)
 
-    return jax.lax.while_loop(lambda drawing: drawing.step < until, one, drawing)
+    return jax.lax.while_loop(lambda state: state.step < until, step, state)
 
 
-def end(job: Job) -> Array:
+def last_step(request: DecodeRequest) -> Array:
     """The step after the last that has a code."""
-    T = job.valid.shape[2]
-    return jnp.max(jnp.where(job.valid.any((0, 1)), jnp.arange(1, T + 1), 0))
+    T = request.valid.shape[2]
+    return jnp.max(jnp.where(request.valid.any((0, 1)), jnp.arange(1, T + 1), 0))
 
 
-def finish(pattern: Pattern, job: Job, drawing: Drawing) -> Decoded:
+def gather_codes(pattern: Pattern, request: DecodeRequest, state: DecodeState) -> Decoded:
     """The codes of all steps; 0 where there is none, or none yet."""
-    valid = pattern.deinterleave(job.valid)
-    codes = jnp.where(valid, pattern.deinterleave(drawing.tokens), 0)
-    return Decoded(codes, jnp.where(valid, pattern.deinterleave(drawing.bits), 0.0))
+    valid = pattern.deinterleave(request.valid)
+    codes = jnp.where(valid, pattern.deinterleave(state.tokens), 0)
+    return Decoded(codes, jnp.where(valid, pattern.deinterleave(state.bits), 0.0))
 
 
-def decode(model: TokenLM, pattern: Pattern, *args, **options) -> Decoded:
-    """Codes `[B, K, F]` drawn step by step, with their bits; arguments as of `begin`.
+def decode(
+    model: TokenLM,
+    pattern: Pattern,
+    conditions: Conditions,
+    key: Key,
+    forced: Codes,
+    lengths: Array,
+    *,
+    guidance: Guidance = None,
+    sampling: Sampling = PLAIN,
+    prefill_steps: int = 0,
+    sequential_guidance: bool = False,
+) -> Decoded:
+    """Samples codes `[B, K, F]` step by step, with what each cost; arguments as of `prefill`.
 
     Call it inside `jax.jit` with the pattern as an argument: the loop over steps is one program,
     and another pattern of the same shape runs the same.
     """
-    job, drawing = begin(model, pattern, *args, **options)
-    return finish(pattern, job, advance(model, job, drawing, end(job)))
+    request, state = prefill(
+        model,
+        pattern,
+        conditions,
+        key,
+        forced,
+        lengths,
+        guidance=guidance,
+        sampling=sampling,
+        prefill_steps=prefill_steps,
+        sequential_guidance=sequential_guidance,
+    )
+    return gather_codes(pattern, request, decode_until(model, request, state, last_step(request)))
 
 
 def _count(guidance: Guidance) -> int:

@@ -32,7 +32,7 @@ ADAPTED = re.compile(
 class LoRAConfig:
     """Weights become w + alpha / rank · b @ a (Hu et al. 2021)."""
 
-    rank: int = 8
+    rank: int | None = 8  # None: no adapters
     alpha: float = 16.0
 
 
@@ -42,7 +42,7 @@ def init(key: Key, params, config: LoRAConfig) -> dict[str, dict[str, Array]]:
     They begin by changing nothing: a is normal with standard deviation 1 / sqrt(fan_in), b is 0.
     Raises ValueError if rank is below 1 or params has no such weight.
     """
-    if config.rank < 1:
+    if config.rank is None or config.rank < 1:
         raise ValueError(f"rank must be at least 1, it is {config.rank}")
     shapes = {path: as_matrix(path, leaf.shape) for path, leaf in files.named(params).items()}
     shapes = {path: shape for path, shape in shapes.items() if shape is not None}

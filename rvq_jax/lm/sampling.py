@@ -9,22 +9,22 @@ from rvq_jax.typing import Array, Key
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn; numbers, so that others run the same program."""
+    """How tokens are sampled; numbers, so that others run the same program."""
 
     temperature: float | Array = 1.0  # 0 takes the largest logit
-    top_k: int | Array = 0  # largest logits to draw from; 0 for all
+    top_k: int | Array = 0  # largest logits to sample from; 0 for all
     top_p: float | Array = 0.0  # of these the fewest that have this probability; 0 for all
 
 
 PLAIN = Sampling()
 
 
-def sample(key: Key, logits: Array, how: Sampling = PLAIN) -> Array:
+def sample(key: Key, logits: Array, sampling: Sampling = PLAIN) -> Array:
     """Draws an index `[...]` int32 from logits `[..., N]` with one key.
 
     Top-p is of what top-k leaves, as in transformers (Holtzman et al. 2020).
     """
-    temperature, top_k, top_p = how
+    temperature, top_k, top_p = sampling
     greedy = jnp.argmax(logits, axis=-1)
     cold = jnp.asarray(temperature) <= 0
     logits = logits / jnp.where(cold, 1.0, temperature)

@@ -34,7 +34,7 @@ class T5Config:
     layers: int = 12
     heads: int = 12  # H
     head_dim: int = 64
-    hidden: int = 3072  # features inside the feed-forward
+    mlp_dim: int = 3072  # features inside the feed-forward
     gated: bool = False  # the feed-forward's activation multiplies a second product
     activation: str = "relu"  # or gelu_new, by tanh
     buckets: int = 32  # ranges of distances with a bias each, half of them for either side
@@ -51,7 +51,7 @@ class T5Encoder(nnx.Module):
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs):
         c = self.config = config
-        if min(c.vocab, c.dim, c.layers, c.heads, c.head_dim, c.hidden) < 1:
+        if min(c.vocab, c.dim, c.layers, c.heads, c.head_dim, c.mlp_dim) < 1:
             raise ValueError(f"every size must be at least 1, got {c}")
         if c.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be of {list(ACTIVATIONS)}, got {c.activation!r}")
@@ -83,8 +83,8 @@ class Layer(nnx.Module):
         # Queries, keys and values side by side; so too the gate and what it multiplies.
         self.qkv = weight(rngs, (c.dim, 3 * inner), ("embed", "heads"), c.dim)
         self.out = weight(rngs, (inner, c.dim), ("heads", "embed"), inner)
-        self.up = weight(rngs, (c.dim, ways * c.hidden), ("embed", "mlp"), c.dim)
-        self.down = weight(rngs, (c.hidden, c.dim), ("mlp", "embed"), c.hidden)
+        self.up = weight(rngs, (c.dim, ways * c.mlp_dim), ("embed", "mlp"), c.dim)
+        self.down = weight(rngs, (c.mlp_dim, c.dim), ("mlp", "embed"), c.mlp_dim)
 
     def __call__(self, x_BLD: Array, bias_HLL: Array, mask_BL: Array) -> Array:
         """The next layer's input; no token sees one whose mask is False."""

@@ -18,7 +18,7 @@ from rvq_jax.axes import meshed, place
 from rvq_jax.typing import Array
 
 
-class Memory(NamedTuple):
+class CrossKV(NamedTuple):
     """A condition projected to one layer's cross-attention keys and values."""
 
     keys: Array  # [B, H, D / H, L]
@@ -26,17 +26,17 @@ class Memory(NamedTuple):
     mask: Array  # [B, L] bool
 
 
-class Cache(NamedTuple):
+class KVCache(NamedTuple):
     """One layer's self-attention keys and values; a step sums both over their third axis."""
 
     keys: Array  # [B, H, D / H, T]
     values: Array  # [B, H, T, D / H]
 
-    def keep(self, new: "Cache", place: Array | int) -> "Cache":
-        """With keys and values of the positions from `place` on."""
-        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, place, axis=3)
-        values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, place, axis=2)
-        return Cache(keys, values)
+    def update(self, new: "KVCache", position: Array | int) -> "KVCache":
+        """With keys and values of the positions from `position` on."""
+        keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, position, axis=3)
+        values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, position, axis=2)
+        return KVCache(keys, values)
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> nnx.Param:
@@ -71,21 +71,21 @@ class Attention(nnx.Module):
         self.key_value = weight(rngs, (2, *inner), (None, *axes), dim)
         self.out = weight(rngs, (dim, heads, dim // heads), ("embed", "heads", None), dim)
 
-    def project(self, x_BTD: Array, turn: Array | None = None) -> Cache:
-        """Keys and values; keys turned by angles `[B, T, D / 2H]` if given."""
+    def project(self, x_BTD: Array, angles: Array | None = None) -> KVCache:
+        """Keys and values; keys rotated by angles `[B, T, D / 2H]` if given."""
         keys, values = project(x_BTD, self.key_value[...]).transpose(2, 0, 3, 1, 4)
-        return Cache(rotate(keys, turn).swapaxes(2, 3), values)
+        return KVCache(rotate(keys, angles).swapaxes(2, 3), values)
 
-    def project_step(self, x_DB: Array, turn: Array | None = None) -> Cache:
+    def project_step(self, x_DB: Array, angles: Array | None = None) -> KVCache:
         """Keys and values of one position."""
         keys, values = product(self.key_value[...], x_DB).transpose(0, 3, 1, 2)[:, :, :, None]
-        return Cache(rotate(keys, turn).swapaxes(2, 3), values)
+        return KVCache(rotate(keys, angles).swapaxes(2, 3), values)
 
     def __call__(
-        self, x_BTD: Array, keys: Array, values: Array, turn: Array | None = None, **mask
+        self, x_BTD: Array, keys: Array, values: Array, angles: Array | None = None, **mask
     ) -> Array:
         """Attends from x to keys and values; `mask` as jax.nn.dot_product_attention takes it."""
-        queries = rotate(project(x_BTD, self.query[...]).swapaxes(1, 2), turn).swapaxes(1, 2)
+        queries = rotate(project(x_BTD, self.query[...]).swapaxes(1, 2), angles).swapaxes(1, 2)
         keys, values = keys.transpose(0, 3, 1, 2), values.swapaxes(1, 2)
         # Said of the result, it holds for the gradient that comes back: each device its own heads.
         y_BTHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
@@ -93,14 +93,14 @@ class Attention(nnx.Module):
         return project(y_BTHE.reshape(x_BTD.shape), flat(self.out[...]))
 
     def step(
-        self, x_DB: Array, keys: Array, values: Array, mask_BT: Array, turn: Array | None = None
+        self, x_DB: Array, keys: Array, values: Array, mask_BT: Array, angles: Array | None = None
     ) -> Array:
         """Attends from one position to those of keys and values in the mask.
 
         Equal to the whole. Products of one row are sums, which XLA fuses with reading the cache.
         """
         query_BH1E = product(self.query[...], x_DB).transpose(2, 0, 1)[:, :, None]
-        query_BHE1 = rotate(query_BH1E, turn).swapaxes(2, 3)
+        query_BHE1 = rotate(query_BH1E, angles).swapaxes(2, 3)
         # In float32 at any precision of the cache, as products of matrices sum.
         scores_BHT = jnp.sum(query_BHE1.astype(jnp.float32) * keys, axis=2)
         scores_BHT = scores_BHT * values.shape[-1] ** -0.5
@@ -138,35 +138,35 @@ def flat(weight_DHE: Array) -> Array:
 class Block(nnx.Module):
     """Self-attention, cross-attention, feed-forward, each on a normalized input and added."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, rngs: nnx.Rngs, *, cross: bool = True):
+    def __init__(self, dim: int, heads: int, mlp_dim: int, rngs: nnx.Rngs, *, cross: bool = True):
         self.norm_self, self.norm_mlp = LayerNorm(dim), LayerNorm(dim)
         self.attend_self = Attention(dim, heads, rngs)
         if cross:
             self.norm_cross = LayerNorm(dim)
             self.attend_cross = Attention(dim, heads, rngs)
-        self.up = weight(rngs, (hidden, dim), ("mlp", "embed"), dim)
-        self.down = weight(rngs, (dim, hidden), ("embed", "mlp"), hidden)
+        self.up = weight(rngs, (mlp_dim, dim), ("mlp", "embed"), dim)
+        self.down = weight(rngs, (dim, mlp_dim), ("embed", "mlp"), mlp_dim)
 
     def __call__(
-        self, x_BTD: Array, memory: Memory | None = None, turn: Array | None = None, **mask
+        self, x_BTD: Array, cross_kv: CrossKV | None = None, angles: Array | None = None, **mask
     ) -> Array:
-        """The whole sequence at once; turn `[B, T, D / 2H]` and `mask` (is_causal=True or mask=…)
-        are self-attention's."""
-        return self.fill(x_BTD, memory, turn, **mask)[0]
+        """The whole sequence at once; the rotary angles `[B, T, D / 2H]` and the `mask`
+        (is_causal=True or mask=…) are self-attention's."""
+        return self.prefill(x_BTD, cross_kv, angles, **mask)[0]
 
-    def fill(
-        self, x_BTD: Array, memory: Memory | None = None, turn: Array | None = None, **mask
-    ) -> tuple[Array, Cache]:
+    def prefill(
+        self, x_BTD: Array, cross_kv: CrossKV | None = None, angles: Array | None = None, **mask
+    ) -> tuple[Array, KVCache]:
         """The whole sequence, and the keys and values that later steps will attend to."""
         x_BTD = place(x_BTD, "batch", "time", None)
         y_BTD = place(self.norm_self(x_BTD), "batch", None, None)
-        cache = self.attend_self.project(y_BTD, turn)
-        y_BTD = self.attend_self(y_BTD, *cache, turn, **mask)
+        cache = self.attend_self.project(y_BTD, angles)
+        y_BTD = self.attend_self(y_BTD, *cache, angles, **mask)
         x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
-        if memory is not None:
-            seen = memory.mask[:, None, None, :]
+        if cross_kv is not None:
+            seen = cross_kv.mask[:, None, None, :]
             y_BTD = place(self.norm_cross(x_BTD), "batch", None, None)
-            y_BTD = self.attend_cross(y_BTD, memory.keys, memory.values, mask=seen)
+            y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, mask=seen)
             x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         y_BTD = place(self.norm_mlp(x_BTD), "batch", None, None)
         y_BTF = place(project(y_BTD, self.up[...]), "batch", None, "mlp")
@@ -177,24 +177,24 @@ class Block(nnx.Module):
     def step(
         self,
         x_DB: Array,
-        cache: Cache,
-        place: Array,
+        cache: KVCache,
+        position: Array,
         past_BT: Array,
-        memory: Memory | None = None,
-        turn: Array | None = None,
-    ) -> tuple[Array, Cache]:
-        """One position, kept in row `place` of the cache; it attends to the rows in `past`."""
+        cross_kv: CrossKV | None = None,
+        angles: Array | None = None,
+    ) -> tuple[Array, KVCache]:
+        """One position, written to its row of the cache; it attends to the rows in `past`."""
         y_DB = self.norm_self(x_DB, axis=0)
-        cache = cache.keep(self.attend_self.project_step(y_DB, turn), place)
-        x_DB = x_DB + self.attend_self.step(y_DB, *cache, past_BT, turn)
-        if memory is not None:
-            x_DB = x_DB + self.attend_cross.step(self.norm_cross(x_DB, axis=0), *memory)
+        cache = cache.update(self.attend_self.project_step(y_DB, angles), position)
+        x_DB = x_DB + self.attend_self.step(y_DB, *cache, past_BT, angles)
+        if cross_kv is not None:
+            x_DB = x_DB + self.attend_cross.step(self.norm_cross(x_DB, axis=0), *cross_kv)
         y_FB = jax.nn.gelu(product(self.up[...], self.norm_mlp(x_DB, axis=0)), approximate=False)
         return x_DB + product(self.down[...], y_FB), cache
 
-    def remember(self, condition_BLD: Array, mask_BL: Array) -> Memory:
-        """The condition as this layer attends to it: once per sequence, not per step."""
-        return Memory(*self.attend_cross.project(condition_BLD), mask_BL)
+    def cross_kv(self, condition_BLD: Array, mask_BL: Array) -> CrossKV:
+        """Keys and values of a condition, projected once per sequence and not per step."""
+        return CrossKV(*self.attend_cross.project(condition_BLD), mask_BL)
 
 
 def layers(count: int, make, rngs: nnx.Rngs, *, stacked: bool):
@@ -208,7 +208,7 @@ def layers(count: int, make, rngs: nnx.Rngs, *, stacked: bool):
     return nnx.merge(graphdef, state)
 
 
-def fold(blocks, x, body, *, remat: bool = False):
+def scan_layers(blocks, x, body, *, remat: bool = False):
     """x through all layers, body(layer, x) -> x; a stack of them compiles once for all."""
     if isinstance(blocks, nnx.List):
         for block in blocks:
@@ -230,19 +230,19 @@ def sinusoids(steps: int, dim: int) -> np.ndarray:
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
-def angles(steps: int, dim: int) -> np.ndarray:
+def rope_angles(steps: int, dim: int) -> np.ndarray:
     """Rotary angles `[T, D / 2]` of heads of D features: t · 10000^(-2i / D) (Su et al. 2021)."""
     rate = 10000.0 ** (-np.arange(dim // 2)[None] / (dim // 2))
     return (np.arange(steps)[:, None] * rate).astype(np.float32)
 
 
-def rotate(x_BHTE: Array, turn: Array | None) -> Array:
-    """Heads turned by angles `[B, T, E / 2]`, feature i with i + E / 2; as they are for None.
+def rotate(x_BHTE: Array, angles: Array | None) -> Array:
+    """Heads rotated by angles `[B, T, E / 2]`, feature i with i + E / 2; as they are for None.
 
-    Products of turned queries and keys depend on distances alone.
+    Products of rotated queries and keys depend on distances alone.
     """
-    if turn is None:
+    if angles is None:
         return x_BHTE
-    cos, sin = jnp.cos(turn)[:, None], jnp.sin(turn)[:, None]
+    cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
     x, y = jnp.split(x_BHTE.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([x * cos - y * sin, y * cos + x * sin], axis=-1).astype(x_BHTE.dtype)

@@ -7,7 +7,7 @@ from rvq_jax.train.runs import CodecRun, LMRun
 # A mesh is taken without being asked for where states fill at most this share of the memory: that
 # leaves room for activations, and an update reads and writes all of them.
 SHARE = 0.125
-MODEL = 8  # most chips on model that are looked at without being asked for
+MOST_TENSOR = 8  # most chips on tensor that are tried without being asked for
 
 
 def parse(text: str) -> dict[str, int]:
@@ -19,22 +19,24 @@ def parse(text: str) -> dict[str, int]:
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         if name not in MESH or not value.isdigit() or int(value) < 1:
-            raise UserError(f"mesh {text!r}: write it as data=16,fsdp=4,model=2")
+            raise UserError(f"mesh {text!r}: write it as data=16,fsdp=4,tensor=2")
         sizes[name] = int(value)
     return sizes
 
 
 def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
-    """All meshes whose batch and model can be shared out evenly, fewest chips on model first.
+    """All meshes whose batch and model can be shared out evenly, fewest chips on tensor first.
 
     Raises UserError if there is none.
     """
     found = []
-    for model in _divisors(chips):
-        ways = chips // model
-        if not _splits(run, model) or run.batch % (ways * run.tuning.accumulate):
+    for tensor in _divisors(chips):
+        ways = chips // tensor
+        if not _splits(run, tensor) or run.batch % (ways * run.optimizer.accumulate):
             continue
-        found += [{"data": ways // fsdp, "fsdp": fsdp, "model": model} for fsdp in _divisors(ways)]
+        found += [
+            {"data": ways // fsdp, "fsdp": fsdp, "tensor": tensor} for fsdp in _divisors(ways)
+        ]
     if not found:
         raise UserError(
             f"no mesh shares a batch of {run.batch} over {chips} chips evenly: change the batch, "
@@ -46,41 +48,41 @@ def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
 def default(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> dict:
     """The mesh to take where none is asked for.
 
-    As few chips on model as the batch allows, and parameters split over just so many that states,
+    As few chips on tensor as the batch allows, and parameters split over just so many that states,
     `state` bytes in all, leave room for activations. Raises UserError if no mesh is possible.
     """
     meshes = possible(run, chips)
-    fewest = meshes[0]["model"]
+    fewest = meshes[0]["tensor"]
     for mesh in meshes:
-        split = state / (mesh["fsdp"] * mesh["model"])
-        if mesh["model"] == fewest and (memory is None or split <= SHARE * memory):
+        split = state / (mesh["fsdp"] * mesh["tensor"])
+        if mesh["tensor"] == fewest and (memory is None or split <= SHARE * memory):
             return mesh
-    return max(meshes, key=lambda mesh: (mesh["model"] == fewest, mesh["fsdp"]))
+    return max(meshes, key=lambda mesh: (mesh["tensor"] == fewest, mesh["fsdp"]))
 
 
 def candidates(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> list[dict]:
-    """The possible meshes that a search compiles: states fit, few chips on model, and of the ways
+    """The possible meshes that a search compiles: states fit, few chips on tensor, and of the ways
     to split parameters every other one, least splitting first."""
     meshes = [
         mesh
         for mesh in possible(run, chips)
-        if memory is None or state / (mesh["fsdp"] * mesh["model"]) <= 0.8 * memory
+        if memory is None or state / (mesh["fsdp"] * mesh["tensor"]) <= 0.8 * memory
     ]
-    kept, fewest = [], meshes[0]["model"] if meshes else 1
-    for model in sorted({mesh["model"] for mesh in meshes}):
-        if model > max(4, fewest):
+    kept, fewest = [], meshes[0]["tensor"] if meshes else 1
+    for tensor in sorted({mesh["tensor"] for mesh in meshes}):
+        if tensor > max(4, fewest):
             continue
-        row = sorted((m for m in meshes if m["model"] == model), key=lambda m: m["fsdp"])
+        row = sorted((m for m in meshes if m["tensor"] == tensor), key=lambda m: m["fsdp"])
         powers = [m for m in row if m["fsdp"] & (m["fsdp"] - 1) == 0] or row
         kept += powers[::2] if len(powers) > 4 else powers
     return kept
 
 
-def _splits(run: CodecRun | LMRun, model: int) -> bool:
+def _splits(run: CodecRun | LMRun, tensor: int) -> bool:
     """Whether heads and feed-forwards divide over so many chips; a codec has neither."""
     if isinstance(run, CodecRun):
-        return model == 1
-    return model <= MODEL and run.lm.heads % model == 0 and run.lm.hidden % model == 0
+        return tensor == 1
+    return tensor <= MOST_TENSOR and run.lm.heads % tensor == 0 and run.lm.mlp_dim % tensor == 0
 
 
 def _divisors(count: int) -> list[int]:

@@ -21,13 +21,13 @@ def model_flops(run: CodecRun | LMRun) -> float:
         run = dataclasses.replace(run, lm=dataclasses.replace(run.lm, remat=False))
     made = task(run)
 
-    def look(batch, key):
+    def looked(batch, key):
         params = made.init(key)
         gradient = jax.value_and_grad(made.loss, has_aux=True)
-        return gradient(params, made.rest, batch, key)
+        return gradient(params, made.aux, batch, key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return of_jaxpr(jax.make_jaxpr(look)(shapes(run), key).jaxpr)
+    return of_jaxpr(jax.make_jaxpr(looked)(shapes(run), key).jaxpr)
 
 
 def of_jaxpr(jaxpr) -> float:

@@ -1,4 +1,4 @@
-"""From a run and a topology to everything a plan tells."""
+"""From a run and a topology to everything a plan says."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from rvq_jax.plan.programs import Step
 from rvq_jax.train import sharding
 from rvq_jax.train.runs import CodecRun, LMRun
 from rvq_jax.train.sharding import make_mesh
-from rvq_jax.train.state import TrainState, optimizer
+from rvq_jax.train.state import TrainState, make_optimizer
 
 ROWS = 64  # times the rows of a batch that are looked at for the largest that fits
 
@@ -30,7 +30,7 @@ def plan(
 ) -> dict:
     """What `rvq-jax plan --json` prints; numbers are bytes, FLOPs, and seconds, of one chip.
 
-    mesh: sizes of data, fsdp and model. search: also compile
+    mesh: sizes of data, fsdp and tensor. search: also compile
     other meshes, and name the cheapest. decode: also the program that generates. largest: also
     find the largest batch that fits, by one or two more compiles. Raises UserError for an unknown
     topology, if libtpu is missing, and for a mesh or a batch that cannot be shared out.
@@ -42,17 +42,17 @@ def plan(
     sizes = mesh or meshes.default(run, len(devices), state, chip.memory)
     needed = model_flops(run)
 
-    def look(sizes: dict[str, int]) -> tuple[Step, Compiled, dict]:
+    def looked(sizes: dict[str, int]) -> tuple[Step, Compiled, dict]:
         step = programs.step(run, make_mesh(**sizes, devices=devices))
         label = f"a step on {topology}, {', '.join(f'{k} {v}' for k, v in sizes.items())}"
         found = compile_for(chip, step.lower(), label)
         return step, found, _figures(step, found, chip, needed)
 
-    tried = {tuple(sizes.values()): look(sizes)}
+    tried = {tuple(sizes.values()): looked(sizes)}
     if search:
         for other in meshes.candidates(run, len(devices), state, chip.memory):
             if tuple(other.values()) not in tried:
-                tried[tuple(other.values())] = look(other)
+                tried[tuple(other.values())] = looked(other)
     step, found, figures = min(tried.values(), key=_price) if search else tried[(*sizes.values(),)]
     result = {"topology": topology, "chip": name, "chips": len(devices), **figures}
     if search:
@@ -66,7 +66,7 @@ def plan(
 
 
 def _figures(step: Step, found: Compiled, chip: chips.Chip, needed: float) -> dict:
-    """All of a compiled step that is told."""
+    """All that a plan says of a compiled step."""
     count = step.mesh.size
     ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"]
     figures = {
@@ -114,7 +114,7 @@ def _bytes(step: Step, found: Compiled) -> dict:
         "parameters": _local(state.params),
         "running_mean": _local(state.ema),
         "optimizer": _local(state.opt),
-        "other_state": _local(state.rest),
+        "other_state": _local(state.aux),
         "batch": _local(step.batch),
     }
     if "arguments" in found.memory:
@@ -142,7 +142,7 @@ def _replicated(state: TrainState) -> dict:
 def _state_bytes(run: CodecRun | LMRun) -> float:
     """Bytes of parameters, their mean and the optimizer, on all chips together."""
     params = jax.eval_shape(programs.task(run).init, jax.random.key(0))
-    opt = jax.eval_shape(optimizer(run.tuning, run.loop.steps).init, params)
+    opt = jax.eval_shape(make_optimizer(run.optimizer, run.loop.steps).init, params)
     return float(
         sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves((params, params, opt)))
     )
@@ -169,7 +169,7 @@ def _largest(step: Step, found: Compiled, chip: chips.Chip) -> dict:
     may be needed. A fit that the bound promises is looked at with less of XLA's effort, in a third
     of the time and with somewhat less memory: the estimate is then a generous one.
     """
-    ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"] * step.run.tuning.accumulate
+    ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"] * step.run.optimizer.accumulate
     rows, args = step.run.batch // ways, sum(map(_local, (step.state, step.batch)))
     seen = {rows: found}
 
@@ -197,7 +197,7 @@ def _decoding(run: LMRun, device, chip: chips.Chip) -> dict:
     job = programs.decoding(run, device)
     found = compile_for(chip, job.lower(), "decoding on one chip", job.steps)
     params = _local(job.arguments[0])
-    told = {
+    figures = {
         "prompts": programs.PROMPTS,
         "steps": job.steps,
         "fits": found.fits,
@@ -205,9 +205,9 @@ def _decoding(run: LMRun, device, chip: chips.Chip) -> dict:
         "compile_seconds": found.compile_seconds,
     }
     if found.cost is None:
-        return told | {"flops": None, "bytes_moved": None, "seconds": None}
+        return figures | {"flops": None, "bytes_moved": None, "seconds": None}
     line = roofline(chip, found.cost)
-    return told | {
+    return figures | {
         "flops": found.cost.flops,
         "bytes_moved": found.cost.moved,
         "seconds": line.seconds,

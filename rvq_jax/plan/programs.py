@@ -10,7 +10,7 @@ from rvq_jax import patterns
 from rvq_jax.axes import RULES
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import Conditions
+from rvq_jax.lm.conditions import EncodedConditions
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems import programs
 from rvq_jax.train import runs
@@ -20,7 +20,7 @@ from rvq_jax.train.runs import CodecRun, LMRun
 from rvq_jax.train.state import Task, TrainState, abstract_state, make_program
 
 TEXT = 64  # tokens that captions are padded to where a frozen encoder reads them
-PROMPTS = 8  # drawn at a time by `rvq-jax generate`
+PROMPTS = 8  # generated at a time by `rvq-jax generate`
 GUIDANCE, TOP_K = 3.0, 250  # as it does by default
 
 
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     def lower(self):
         """The step, traced for its mesh and ready to compile."""
-        program = make_program(self.task, self.run.tuning, self.run.loop.steps, self.mesh)
+        program = make_program(self.task, self.run.optimizer, self.run.loop.steps, self.mesh)
         return program.step.lower(self.state, self.batch)
 
 
@@ -48,7 +48,7 @@ def step(run: CodecRun | LMRun, mesh: Mesh) -> Step:
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes(run)
     )
-    state = abstract_state(made, run.tuning, run.loop.steps, mesh)
+    state = abstract_state(made, run.optimizer, run.loop.steps, mesh)
     return Step(made, run, mesh, state, batch)
 
 
@@ -56,9 +56,11 @@ def task(run: CodecRun | LMRun) -> Task:
     """What `rvq_jax.train.runs` trains for a run."""
     if isinstance(run, CodecRun):
         return codec_task(run.codec, run.loss)
-    if run.start or run.lora.rank:
-        raise UserError("plan reads no model: leave out start and lora.rank, and give lm its sizes")
-    return lm_task(run.lm, _layout(run), run.dropout)
+    if run.init_from is not None or run.lora.rank is not None:
+        raise UserError(
+            "plan reads no model: leave out init_from and lora.rank, and give lm its sizes"
+        )
+    return lm_task(run.lm, _pattern(run), run.condition_dropout)
 
 
 def shapes(run: CodecRun | LMRun) -> dict:
@@ -84,8 +86,8 @@ def shapes(run: CodecRun | LMRun) -> dict:
         batch |= {"states": array(TEXT, lm.text_dim), "text_mask": array(TEXT, dtype="bool")}
     else:
         batch["text"] = array(lm.caption_bytes, dtype="int32")
-    if lm.melody:
-        batch["melody"] = array(lm.melody_frames, lm.melody)
+    if lm.melody_bins:
+        batch["melody"] = array(lm.melody_frames, lm.melody_bins)
     return batch
 
 
@@ -98,10 +100,10 @@ class Decoding(NamedTuple):
 
     def lower(self):
         """From the first step to the last, ready to compile."""
-        how = Sampling(1.0, TOP_K, 0.0)
+        sampling = Sampling(1.0, TOP_K, 0.0)
         *arguments, lengths = self.arguments
         return programs.generate_codes.lower(
-            self.run.lm, *arguments, lengths, guidance=GUIDANCE, how=how
+            self.run.lm, *arguments, lengths, guidance=GUIDANCE, sampling=sampling
         )
 
 
@@ -117,20 +119,20 @@ def decoding(run: LMRun, device: Any) -> Decoding:
 
     lm, B = run.lm, PROMPTS
     params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
-    layout = _layout(run)
-    pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), layout)
-    told = array(B, lm.caption_bytes, dtype="int32")
+    pattern = _pattern(run)
+    pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), pattern)
+    conditions = array(B, lm.caption_bytes, dtype="int32")
     if lm.text_dim:
-        melody = array(B, lm.melody_frames, lm.melody) if lm.melody else None
+        melody = array(B, lm.melody_frames, lm.melody_bins) if lm.melody_bins else None
         mask, kept = array(B, TEXT, dtype="bool"), array(B, dtype="bool")
-        told = Conditions(array(B, TEXT, lm.text_dim), mask, kept, melody)
+        conditions = EncodedConditions(array(B, TEXT, lm.text_dim), mask, kept, melody)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
     forced = array(B, lm.levels, run.frames, dtype="int32")
     lengths = array(B, dtype="int32")
     used = patterns.named(patterns.canonical(run.pattern), lm.levels, run.frames).steps
-    return Decoding(run, (params, pattern, told, key, forced, lengths), used)
+    return Decoding(run, (params, pattern, conditions, key, forced, lengths), used)
 
 
-def _layout(run: LMRun):
-    return runs.layout(patterns.canonical(run.pattern), run.lm.levels, run.frames)
+def _pattern(run: LMRun):
+    return runs.padded_pattern(patterns.canonical(run.pattern), run.lm.levels, run.frames)

@@ -106,10 +106,10 @@ def _decode(plan: dict) -> list[str]:
 def _meshes(plan: dict) -> list[str]:
     if "meshes" not in plan:
         return []
-    lines = ["meshes tried, the cheapest first", "  data  fsdp  model     total      step   MFU"]
+    lines = ["meshes tried, the cheapest first", "  data  fsdp  tensor     total      step   MFU"]
     for one in plan["meshes"]:
         mesh = one["mesh"]
-        cells = f"  {mesh['data']:>4}  {mesh['fsdp']:>4}  {mesh['model']:>5}"
+        cells = f"  {mesh['data']:>4}  {mesh['fsdp']:>4}  {mesh['tensor']:>6}"
         cells += f"{size(one['total_bytes']):>10}"
         if one["fits"] and one["step_seconds"] is not None:
             cells += f"{seconds(one['step_seconds']):>10}  {one['mfu']:>4.0%}"

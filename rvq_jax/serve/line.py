@@ -30,7 +30,7 @@ class Job:
         self.events: asyncio.Queue[dict | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
-    def tell(self, event: dict | None) -> None:
+    def send(self, event: dict | None) -> None:
         """Adds an event, from any thread; None ends them."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
@@ -61,8 +61,8 @@ class Line:
             self._changed.notify()
         for job in jobs:
             job.unwanted.set()
-            job.tell({"event": "error", "error": "the server was stopped; start it again"})
-            job.tell(None)
+            job.send({"event": "error", "error": "the server was stopped; start it again"})
+            job.send(None)
 
     def join(self) -> None:
         """Waits for the thread to end."""
@@ -79,7 +79,7 @@ class Line:
                 self._changed.notify()
             elif len(self.waiting) < self.limits.waiting:
                 self.waiting.append(job)
-                self._tell_places()
+                self._send_places()
             else:
                 raise Refused(429, f"{len(self.waiting)} requests wait already; try again later")
         return job
@@ -90,14 +90,14 @@ class Line:
         with self._changed:
             if job in self.waiting:
                 self.waiting.remove(job)
-                self._tell_places()
-        job.tell(None)
+                self._send_places()
+        job.send(None)
 
-    def _tell_places(self) -> None:
+    def _send_places(self) -> None:
         for place, job in enumerate(self.waiting, start=1):
             if job.place != place:
                 job.place = place
-                job.tell({"event": "queued", "place": place})
+                job.send({"event": "queued", "place": place})
 
     def _work(self) -> None:
         while True:
@@ -110,10 +110,10 @@ class Line:
             # Before its client hears the end: the next request of that client finds the line free.
             with self._changed:
                 self.running = self.waiting.popleft() if self.waiting else None
-                self._tell_places()
+                self._send_places()
             if last:
-                job.tell(last)
-            job.tell(None)
+                job.send(last)
+            job.send(None)
 
     def _generate(self, job: Job) -> dict | None:
         """Tells of the start and of each chunk; returns the last event, None if unwanted."""
@@ -128,7 +128,7 @@ class Line:
 
     def _stream(self, job: Job) -> dict | None:
         request = job.request
-        job.tell(
+        job.send(
             {
                 "event": "start",
                 "rate": self.rate,
@@ -141,7 +141,7 @@ class Line:
             [request.prompt],
             request.seconds,
             jax.random.key(request.seed),
-            guidance=request.guidance,
+            guidance_scale=request.guidance_scale,
             temperature=request.temperature,
             top_k=request.top_k,
             top_p=request.top_p,
@@ -153,7 +153,7 @@ class Line:
                 audio_SC = checked(chunk, self.channels)
                 done += len(audio_SC)
                 text = base64.b64encode(io.pcm16(audio_SC)).decode()
-                job.tell({"event": "audio", "pcm": text})
+                job.send({"event": "audio", "pcm": text})
         return {"event": "done", "samples": done, "seconds": round(time.monotonic() - start, 3)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from rvq_jax.errors import UserError
 
 SHORTEST = 0.1  # seconds
-NUMBERS = {"guidance": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
+NUMBERS = {"guidance_scale": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
 WHOLE_NUMBERS = {"top_k": (0, 65_536), "seed": (0, 2**32 - 1)}
 # Of the limits themselves.
 BOUNDS = {
@@ -22,7 +22,7 @@ EXAMPLE = '{"prompt": "a slow piano"}'
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one server takes; what passes a bound is refused with a line that tells it.
+    """The most that one server takes; what passes a bound is refused with a line that says it.
 
     Raises UserError if a limit is out of its own bounds.
     """
@@ -52,7 +52,7 @@ class Request:
 
     prompt: str
     seconds: float
-    guidance: float
+    guidance_scale: float
     temperature: float
     top_k: int
     top_p: float
@@ -71,7 +71,7 @@ def defaults(limits: Limits) -> dict:
     """Values of the fields that a request leaves out; the prompt has none."""
     return {
         "seconds": min(10.0, limits.seconds),
-        "guidance": 3.0,
+        "guidance_scale": 3.0,
         "temperature": 1.0,
         "top_k": 250,
         "top_p": 0.0,

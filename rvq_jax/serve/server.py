@@ -29,7 +29,7 @@ def serve(
     limits: Limits = LIMITS,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serves a model until Ctrl-C; port 0 takes a free one; `announce` is told the address.
+    """Serves a model until Ctrl-C; port 0 takes a free one; `announce` is called with the address.
 
     model: has `stream`, `codec` and `channels`, as MusicGen.
     There are no passwords: on a host other than the default, whoever reaches it can use it.
@@ -93,7 +93,7 @@ def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
         body = await read_body(request, limits.body)
         return Events(line, line.enter(parse(body, limits)))
 
-    async def told(request: Request, error: Exception):
+    async def refusal(request: Request, error: Exception):
         if isinstance(error, Refused):
             return JSONResponse({"error": str(error)}, error.status)
         places = "GET /, GET /health or POST /generate"
@@ -106,8 +106,8 @@ def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
             Route("/health", health),
             Route("/generate", generate, methods=["POST"]),
         ],
-        middleware=[Middleware(Guard, host=host, told=told)],
-        exception_handlers={Refused: told, HTTPException: told},
+        middleware=[Middleware(Guard, host=host, refusal=refusal)],
+        exception_handlers={Refused: refusal, HTTPException: refusal},
         lifespan=lifespan,
     )
     app.state.line = line
@@ -191,15 +191,15 @@ class Guard:
     anything but a read, if there is one, its own page.
     """
 
-    def __init__(self, app, host: str, told: Callable):
-        self.app, self.host, self.told = app, host, told
+    def __init__(self, app, host: str, refusal: Callable):
+        self.app, self.host, self.refusal = app, host, refusal
 
     async def __call__(self, scope, receive, send) -> None:
         try:
             if scope["type"] == "http":
                 self.check(scope)
         except Refused as error:
-            response = await self.told(None, error)
+            response = await self.refusal(None, error)
             await response(scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -46,11 +46,11 @@ def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> 
             row["mel_distance"].append(float(distance.mean()))
             row["residual"].append(float(stats.residual[k]))
     energy = np.average(energies, weights=weights)
-    use = metrics.code_use(train_codes.codes, config.size)
+    use = metrics.code_use(train_codes.codes, config.codebook_size)
     before, table = energy, []
     for k, row in enumerate(rows):
         after = np.average(row["residual"], weights=weights)
-        bits = math.log2(config.size) * config.frame_rate * (k + 1)
+        bits = math.log2(config.codebook_size) * config.frame_rate * (k + 1)
         table.append(
             {
                 "level": k + 1,

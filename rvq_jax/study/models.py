@@ -17,7 +17,7 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.programs import generate_codes, score_codes
 from rvq_jax.systems.text import TextEncoder
-from rvq_jax.train.runs import LMRun, layout, lm_program, train_lm
+from rvq_jax.train.runs import LMRun, lm_program, padded_pattern, train_lm
 
 
 def windows(codes: CodeSet, frames: int) -> dict:
@@ -51,7 +51,7 @@ def bits_by_level(
     """
     model = MusicGen(run.lm, run.pattern, params, None, text)
     data = windows(heldout, run.frames)
-    pattern = layout(run.pattern, run.lm.levels, run.frames)
+    pattern = padded_pattern(run.pattern, run.lm.levels, run.frames)
     count = len(data["codes"])
     total = np.zeros(run.lm.levels)
     for begin in range(0, count, batch):
@@ -59,8 +59,8 @@ def bits_by_level(
         inside = rows < count
         rows = np.minimum(rows, count - 1)
         mask = data["mask"][rows] & inside[:, None]
-        told = model.tell([data["captions"][i] for i in rows])
-        bits = score_codes(run.lm, params, pattern, data["codes"][rows], told, mask)
+        conditions = model.encode_conditions([data["captions"][i] for i in rows])
+        bits = score_codes(run.lm, params, pattern, data["codes"][rows], conditions, mask)
         total += np.asarray(bits, np.float64).sum((0, 2))
     return total / data["mask"].sum()
 
@@ -80,7 +80,7 @@ def train_and_score(
             mine = dataclasses.replace(
                 run, pattern=name, loop=dataclasses.replace(run.loop, seed=seed)
             )
-            pattern = layout(name, run.lm.levels, run.frames)
+            pattern = padded_pattern(name, run.lm.levels, run.frames)
             program = programs.setdefault(pattern.steps, lm_program(mine, pattern))
             place = folder / f"pattern={name},seed={seed}"
             params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
@@ -127,7 +127,7 @@ def generate_and_compare(
 
     The first call compiles; the second is timed to the last sample of audio.
     """
-    pattern = layout(name, run.lm.levels, run.frames)
+    pattern = padded_pattern(name, run.lm.levels, run.frames)
     text = to_bytes(captions, run.lm.caption_bytes)
     forced = np.full((len(captions), run.lm.levels, run.frames), -1, np.int32)
 
@@ -140,7 +140,7 @@ def generate_and_compare(
             jax.random.key(seed),
             forced,
             guidance=guidance,
-            how=Sampling(top_k=top_k),
+            sampling=Sampling(top_k=top_k),
         )
         return np.asarray(codec.decode(drawn.codes))
 

@@ -39,16 +39,16 @@ class StudyConfig:
     )
     model: LMRun = field(
         default_factory=lambda: LMRun(
-            lm=LMConfig(size=128, dim=128, layers=1, hidden=256),
+            lm=LMConfig(codebook_size=128, dim=128, layers=1, mlp_dim=256),
             loop=LoopConfig(steps=1000, checkpoint_every=500),
             # Strong decay: minutes of audio are seen ten times over, and at 0.1 flatten and delay
             # overfit them.
-            tuning=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
+            optimizer=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
             frames=60,
         )
     )
     clips: int = 8  # generated per pattern
-    guidance: float = 2.0  # classifier-free
+    guidance_scale: float = 2.0  # classifier-free
     top_k: int = 64
 
 
@@ -95,13 +95,13 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             codec,
             captions,
             real,
-            config.guidance,
+            config.guidance_scale,
             config.top_k,
         )
         rows[name] |= row
         samples.append(_players(out, name, captions[:2], audio, rate))
 
-    used = metrics.code_counts(codes.codes, codes.size)
+    used = metrics.code_counts(codes.codes, codes.codebook_size)
     hop = config.codec.codec.hop
     results = {
         "command": command,
@@ -120,7 +120,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             "parameters": _count(codec.params),
             "hop": hop,
             "frame_rate": codec.config.frame_rate,
-            "size": codec.config.size,
+            "codebook_size": codec.config.codebook_size,
             "train_seconds": models.log_of(out / "codec")[-1]["seconds"],
             "updates": config.codec.loop.steps,
             "levels": levels,
@@ -134,8 +134,8 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
         },
         "patterns": [rows[name] for name in names],
         "information": {
-            "levels": information.between_levels(codes.codes, codes.size).tolist(),
-            "lags": information.between_lags(codes.codes, codes.size).tolist(),
+            "levels": information.between_levels(codes.codes, codes.codebook_size).tolist(),
+            "lags": information.between_lags(codes.codes, codes.codebook_size).tolist(),
         },
         "code_counts": used.tolist(),
         "curves": _curves(out, names, config.seeds[0]),
@@ -152,10 +152,10 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
 
 def _check(config: StudyConfig) -> None:
     codec, lm = config.codec.codec, config.model.lm
-    if (codec.levels, codec.size) != (lm.levels, lm.size):
+    if (codec.levels, codec.codebook_size) != (lm.levels, lm.codebook_size):
         raise UserError(
-            f"the codec has {codec.levels} levels of {codec.size} codes, the token model "
-            f"{lm.levels} of {lm.size}; set codec.codec and model.lm alike"
+            f"the codec has {codec.levels} levels of {codec.codebook_size} codes, the token model "
+            f"{lm.levels} of {lm.codebook_size}; set codec and model.lm alike"
         )
     if not config.patterns or not config.seeds:
         raise UserError("the study needs at least one pattern and one seed")

@@ -34,7 +34,7 @@ def write(codec: Codec, path: str | Path, seconds: float = 10.0, batch: int = 1)
     Raises UserError for a codec that codes segments apart (its loop over them is not one program),
     or without the package that `jax.export` serializes with.
     """
-    config, params, quantizer = codec.plain
+    config, params, quantizer = codec.prepared
     if config.segment:
         raise UserError("a codec of segments (EnCodec at 48 kHz) is no single program to export")
     weights, structure = jax.tree.flatten((params, quantizer))
@@ -79,7 +79,7 @@ def write(codec: Codec, path: str | Path, seconds: float = 10.0, batch: int = 1)
         "rate": config.rate,
         "hop": config.hop,
         "levels": config.levels,
-        "size": config.size,
+        "codebook_size": config.codebook_size,
         "batch": batch,
         "frames": frames,
         "first_frames": first,

@@ -30,7 +30,7 @@ def name_of(config) -> str:
 
 def kbps_of(config, levels: int) -> float:
     """Bandwidth of the codes of so many levels, before entropy coding."""
-    return levels * math.log2(config.size) * config.frame_rate / 1000
+    return levels * math.log2(config.codebook_size) * config.frame_rate / 1000
 
 
 def leaves(codec: Codec) -> dict[str, Array]:
@@ -58,7 +58,7 @@ def write(
         config.rate,
         config.channels,
         config.hop,
-        (config.size,) * len(codes_KF),
+        (config.codebook_size,) * len(codes_KF),
         coded.samples,
         hash,
         max(1, SEGMENT // per_segment) * per_segment,
@@ -131,12 +131,13 @@ def _check_shape(name, kind: str, codec: Codec, rate: int, channels: int, hop: i
     config = codec.config
     ours = config.rate, config.channels, config.hop
     if (rate, channels, hop) == ours and len(sizes) <= config.levels:
-        if all(size == config.size for size in sizes):
+        if all(size == config.codebook_size for size in sizes):
             return
     raise UserError(
         f"{name} was made by another codec, {kind}: {rate} Hz, {channels} channels, {hop} samples "
         f"per frame, {len(sizes)} levels of {sizes[0]}; this one is {name_of(config)}: {ours[0]} "
-        f"Hz, {ours[1]}, {ours[2]}, {config.levels} of {config.size}; give the codec that made it"
+        f"Hz, {ours[1]}, {ours[2]}, {config.levels} of "
+        f"{config.codebook_size}; give the codec that made it"
     )
 
 

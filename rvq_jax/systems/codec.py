@@ -110,7 +110,7 @@ class Codec:
         config = self.config
         given_B = None if lengths is None else lengths_B
         if config.segment:
-            parts = segments.encode(*self.plain, audio, lengths_B, levels)
+            parts = segments.encode(*self.prepared, audio, lengths_B, levels)
             codes, scales = zip(*parts, strict=True)
             scales = np.concatenate(scales, axis=1) if config.normalize else None
             return Coded(np.concatenate(codes, axis=2), scales, audio.shape[1], given_B)
@@ -118,7 +118,7 @@ class Codec:
         if config.normalize:
             scales = np.asarray(autoencoder.loudness(audio, edges))[:, None]
             audio = audio / scales[..., None]
-        args = *self.plain, audio
+        args = *self.prepared, audio
         if chunk is None:
             codes = autoencoder.encode(*args, levels, edges)
         else:
@@ -142,7 +142,7 @@ class Codec:
                 raise ValueError("codes of segments need their number of samples: give a Coded")
             coded = Coded(coded, None, coded.shape[2] * config.hop)
         codes, scales, samples, lengths = coded
-        args = *self.plain, codes
+        args = *self.prepared, codes
         if config.segment:
             ones = np.ones((codes.shape[0], len(segments.frames_of(config, samples))), np.float32)
             lengths_B = _lengths(lengths, codes.shape[0], samples)
@@ -171,7 +171,9 @@ class Codec:
         total = self.config.levels
         if kbps is not None:
             # As EnCodec counts: its frame rate as a whole number, its bandwidth not exceeded.
-            per_level = math.ceil(self.config.frame_rate) * math.log2(self.config.size) / 1000
+            per_level = (
+                math.ceil(self.config.frame_rate) * math.log2(self.config.codebook_size) / 1000
+            )
             levels = min(int(kbps / per_level + 1e-6), total)
             if levels < 1:
                 raise ValueError(f"kbps must be at least {per_level:.2f}, one level, got {kbps}")
@@ -186,7 +188,7 @@ class Codec:
         """
         self._check_causal()
         levels = self.levels_of(levels)
-        return stream.EncodeStream(*self.plain, levels, batch, frames)
+        return stream.EncodeStream(*self.prepared, levels, batch, frames)
 
     def decode_stream(self, batch: int = 1, frames: int = 1):
         """A `DecodeStream`: codes in pieces of any length, audio as soon as it is known.
@@ -194,16 +196,16 @@ class Codec:
         Raises ValueError if the codec is not causal.
         """
         self._check_causal()
-        return stream.DecodeStream(*self.plain, batch, frames)
+        return stream.DecodeStream(*self.prepared, batch, frames)
 
     @functools.cached_property
-    def plain(self) -> tuple:
+    def prepared(self) -> tuple:
         """Config, parameters and quantizer to compute with, prepared and on the device once.
 
         Arrays of numpy, as files and training give them, would be copied there at every call.
         """
-        params = autoencoder.folded(self.config, self.params)
-        return self.config.plain(), params, jax.device_put(self.quantizer)
+        params = autoencoder.fold_weight_norm(self.config, self.params)
+        return self.config.prepared(), params, jax.device_put(self.quantizer)
 
     @property
     def _long(self):

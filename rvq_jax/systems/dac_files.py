@@ -36,7 +36,11 @@ def decode(
     another codec, or has not so many levels.
     """
     config, own = codec.config, file.codes.shape[1]
-    if not isinstance(config, DACConfig) or own > config.levels or file.codes.max() >= config.size:
+    if (
+        not isinstance(config, DACConfig)
+        or own > config.levels
+        or file.codes.max() >= config.codebook_size
+    ):
         raise UserError(
             f"{name} has {own} levels of a DAC with codes up to {file.codes.max()}, which this "
             "codec cannot have made; give the codec that made it"
@@ -54,7 +58,7 @@ def decode(
         starts = range(0, codes.shape[2], file.chunk_frames)
         parts = [codes[:, :, start : start + file.chunk_frames] for start in starts]
         audio_CS1 = np.concatenate(
-            [np.asarray(_unpadded(*codec.plain, part)) for part in parts], axis=1
+            [np.asarray(_unpadded(*codec.prepared, part)) for part in parts], axis=1
         )
     audio_SC = np.asarray(audio_CS1)[..., 0].T
     gain = 10 ** ((file.input_db[0] - loudness(audio_SC, config.rate)) / 20)

@@ -39,7 +39,7 @@ def folder(path: str | Path) -> dict:
         "channels": config.channels,
         "frame_rate": config.frame_rate,
         "levels": config.levels,
-        "size": config.size,
+        "codebook_size": config.codebook_size,
         "kbps": code_files.kbps_of(config, config.levels),
         "causal": config.causal,
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(codec.params)),
@@ -63,7 +63,7 @@ def _rvq(path: Path) -> tuple[dict, float]:
         "seconds": samples / header.rate,
         "samples": samples,
         "levels": header.levels,
-        "size": max(header.sizes),
+        "codebook_size": max(header.sizes),
         "frames": frames,
         "entropy": bool(header.entropy),
         "hash": header.hash.hex()[:16],
@@ -82,7 +82,7 @@ def _ecdc(path: Path) -> tuple[dict, float]:
         "seconds": said.samples / said.rate,
         "samples": said.samples,
         "levels": levels,
-        "size": 1 << ecdc.WIDTH,
+        "codebook_size": 1 << ecdc.WIDTH,
         "frames": frames,
     }
     return found, frames * levels * ecdc.WIDTH

@@ -7,7 +7,7 @@ from rvq_jax.codec.seanet import SEANetConfig
 def encodec_24khz() -> CodecConfig:
     """24 kHz mono, causal, 75 frames per second, up to 32 levels (24 kbps)."""
     bandwidths = 1.5, 3.0, 6.0, 12.0, 24.0
-    return CodecConfig(24_000, SEANetConfig(), levels=32, size=1024, bandwidths=bandwidths)
+    return CodecConfig(24_000, SEANetConfig(), levels=32, codebook_size=1024, bandwidths=bandwidths)
 
 
 def encodec_48khz() -> CodecConfig:
@@ -17,7 +17,7 @@ def encodec_48khz() -> CodecConfig:
         48_000,
         seanet,
         levels=16,
-        size=1024,
+        codebook_size=1024,
         normalize=True,
         segment=1.0,
         bandwidths=(3.0, 6.0, 12.0, 24.0),
@@ -27,10 +27,10 @@ def encodec_48khz() -> CodecConfig:
 def encodec_32khz() -> CodecConfig:
     """MusicGen's: 32 kHz mono, 50 frames per second, 4 levels of 2048 (2.2 kbps)."""
     seanet = SEANetConfig(filters=64, ratios=(8, 5, 4, 4), causal=False, true_skip=True)
-    return CodecConfig(32_000, seanet, levels=4, size=2048)
+    return CodecConfig(32_000, seanet, levels=4, codebook_size=2048)
 
 
 def encodec_16khz() -> CodecConfig:
     """AudioGen's: 16 kHz mono, 50 frames per second, 4 levels of 2048 (2.2 kbps)."""
     seanet = SEANetConfig(filters=64, causal=False, true_skip=True)
-    return CodecConfig(16_000, seanet, levels=4, size=2048)
+    return CodecConfig(16_000, seanet, levels=4, codebook_size=2048)

@@ -1,4 +1,4 @@
-"""Generated audio, to files or a pipe: prompts in batches, audio written while it is drawn."""
+"""Generated audio, to files or a pipe: prompts in batches, audio written as it is generated."""
 
 import contextlib
 import tempfile
@@ -17,7 +17,7 @@ from rvq_jax.systems.coded_files import PIPE
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.typing import Array, Audio, Key
 
-WHOLE = 2.0  # seconds up to which audio is drawn by one program; beyond, piece by piece
+WHOLE = 2.0  # seconds up to which audio is made by one program; beyond, piece by piece
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
 
 Captions = Sequence[str] | dict[str, np.ndarray]
@@ -37,8 +37,8 @@ def generate_files(
     """Generates the audio of each caption to its file; returns its samples.
 
     captions: of `read_captions`. targets: audio files, each of which appears whole or not at all,
-    or one `-` for wav on standard output. batch: captions drawn together, which does not change
-    what is drawn. stream: write while drawing, also to a pipe. options: of `MusicGen.generate`.
+    or one `-` for wav on standard output. batch: captions sampled together, which does not change
+    the result. stream: write as it is generated, also to a pipe. options: of `MusicGen.generate`.
     Raises UserError for places that cannot be written to, ValueError for what does not fit.
     """
     rows, samples = len(targets), samples_of(model, seconds)

@@ -13,16 +13,16 @@ from rvq_jax.audio import chroma
 from rvq_jax.codec import stream, windows
 from rvq_jax.lm import generate
 from rvq_jax.lm.conditioner import to_bytes
-from rvq_jax.lm.conditions import Conditions, Told, tell
+from rvq_jax.lm.conditions import Conditions, EncodedConditions, encode_conditions
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.systems import channels, drawing, musicgen_folder, programs
 from rvq_jax.systems.codec import Codec, Coded
-from rvq_jax.systems.drawing import Request, Settings
+from rvq_jax.systems.drawing import GenerationRequest, SamplingSettings
 from rvq_jax.systems.text import TextEncoder
 from rvq_jax.typing import Array, Audio, Codes, Key
 
 LONG = 10.0  # seconds of audio that are decoded at once where it may be long
-Texts = Sequence[str] | dict | Told  # captions, their tokens and mask, or what was told before
+Texts = Sequence[str] | dict | Conditions  # captions, their tokens and mask, or encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +61,16 @@ class MusicGen:
     ) -> Audio:
         """Audio `[B, S, C]` of `seconds`, the same or each its own, for each caption.
 
-        prompt: codes `[B, K, F']` (-1 for those to be drawn) or audio that is continued. melody:
+        prompt: codes `[B, K, F']` (-1 for those to be sampled) or audio that is continued. melody:
         audio `[B, S', C]` at the codec's rate, for models that follow one. stride: seconds that
-        every further window draws, for audio longer than the model's window. sampling: fields of
-        `drawing.Settings`. Rows draw by keys of their own and are silent after their end. Raises
+        every further window adds, for audio longer than the model's window. sampling: fields of
+        `SamplingSettings`. Rows have keys of their own and are silent after their end. Raises
         ValueError for what does not fit.
         """
-        settings, request = Settings(**sampling), self._request(captions, seconds, prompt, stride)
+        settings, request = (
+            SamplingSettings(**sampling),
+            self._request(captions, seconds, prompt, stride),
+        )
         keys = generate.row_keys(key, len(request.forced))
         together = drawing.groups(self.pattern, self.config.levels, request.lengths)
         whole = request.window == request.forced.shape[2]
@@ -75,12 +78,12 @@ class MusicGen:
             return self._at_once(request, captions, melody, keys, settings)
         codes = np.zeros_like(request.forced)
         for rows in together:
-            part = Request(*(x[rows] for x in request[:2]), *request[2:])
+            part = GenerationRequest(*(x[rows] for x in request[:2]), *request[2:])
             part = part._replace(forced=part.forced[:, :, : part.lengths.max()])
-            told_at = self._told_at(captions, melody, rows)
-            pieces = drawing.draw(*self._model, part, told_at, keys[rows], settings)
-            drawn = np.concatenate(list(pieces), axis=2)
-            codes[rows, :, : drawn.shape[2]] = drawn
+            conditions_at = self._conditions_at(captions, melody, rows)
+            pieces = drawing.sample(*self._model, part, conditions_at, keys[rows], settings)
+            found = np.concatenate(list(pieces), axis=2)
+            codes[rows, :, : found.shape[2]] = found
         heard = self._heard([codes], request.lengths, round(LONG * self.codec.config.frame_rate))
         return np.concatenate(list(heard), axis=1)
 
@@ -96,14 +99,17 @@ class MusicGen:
         stride: float | None = None,
         **sampling,
     ) -> Iterator[Audio]:
-        """The audio of `generate` in pieces while it is drawn, `chunk` seconds at a time."""
-        settings, request = Settings(**sampling), self._request(captions, seconds, prompt, stride)
+        """The audio of `generate` in pieces as it is generated, `chunk` seconds at a time."""
+        settings, request = (
+            SamplingSettings(**sampling),
+            self._request(captions, seconds, prompt, stride),
+        )
         if self.codec.config.segment:
             raise ValueError("a codec that codes segments apart cannot stream: use generate")
         rows, frames = len(request.forced), max(1, round(chunk * self.codec.config.frame_rate))
-        told_at = self._told_at(captions, melody, np.arange(rows))
+        conditions_at = self._conditions_at(captions, melody, np.arange(rows))
         keys = generate.row_keys(key, rows)
-        pieces = drawing.draw(*self._model, request, told_at, keys, settings, frames)
+        pieces = drawing.sample(*self._model, request, conditions_at, keys, settings, frames)
         yield from self._heard(pieces, request.lengths, frames)
 
     def score(
@@ -113,33 +119,36 @@ class MusicGen:
         mask: Array | None = None,
         *,
         melody: Audio | None = None,
-        guidance: float | None = None,
+        guidance_scale: float | None = None,
     ) -> Array:
         """Bits `[B, K, F]` of each code of `[B, K, F]`; equal to those of stepwise decoding.
 
-        conditions: captions, or tokens `dict(input_ids=…, attention_mask=…)`, or what `tell` gave.
+        conditions: captions, or tokens `dict(input_ids=…, attention_mask=…)`, or what
+        `encode_conditions` gave.
         mask `[B, F]`: False for padding.
         """
         pattern = patterns.named(self.pattern, self.config.levels, codes.shape[2])
-        told = self.tell(conditions, melody)
-        return programs.score_codes(self.config, self.params, pattern, codes, told, mask, guidance)
+        conditions = self.encode_conditions(conditions, melody)
+        return programs.score_codes(
+            self.config, self.params, pattern, codes, conditions, mask, guidance_scale
+        )
 
-    def tell(self, conditions: Texts, melody: Audio | None = None) -> Told:
+    def encode_conditions(self, conditions: Texts, melody: Audio | None = None) -> Conditions:
         """Conditions as the model reads them, to be used again: states of captions, a melody.
 
         Raises ValueError for none at all, or for a melody that the model cannot follow.
         """
-        if isinstance(conditions, Conditions | np.ndarray | jax.Array):
+        if isinstance(conditions, EncodedConditions | np.ndarray | jax.Array):
             return conditions
         if not self.config.text_dim:
             return to_bytes(_some(conditions), self.config.caption_bytes)
         ids, mask = self._tokens(conditions)
         states = self.text.encode_tokens(ids, mask)
-        return tell(states, mask, self._melody(melody, len(ids)))
+        return encode_conditions(states, mask, self._melody(melody, len(ids)))
 
     def _tokens(self, conditions: Sequence[str] | dict) -> tuple[np.ndarray, np.ndarray]:
         if self.text is None:
-            raise ValueError("this model has no text encoder: tell it states (Conditions)")
+            raise ValueError("this model has no text encoder: give it EncodedConditions")
         if isinstance(conditions, dict):
             ids = np.asarray(conditions["input_ids"], np.int32)
             return ids, np.asarray(conditions.get("attention_mask", np.ones_like(ids)), bool)
@@ -148,23 +157,23 @@ class MusicGen:
     def _melody(self, melody: Audio | None, rows: int, begin: int = 0) -> Array | None:
         """One-hot chroma `[B, P, bins]` from sample `begin` on, the clip repeated; or of none."""
         c = self.config
-        if not c.melody:
+        if not c.melody_bins:
             if melody is not None:
                 raise ValueError("this model follows no melody; load a melody model")
             return None
         if melody is None:
-            bins_BPN = np.zeros((rows, c.melody_frames, c.melody), np.float32)
+            bins_BPN = np.zeros((rows, c.melody_frames, c.melody_bins), np.float32)
             bins_BPN[:, :, 0] = 1.0
             return bins_BPN
         melody = np.broadcast_to(melody, (rows, *np.shape(melody)[1:]))
         melody = np.roll(melody, -begin, axis=1)
-        found = chroma.chroma(melody, self.codec.config.rate, c.melody)
+        found = chroma.chroma(melody, self.codec.config.rate, c.melody_bins)
         return chroma.fit(found, c.melody_frames)
 
-    def _request(self, captions: Texts, seconds, prompt, stride: float | None) -> Request:
+    def _request(self, captions: Texts, seconds, prompt, stride: float | None) -> GenerationRequest:
         """What is asked for, in frames; raises ValueError for what cannot be done."""
         if self.codec is None:
-            raise ValueError("this model has no codec: draw codes by rvq_jax.systems.programs")
+            raise ValueError("this model has no codec: sample codes by rvq_jax.systems.programs")
         rows, rate = _rows(captions), self.codec.config.frame_rate
         lengths = np.broadcast_to(self.frames(seconds), (rows,))
         total = int(lengths.max())
@@ -172,7 +181,7 @@ class MusicGen:
         if total > window and stride is None:
             raise ValueError(
                 f"{total / rate:.3g} s is beyond the model's window of {window / rate:.3g} s: give "
-                "a stride, the seconds that every further window draws"
+                "a stride, the seconds that every further window adds"
             )
         step = total if stride is None else round(stride * rate)
         if total > window and not 1 <= step <= window:
@@ -183,7 +192,7 @@ class MusicGen:
             if codes.shape[2] > total:
                 raise ValueError(f"the prompt has {codes.shape[2]} frames, the audio {total}")
             forced[:, :, : codes.shape[2]] = codes
-        return Request(forced, lengths, window, step)
+        return GenerationRequest(forced, lengths, window, step)
 
     def _prompt(self, prompt: np.ndarray) -> Codes:
         """Codes of a prompt that may be audio."""
@@ -191,32 +200,43 @@ class MusicGen:
             return prompt
         return channels.encode(self.codec, prompt, self._ways, self.config.levels // self._ways)
 
-    def _at_once(self, request: Request, captions: Texts, melody, keys: Key, settings: Settings):
+    def _at_once(
+        self,
+        request: GenerationRequest,
+        captions: Texts,
+        melody,
+        keys: Key,
+        settings: SamplingSettings,
+    ):
         """Audio of one window, by one program from text to waveform."""
         forced, lengths = request.forced, request.lengths
         window = drawing.window_of(self.pattern, forced, lengths)
-        codec, *codec_weights = self.codec.plain
-        if self.text is None or isinstance(captions, Conditions):
-            configs, text, told = (self.config, None, codec), None, self.tell(captions, melody)
+        codec, *codec_weights = self.codec.prepared
+        if self.text is None or isinstance(captions, EncodedConditions):
+            configs, text, conditions = (
+                (self.config, None, codec),
+                None,
+                self.encode_conditions(captions, melody),
+            )
         else:
-            configs, text = (self.config, self.text.config, codec), self.text.plain
-            told = *self._tokens(captions), self._melody(melody, len(forced))
+            configs, text = (self.config, self.text.config, codec), self.text.prepared
+            conditions = *self._tokens(captions), self._melody(melody, len(forced))
         weights = programs.Weights(self.params, text, *codec_weights)
-        args = window.pattern, told, keys, window.forced, window.lengths
-        options = settings.options | {"known": window.known}
+        args = window.pattern, conditions, keys, window.forced, window.lengths
+        options = settings.options | {"prefill_steps": window.prefill_steps}
         made = programs.generate_audio(configs, weights, self._ways, *args, **options)[1]
         ends = lengths * self.codec.config.hop
         return _silenced(np.asarray(made)[:, : ends.max()], ends)
 
-    def _told_at(self, captions: Texts, melody: Audio | None, rows: np.ndarray):
-        """From the frame that a window begins at to what its rows are told."""
-        told = jax.tree.map(lambda x: x[rows], self.tell(captions, melody))
+    def _conditions_at(self, captions: Texts, melody: Audio | None, rows: np.ndarray):
+        """From the frame that a window begins at to the conditions of its rows."""
+        conditions = jax.tree.map(lambda x: x[rows], self.encode_conditions(captions, melody))
 
-        def at(begin: int) -> Told:
+        def at(begin: int) -> Conditions:
             if melody is None or begin == 0:
-                return told
+                return conditions
             heard = self._melody(melody, _rows(captions), begin * self.codec.config.hop)
-            return told._replace(melody=heard[rows])
+            return conditions._replace(melody=heard[rows])
 
         return at
 
@@ -240,10 +260,10 @@ class MusicGen:
         """Audio of the channels that are coded apart, by the codec's stream or in windows."""
         if not self.codec.config.causal:
             total = int(lengths.max())
-            yield from windows.decode_pieces(*self.codec.plain, pieces, total, lengths, frames)
+            yield from windows.decode_pieces(*self.codec.prepared, pieces, total, lengths, frames)
             return
         # What a causal codec makes of a row does not depend on what comes after it.
-        decoder = stream.DecodeStream(*self.codec.plain, len(lengths), frames)
+        decoder = stream.DecodeStream(*self.codec.prepared, len(lengths), frames)
         yield from map(decoder.push, pieces)
         yield decoder.close()
 
@@ -279,7 +299,7 @@ def _some(captions: Sequence[str]) -> Sequence[str]:
 def _rows(captions: Texts) -> int:
     if isinstance(captions, dict):
         return len(captions["input_ids"])
-    if isinstance(captions, Conditions):
+    if isinstance(captions, EncodedConditions):
         return len(captions.states)
     return len(_some(captions))
 

@@ -48,13 +48,13 @@ def of_file(
         )
     config = made.config
     ways = lm.levels / config.levels
-    if config.size != lm.size or (ways > 1 and ways != 2):
+    if config.codebook_size != lm.codebook_size or (ways > 1 and ways != 2):
         raise UserError(
-            f"{codec_path} has {config.levels} levels of {config.size} codes and {path} "
-            f"{lm.levels} of {lm.size}; give its own codec with --codec"
+            f"{codec_path} has {config.levels} levels of {config.codebook_size} codes and {path} "
+            f"{lm.levels} of {lm.codebook_size}; give its own codec with --codec"
         )
     sizes = {"window": round(found.seconds * config.frame_rate)}
-    if lm.melody:
+    if lm.melody_bins:
         sizes["melody_frames"] = audiocraft.melody_frames(found.seconds, config.rate)
     lm = dataclasses.replace(lm, **sizes)
     params = musicgen_folder.of_tensors(lm, found.tensors, path)

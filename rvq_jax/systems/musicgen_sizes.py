@@ -19,14 +19,14 @@ def musicgen_large() -> LMConfig:
 
 
 def _sized(dim: int, layers: int, heads: int) -> LMConfig:
-    """30 seconds of 32 kHz audio at once, told the states of a t5-base."""
+    """30 seconds of 32 kHz audio at once, conditioned on the states of a t5-base."""
     return LMConfig(
         levels=4,
-        size=2048,
+        codebook_size=2048,
         dim=dim,
         layers=layers,
         heads=heads,
-        hidden=4 * dim,
+        mlp_dim=4 * dim,
         positions="sinusoidal",
         text_dim=768,
         window=1500,

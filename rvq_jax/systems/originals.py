@@ -102,7 +102,7 @@ def _stated(beside: dict, path: str | Path) -> DACConfig | None:
             decoder_filters=int(said.get("decoder_dim", default.decoder_filters)),
             dim=int(said.get("latent_dim") or filters * 2 ** len(ratios)),
             levels=int(said.get("n_codebooks", default.levels)),
-            size=int(said.get("codebook_size", default.size)),
+            codebook_size=int(said.get("codebook_size", default.codebook_size)),
             code_dim=int(said.get("codebook_dim", default.code_dim)),
         )
         mirrored = list(map(int, said.get("decoder_rates", ratios[::-1]))) == list(ratios[::-1])

@@ -14,8 +14,8 @@ from flax import nnx
 from rvq_jax.codec import autoencoder
 from rvq_jax.codec.edges import Edges
 from rvq_jax.lm import forms, generate
-from rvq_jax.lm.conditions import Conditions, Guidance, Told, tell
-from rvq_jax.lm.generate import Decoded, Drawing, Job
+from rvq_jax.lm.conditions import Conditions, EncodedConditions, Guidance, encode_conditions
+from rvq_jax.lm.generate import Decoded, DecodeRequest, DecodeState
 from rvq_jax.lm.model import LMConfig, score
 from rvq_jax.patterns import Pattern
 from rvq_jax.quantize import State
@@ -23,11 +23,11 @@ from rvq_jax.systems import channels
 from rvq_jax.systems.text import states
 from rvq_jax.typing import Array, Audio, Codes, Key
 
-SHAPED = ("known", "two_pass")  # options that programs are compiled for
+SHAPED = ("prefill_steps", "sequential_guidance")  # options that programs are compiled for
 BUCKET = 64  # frames and steps in programs are multiples of it: near lengths share one
 
 
-def layout(pattern: Pattern, bucket: int = BUCKET) -> Pattern:
+def padded_pattern(pattern: Pattern, bucket: int = BUCKET) -> Pattern:
     """The pattern with more steps and more frames, both multiples of `bucket`.
 
     The frames added have no step: what is read of them means nothing.
@@ -42,7 +42,7 @@ def generate_codes(
     config: LMConfig,
     params,
     pattern: Pattern,
-    told: Told,
+    conditions: Conditions,
     key: Key,
     forced: Codes,
     lengths: Array | None = None,
@@ -52,7 +52,7 @@ def generate_codes(
     if lengths is None:
         lengths = jnp.full(len(forced), forced.shape[2])
     model = forms.model(config, params)
-    return generate.decode(model, pattern, told, key, forced, jnp.asarray(lengths), **options)
+    return generate.decode(model, pattern, conditions, key, forced, jnp.asarray(lengths), **options)
 
 
 class Weights(NamedTuple):
@@ -70,7 +70,7 @@ def generate_audio(
     weights: Weights,
     ways: int,
     pattern: Pattern,
-    told: Told | tuple[Array, Array, Array | None],
+    conditions: Conditions | tuple[Array, Array, Array | None],
     key: Key,
     forced: Codes,
     lengths: Array,
@@ -78,15 +78,15 @@ def generate_audio(
 ) -> tuple[Decoded, Audio]:
     """From text to the audio `[B, S, C]` of all frames of the pattern in one program.
 
-    configs: of the token model, of its text encoder or None, of the codec. told: as the token
-    model reads it, or tokens of the text encoder with their mask and a melody.
+    configs: of the token model, of its text encoder or None, of the codec. conditions: as the
+    token model reads them, or tokens of the text encoder with their mask and a melody.
     """
     lm, text, codec = configs
-    if text is not None and not isinstance(told, Conditions):
-        ids_BL, mask_BL, melody = told
-        told = tell(states(text, weights.text, ids_BL, mask_BL), mask_BL, melody)
-    drawn = generate_codes(lm, weights.lm, pattern, told, key, forced, lengths, **options)
-    return drawn, sound(codec, weights.codec, weights.quantizer, drawn.codes, lengths, ways)
+    if text is not None and not isinstance(conditions, EncodedConditions):
+        ids_BL, mask_BL, melody = conditions
+        conditions = encode_conditions(states(text, weights.text, ids_BL, mask_BL), mask_BL, melody)
+    decoded = generate_codes(lm, weights.lm, pattern, conditions, key, forced, lengths, **options)
+    return decoded, sound(codec, weights.codec, weights.quantizer, decoded.codes, lengths, ways)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "ways"))
@@ -101,20 +101,22 @@ def sound(config, params, quantizer: State, codes: Codes, lengths: Array, ways: 
 
 
 @functools.partial(jax.jit, static_argnames=("config", *SHAPED))
-def begin(config: LMConfig, params, pattern, told, key, forced, lengths, **options):
-    """`generate.begin`, the first part of decoding that is done in pieces."""
-    return generate.begin(
-        forms.model(config, params), pattern, told, key, forced, lengths, **options
+def prefill(config: LMConfig, params, pattern, conditions, key, forced, lengths, **options):
+    """`generate.prefill`, the first part of decoding that is done in pieces."""
+    return generate.prefill(
+        forms.model(config, params), pattern, conditions, key, forced, lengths, **options
     )
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="drawing")
-def advance(config: LMConfig, params, job: Job, drawing: Drawing, until: Array) -> Drawing:
-    """`generate.advance`: the steps before `until`; the drawing's arrays are given up to it."""
-    return generate.advance(forms.model(config, params), job, drawing, until)
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def decode_until(
+    config: LMConfig, params, request: DecodeRequest, state: DecodeState, until: Array
+) -> DecodeState:
+    """`generate.decode_until`: the steps before `until`; the arrays of the state are donated."""
+    return generate.decode_until(forms.model(config, params), request, state, until)
 
 
-finish = jax.jit(generate.finish)
+gather_codes = jax.jit(generate.gather_codes)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -123,10 +125,10 @@ def score_codes(
     params,
     pattern: Pattern,
     codes: Codes,
-    told: Told,
+    conditions: Conditions,
     mask_BF: Array | None = None,
     guidance: Guidance = None,
 ) -> Array:
     """`rvq_jax.lm.model.score`."""
     model = forms.model(config, params)
-    return score(model, pattern, jnp.asarray(codes), told, mask_BF, guidance)
+    return score(model, pattern, jnp.asarray(codes), conditions, mask_BF, guidance)

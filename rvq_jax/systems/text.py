@@ -95,7 +95,7 @@ class TextEncoder:
             raise ValueError(
                 f"ids must be in 0..{self.config.vocab - 1}, got {np.min(ids)}..{np.max(ids)}"
             )
-        return states(self.config, self.plain, ids, mask)
+        return states(self.config, self.prepared, ids, mask)
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ class TextEncoder:
                 target.write_bytes(data)
 
     @functools.cached_property
-    def plain(self) -> nnx.State:
+    def prepared(self) -> nnx.State:
         """On the device once; arrays of files would be copied there at every call."""
         return jax.device_put(self.params)
 

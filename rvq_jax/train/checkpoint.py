@@ -75,7 +75,7 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(self, note: Note, state: TrainState) -> None:
-        """Starts to save; a save before that failed is told, and the run goes on without it.
+        """Starts to save; a save before that failed is warned of, and the run goes on without it.
 
         Of many processes that one ends: the others wait for its part, in vain.
         """
@@ -84,7 +84,7 @@ class Checkpoints:
         except UserError as error:
             if jax.process_count() > 1:
                 raise
-            tell(f"{error}; the run goes on without it")
+            warn(f"{error}; the run goes on without it")
         place = self.folder / str(note.step)
         self._writing = concurrent.futures.Future()
         try:
@@ -128,7 +128,7 @@ class Checkpoints:
         least loss instead. Raises UserError if all are damaged or of another model.
         """
         self.wait()
-        found = hosts.told(self._choose(best) if hosts.first() else None)
+        found = hosts.broadcast(self._choose(best) if hosts.first() else None)
         if found is None:
             return None
         note = Note(**found)
@@ -159,7 +159,7 @@ class Checkpoints:
                 whole.append(_read(place))
             except UserError as error:
                 damaged.append(str(error))
-                tell(f"{error}; it is put aside and the one before used")
+                warn(f"{error}; it is put aside and the one before used")
                 for path in (place, _beside(place)):
                     if path.exists():
                         path.replace(path.with_name(path.name + ASIDE))
@@ -185,7 +185,7 @@ class Checkpoints:
                 )
 
 
-def tell(line: str) -> None:
+def warn(line: str) -> None:
     """A line for whoever watches a run, above its progress bar; the first process says it."""
     if hosts.first():
         tqdm.write(f"rvq-jax: {line}", file=sys.stderr)

@@ -23,8 +23,8 @@ class CodecLossConfig:
     waveform: float = 10.0  # L1 on samples
     mel: float = 0.6  # multi-scale mel
     commitment: float = 0.1  # mean over levels, relative to the latents' spread
-    warm: int = 250  # updates of the bare autoencoder, before codebooks start on its latents
-    dropout: float = 0.5  # share of items trained with a random prefix of the levels
+    autoencoder_warmup: int = 250  # updates without a quantizer; then codebooks start on latents
+    quantizer_dropout: float = 0.5  # share of items trained with a random prefix of the levels
     decay: float = 0.95  # of the codebooks' running means
     expiry: float = 0.1  # share of uniform use below which a code is replaced
 
@@ -36,13 +36,13 @@ class Quantizer(NamedTuple):
     started: Array
 
 
-def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int = 8) -> Task:
+def codec_task(config: CodecConfig, weights: CodecLossConfig, codebook_batches: int = 8) -> Task:
     """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding)."""
 
     def init(key: Key):
         return nnx.state(config.autoencoder(nnx.Rngs(params=key)), nnx.Param)
 
-    def start(params, quantizer, batches, key):
+    def init_codebooks(params, quantizer, batches, key):
         frames = [latents(config, params, batch["audio"]) for batch in batches]
         vectors = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in frames])
         books = jax.jit(quantize.start)(key, quantizer.books, vectors)
@@ -62,7 +62,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
             train=True,
             mask=mask_BF,
             learning=quantize.EMA(weights.decay, weights.expiry),
-            dropout=quantize.Dropout(weights.dropout),
+            dropout=quantize.Dropout(weights.quantizer_dropout),
         )
         latents_BFD = jnp.where(quantizer.started, out.latents, latents_BFD)
         decoded = model.decoder(latents_BFD)[:, : audio.shape[1]] * mask_BS[..., None]
@@ -85,4 +85,11 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, start_batches: int
         return total, (Quantizer(out.state, quantizer.started), metrics)
 
     books = config.quantizer(jax.random.key(0))
-    return Task(init, Quantizer(books, jnp.array(False)), loss, start, start_batches, weights.warm)
+    return Task(
+        init,
+        Quantizer(books, jnp.array(False)),
+        loss,
+        init_codebooks,
+        codebook_batches,
+        weights.autoencoder_warmup,
+    )

@@ -45,7 +45,7 @@ def sound_of(codec: Codec, rate: int | None, channels: int | None) -> tuple[int,
     return config.rate, channels or config.channels
 
 
-def encode_records(codec: Codec, source, label: str, melody: int = 0) -> CodeSet:
+def encode_records(codec: Codec, source, label: str, melody: int | None = None) -> CodeSet:
     """Codes `[K, F]` of every record, F whole frames that cover it; and its melody, if asked for
     in so many pitch classes.
 
@@ -59,20 +59,24 @@ def encode_records(codec: Codec, source, label: str, melody: int = 0) -> CodeSet
     for i in tqdm(range(len(source)), desc=label, unit="clip"):
         record = source[i]
         codes.append(_encode(codec, record["audio"]))
-        if melody:
+        if melody is not None:
             heard = chroma.chroma(record["audio"][None], config.rate, melody)[0]
             melodies.append(np.asarray(heard.argmax(axis=-1), np.uint8))
         names.append(record["name"])
         captions.append(record["caption"])
         labels.append(record["label"])
-    made = CodeSet(codes, names, captions, labels, config.frame_rate, config.size, _hash(codec))
-    if not melody:
+    made = CodeSet(
+        codes, names, captions, labels, config.frame_rate, config.codebook_size, _hash(codec)
+    )
+    if melody is None:
         return made
     how = {"melody_bins": melody, "melody_rate": config.rate / chroma.HOP}
     return dataclasses.replace(made, melodies=melodies, **how)
 
 
-def cached_codes(path: str | Path, codec: Codec, source, label: str, melody: int = 0) -> CodeSet:
+def cached_codes(
+    path: str | Path, codec: Codec, source, label: str, melody: int | None = None
+) -> CodeSet:
     """The code cache at `path`, written first if it is not there.
 
     Raises UserError if it is damaged, another codec's, or has not the melody asked for.
@@ -82,7 +86,7 @@ def cached_codes(path: str | Path, codec: Codec, source, label: str, melody: int
         encode_records(codec, source, label, melody).save(path)
     codes = CodeSet.load(path)
     check_codec(codes, codec, str(path))
-    if melody not in (0, codes.melody_bins):
+    if melody not in (None, codes.melody_bins):
         raise UserError(f"{path} has no melody of {melody} pitch classes; choose another --out")
     return codes
 

@@ -12,7 +12,7 @@ from rvq_jax import config as configs
 from rvq_jax.errors import UserError
 from rvq_jax.train import hosts
 
-WINDOW = 50  # losses that a spike is told by
+WINDOW = 50  # losses that a spike is compared with
 FEWEST = 10
 
 
@@ -55,7 +55,7 @@ def check_dataset(before: dict, now: dict, folder: Path) -> None:
         )
 
 
-def spiked(losses: Sequence[float], loss: float, factor: float) -> bool:
-    """Whether a loss is above `factor` times the median of those before; factor 0: never."""
+def spiked(losses: Sequence[float], loss: float, factor: float | None) -> bool:
+    """Whether a loss is above `factor` times the median of those before; never for None."""
     enough = len(losses) >= FEWEST
-    return factor > 0 and enough and loss > factor * statistics.median(losses)
+    return factor is not None and enough and loss > factor * statistics.median(losses)

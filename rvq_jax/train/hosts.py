@@ -1,6 +1,6 @@
 """Many processes as one run: how they find each other, what each reads, and how they agree.
 
-JAX's own runtime does the work: it connects processes, ends all of them when one dies, and tells
+JAX's own runtime does the work: it connects processes, ends all of them when one dies, and warns
 all of them of a preemption.
 """
 
@@ -27,13 +27,13 @@ from rvq_jax.errors import UserError
 class Hosts:
     """How a process of a run finds the others."""
 
-    coordinator: str = ""
-    """HOST:PORT of the first process; or auto, as Cloud TPU, Slurm, Open MPI and Kubernetes tell
-    it. Empty: there is one process."""
-    processes: int = 0
-    """How many there are. 0: the cluster tells."""
-    process: int = -1
-    """Which of them this is, from 0 on. -1: the cluster tells."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process; or auto, as Cloud TPU, Slurm, Open MPI and Kubernetes say
+    it. None: there is one process."""
+    processes: int | None = None
+    """How many there are. None: the cluster says."""
+    process: int | None = None
+    """Which of them this is, from 0 on. None: the cluster says."""
     wait: int = 300
     """Seconds to wait for the others to come."""
     heartbeat: int = 60
@@ -49,7 +49,7 @@ def join(hosts: Hosts) -> None:
 
     Raises UserError if the cluster says nothing of itself, or the first process does not answer.
     """
-    if not hosts.coordinator:
+    if hosts.coordinator is None:
         return
     known = {}
     if hosts.coordinator != "auto":
@@ -79,7 +79,7 @@ def _check(hosts: Hosts) -> None:
     host, _, port = hosts.coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--hosts.coordinator is {hosts.coordinator!r}; it must be HOST:PORT")
-    if not 0 <= hosts.process < hosts.processes:
+    if None in (hosts.process, hosts.processes) or not 0 <= hosts.process < hosts.processes:
         raise UserError(
             f"--hosts.process is {hosts.process} of --hosts.processes {hosts.processes}; "
             "number the processes from 0 on"
@@ -120,7 +120,7 @@ def fetch(tree):
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def told(value):
+def broadcast(value):
     """What the first process says, of JSON values, in all of them; all call it."""
     if jax.process_count() == 1:
         return value

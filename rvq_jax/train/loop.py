@@ -17,7 +17,7 @@ from rvq_jax import config as configs
 from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.train import guards, hosts, sharding
-from rvq_jax.train.checkpoint import Checkpoints, Note, tell
+from rvq_jax.train.checkpoint import Checkpoints, Note, warn
 from rvq_jax.train.hosts import Preempted
 from rvq_jax.train.log import Log
 from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
@@ -37,7 +37,7 @@ class LoopConfig:
     keep: int = 2  # newest checkpoints kept
     result: Literal["last", "best"] = "last"  # checkpoint that the model is of; best: least loss
     skips: int = 3  # updates in a row without a finite loss and gradient that end a run
-    spike: float = 0.0  # loss relative to the last ones that leads back to a checkpoint; 0: none
+    spike: float | None = None  # loss relative to the last ones that leads back to a checkpoint
 
 
 def open_run(folder: Path, config: dict) -> None:
@@ -57,6 +57,11 @@ def open_run(folder: Path, config: dict) -> None:
         )
     if not isinstance(old, dict):
         raise UserError(f"{path} holds no config; delete it or choose another --out")
+    if any("tuning" in part for part in (old, *old.values()) if isinstance(part, dict)):
+        raise UserError(
+            f"{folder} is a run of rvq_jax 0.1, whose checkpoints this version cannot go on from; "
+            "choose another --out"
+        )
     # Through JSON, so that tuples and lists compare equal.
     changed = configs.differences(old, json.loads(json.dumps(config)))
     if changed:
@@ -71,14 +76,14 @@ def fit(
     task: Task,
     batches: Iterator[dict],
     config: LoopConfig,
-    tuning: OptimizerConfig,
+    optimizer: OptimizerConfig,
     *,
     mesh: Mesh | None = None,
     names: Callable[[np.ndarray], list[str]] = lambda index: [f"#{i}" for i in index],
     label: str = "training",
     program: Program | None = None,
     dataset: dict | None = None,
-    profile: int = 0,
+    profile: int | None = None,
 ) -> TrainState:
     """Trains for `config.steps` updates, resuming from the newest checkpoint in `folder`.
 
@@ -95,7 +100,7 @@ def fit(
     """
     folder, dataset = Path(folder), {} if dataset is None else dataset
     mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
-    program = make_program(task, tuning, config.steps, mesh) if program is None else program
+    program = make_program(task, optimizer, config.steps, mesh) if program is None else program
     with (
         guards.alone(folder),
         Checkpoints(folder / "checkpoints", config.keep, config.result == "best") as checkpoints,
@@ -103,7 +108,7 @@ def fit(
         tqdm(total=config.steps, desc=label, unit="update", disable=not hosts.first()) as bar,
         contextlib.ExitStack() as traced,
     ):
-        state = program.init(jax.random.key(config.seed), task.rest, task.given)
+        state = program.init(jax.random.key(config.seed), task.aux, task.init_params)
         note = Note(0, None, batches.get_state(), dataset, [])
         state, note = checkpoints.restore(state) or (state, note)
         guards.check_dataset(note.dataset, dataset, folder)
@@ -111,23 +116,23 @@ def fit(
         watch = Watch(folder, config, names, bar, note)
         step, taken, waiting = watch.step, 0, None
         while step < config.steps:
-            if task.start is not None and step == task.start_at:
-                state = _start(task, state, batches, mesh)
-            if profile and taken == PROFILE_AFTER:
+            if task.init_codebooks is not None and step == task.codebook_step:
+                state = _init_codebooks(task, state, batches, mesh)
+            if profile is not None and taken == PROFILE_AFTER:
                 traced.enter_context(jax.profiler.trace(folder / "profile"))
             batch = watch.log.take(batches)
             state, metrics = program.step(state, sharding.place_batch(batch, mesh))
             step, taken = step + 1, taken + 1
-            if profile and taken == PROFILE_AFTER + profile:
+            if profile is not None and taken == PROFILE_AFTER + profile:
                 jax.block_until_ready(state)
                 traced.close()
             stop = preempted(taken)
             save = stop or step == config.steps or step % config.checkpoint_every == 0
             # The step before is looked at while this one runs: the device never waits.
             before, waiting = waiting, (step, metrics, batch["index"])
-            spike = watch.look(before)
+            spike = watch.record(before)
             if save:
-                spike, waiting = watch.look(waiting) or spike, None
+                spike, waiting = watch.record(waiting) or spike, None
             if spike and (back := checkpoints.restore(state)) is not None:
                 # The data go on where they are: what was seen since is not seen again.
                 state, note = back
@@ -166,7 +171,7 @@ class Watch:
                 f"the loss leapt {self.backs} times after step {note.step}, each time on other "
                 "data; lower the learning rate, or raise loop.spike"
             )
-        tell(f"the loss leapt at step {self.step}: back to step {note.step}, past the data since")
+        warn(f"the loss leapt at step {self.step}: back to step {note.step}, past the data since")
         self._go_on(note)
 
     def note(self, data: dict, dataset: dict) -> Note:
@@ -175,7 +180,7 @@ class Watch:
         self.since, self.backs = [], 0
         return Note(self.step, mean, data, dataset, list(self.losses))
 
-    def look(self, what: tuple[int, dict, np.ndarray] | None) -> bool:
+    def record(self, what: tuple[int, dict, np.ndarray] | None) -> bool:
         """Logs an update's metrics; says whether its loss is a spike.
 
         Raises UserError if it is the last of too many that were skipped.
@@ -210,7 +215,7 @@ class Watch:
             f"step {self.step}"
         )
         if in_a_row < self.config.skips:
-            tell(f"{what}: skipped")
+            warn(f"{what}: skipped")
             return
         raise UserError(
             f"{what}, as in all of the last {in_a_row}, on {', '.join(self.bad)}; "
@@ -218,9 +223,9 @@ class Watch:
         )
 
 
-def _start(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:
-    first = [sharding.place_batch(next(batches), mesh) for _ in range(task.start_batches)]
-    # Updates fold in 0, 1, 2 …; the start takes a number they never reach.
+def _init_codebooks(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:
+    first = [sharding.place_batch(next(batches), mesh) for _ in range(task.codebook_batches)]
+    # Updates fold in 0, 1, 2 …; this takes a number they never reach.
     key = jax.random.fold_in(state.key, 2**31 - 1)
-    rest = task.start(state.params, state.rest, first, key)
-    return state._replace(rest=jax.device_put(rest, sharding.replicated(mesh)))
+    aux = task.init_codebooks(state.params, state.aux, first, key)
+    return state._replace(aux=jax.device_put(aux, sharding.replicated(mesh)))

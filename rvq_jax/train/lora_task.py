@@ -11,7 +11,7 @@ from rvq_jax.lm import forms, lora
 from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import Pattern
-from rvq_jax.train.lm_task import Dropout, frames_of, mean_bits
+from rvq_jax.train.lm_task import ConditionDropout, frames_of, mean_bits
 from rvq_jax.train.state import Task
 from rvq_jax.typing import Key
 
@@ -26,7 +26,11 @@ class Frozen(NamedTuple):
 
 
 def lora_task(
-    config: LMConfig, adapted: LoRAConfig, base: nnx.State, pattern: Pattern, dropout: Dropout
+    config: LMConfig,
+    adapted: LoRAConfig,
+    base: nnx.State,
+    pattern: Pattern,
+    condition_dropout: ConditionDropout,
 ) -> Task:
     """`lm_task` whose params are adapters of `base`, parameters with lists of layers.
 
@@ -39,11 +43,11 @@ def lora_task(
     def loss(adapters, frozen: Frozen, batch, key):
         params = merged(frozen.base, adapters, adapted)
         model = forms.model(config, params, stacked=True)
-        value, metrics = mean_bits(model, frozen.pattern, batch, key, dropout)
+        value, metrics = mean_bits(model, frozen.pattern, batch, key, condition_dropout)
         return value, (frozen, metrics)
 
-    rest = Frozen(jax.tree.map(jnp.asarray, pattern), forms.stack(config, base))
-    return Task(init, rest, loss, weight=frames_of)
+    aux = Frozen(jax.tree.map(jnp.asarray, pattern), forms.stack(config, base))
+    return Task(init, aux, loss, weight=frames_of)
 
 
 def merged(base: nnx.State, adapters: Adapters, adapted: LoRAConfig) -> nnx.State:

@@ -26,47 +26,48 @@ def train_musicgen(
     codec: Codec | None = None,
     text: TextEncoder | None = None,
     *,
-    profile: int = 0,
+    profile: int | None = None,
 ) -> MusicGen:
     """The model of a run in `folder`, trained or resumed (see `runs.train_lm`).
 
-    With run.start it begins with the weights of that model, has its sizes and pattern, and keeps
-    its codec and text encoder where none is given. Raises UserError, before any training, for a
+    With run.init_from it begins with the weights of that model, has its sizes and pattern, and
+    keeps its codec and text encoder where none is given. Raises UserError, before any training, for a
     folder that holds no model, and for sizes, a codec or a text encoder that do not fit.
     """
-    start = None
-    if run.start:
-        start = MusicGen.load(run.start)
-        run = of_start(run, start)
-        codec, text = codec or start.codec, text or start.text
+    given = None
+    if run.init_from is not None:
+        given = MusicGen.load(run.init_from)
+        run = sized_as(run, given)
+        codec, text = codec or given.codec, text or given.text
     _check(run, codes, codec, text)
-    params = None if start is None else start.params
-    params = train_lm(folder, codes, run, mesh, start=params, text=text, profile=profile)
+    params = None if given is None else given.params
+    params = train_lm(folder, codes, run, mesh, init_params=params, text=text, profile=profile)
     return MusicGen(run.lm, patterns.canonical(run.pattern), params, codec, text)
 
 
-def of_start(run: LMRun, start: MusicGen) -> LMRun:
+def sized_as(run: LMRun, given: MusicGen) -> LMRun:
     """The run with the sizes and the pattern of the model that it starts from.
 
     Raises UserError for a field that was set to something else.
     """
     default, asked = LMConfig(), run.lm
     fields = [f.name for f in dataclasses.fields(LMConfig) if f.name not in HOW]
-    stated = {f"lm.{n}": [getattr(x, n) for x in (asked, default, start.config)] for n in fields}
-    stated["pattern"] = [patterns.canonical(run.pattern), "delay", start.pattern]
+    stated = {f"lm.{n}": [getattr(x, n) for x in (asked, default, given.config)] for n in fields}
+    stated["pattern"] = [patterns.canonical(run.pattern), "delay", given.pattern]
     for name, (value, unset, there) in stated.items():
         if value not in (unset, there):
-            raise UserError(f"{name} is {value}, but {there} in {run.start}; leave it out")
+            raise UserError(f"{name} is {value}, but {there} in {run.init_from}; leave it out")
     how = {name: getattr(asked, name) for name in HOW}
-    lm = dataclasses.replace(start.config, **how)
-    return dataclasses.replace(run, lm=lm, pattern=start.pattern)
+    lm = dataclasses.replace(given.config, **how)
+    return dataclasses.replace(run, lm=lm, pattern=given.pattern)
 
 
 def _check(run: LMRun, codes: CodeSet, codec: Codec | None, text: TextEncoder | None) -> None:
     lm = run.lm
-    if lm.melody not in (0, codes.melody_bins):
+    if lm.melody_bins not in (None, codes.melody_bins):
         raise UserError(
-            f"this model follows a melody: build the codes with --melody {lm.melody} in a new --out"
+            "this model follows a melody: build the codes with --melody "
+            f"{lm.melody_bins} in a new --out"
         )
     longest = max(x.shape[1] for x in codes.codes)
     if longest < run.frames:
@@ -84,9 +85,9 @@ def _check(run: LMRun, codes: CodeSet, codec: Codec | None, text: TextEncoder | 
         )
     if codec is None:
         return
-    if codec.config.size != lm.size or lm.levels % codec.config.levels:
+    if codec.config.codebook_size != lm.codebook_size or lm.levels % codec.config.levels:
         raise UserError(
-            f"the codec has {codec.config.levels} levels of {codec.config.size} codes, the token "
-            f"model {lm.levels} of {lm.size}"
+            f"the codec has {codec.config.levels} levels of {codec.config.codebook_size} codes, "
+            f"the token model {lm.levels} of {lm.codebook_size}"
         )
     check_codec(codes, codec, "the code cache")

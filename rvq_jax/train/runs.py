@@ -25,7 +25,7 @@ from rvq_jax.systems.text import TextEncoder
 from rvq_jax.train import hosts, sharding
 from rvq_jax.train.captions import caption_states
 from rvq_jax.train.codec_task import CodecLossConfig, codec_task
-from rvq_jax.train.lm_task import Dropout, lm_task
+from rvq_jax.train.lm_task import ConditionDropout, lm_task
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.lora_task import lora_task, merged
 from rvq_jax.train.state import OptimizerConfig, Program, make_program
@@ -38,7 +38,7 @@ class CodecRun:
     codec: CodecConfig = field(default_factory=tiny)
     loss: CodecLossConfig = field(default_factory=CodecLossConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
-    tuning: OptimizerConfig = field(
+    optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=2e-3, weight_decay=0.0)
     )
     batch: int = 12  # crops per update, over all devices
@@ -52,12 +52,14 @@ class LMRun:
     pattern: str = "delay"
     lm: LMConfig = field(default_factory=LMConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
-    tuning: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: int = 8  # crops per update, over all devices
     frames: int = 60  # of a crop
-    dropout: Dropout = field(default_factory=Dropout)  # of conditions
-    start: str = ""  # folder of a MusicGen to fine-tune; lm and pattern are then its own
-    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=0))  # rank 0: all is trained
+    condition_dropout: ConditionDropout = field(default_factory=ConditionDropout)
+    init_from: str | None = (
+        None  # folder of a MusicGen to fine-tune; lm and pattern are then its own
+    )
+    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=None))  # None: all is trained
 
 
 def musicgen_recipe(lm: LMConfig) -> LMRun:
@@ -70,10 +72,10 @@ def musicgen_recipe(lm: LMConfig) -> LMRun:
         pattern="delay",
         lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
         loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
-        tuning=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
         batch=192,
         frames=lm.window,
-        dropout=Dropout(all=0.3),
+        condition_dropout=ConditionDropout(all=0.3),
     )
 
 
@@ -84,7 +86,7 @@ def train_codec(
     mesh: Mesh | None = None,
     label: str = "codec",
     *,
-    profile: int = 0,
+    profile: int | None = None,
 ) -> Codec:
     """The codec of a run in `folder`, trained or resumed; its weights are the running means.
 
@@ -101,28 +103,28 @@ def train_codec(
     check_batch(run, mesh)
     # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
     vectors = run.batch * (samples // run.codec.hop)
-    start = -(-4 * run.codec.levels * run.codec.size // vectors)
-    task = codec_task(run.codec, run.loss, start)
+    codebook_batches = -(-4 * run.codec.levels * run.codec.codebook_size // vectors)
+    task = codec_task(run.codec, run.loss, codebook_batches)
     state = fit(
         folder,
         task,
         _batches(source, loader.cut_audio(samples), run, mesh),
         run.loop,
-        run.tuning,
+        run.optimizer,
         mesh=mesh,
         names=lambda index: [source[int(i)]["name"] for i in index],
         label=label,
         dataset=source.describe(),
         profile=profile,
     )
-    return Codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.rest.books))
+    return Codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.aux.books))
 
 
 def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:
     """The compiled functions that all runs alike in all but seed and pattern share."""
     mesh = _one_device() if mesh is None else mesh
-    task = lm_task(run.lm, pattern, run.dropout)
-    return make_program(task, run.tuning, run.loop.steps, mesh)
+    task = lm_task(run.lm, pattern, run.condition_dropout)
+    return make_program(task, run.optimizer, run.loop.steps, mesh)
 
 
 def train_lm(
@@ -133,52 +135,54 @@ def train_lm(
     program: Program | None = None,
     label: str | None = None,
     *,
-    start: nnx.State | None = None,
+    init_params: nnx.State | None = None,
     text: TextEncoder | None = None,
-    profile: int = 0,
+    profile: int | None = None,
 ) -> nnx.State:
     """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
 
-    They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them. start:
-    parameters to begin with, of run.start (`rvq_jax.train.musicgen` reads it). text: the frozen
-    encoder of a model with text_dim; its states of all captions are kept in the folder. profile:
-    updates to trace.
+    They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them.
+    init_params: parameters to begin with, of run.init_from (`rvq_jax.train.musicgen` reads it).
+    text: the frozen encoder of a model with text_dim; its states of all captions are kept in the
+    folder. profile: updates to trace.
 
     Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
     codes have another number of levels or sizes than the model; see also `fit`.
     """
     folder, mesh = Path(folder), _one_device() if mesh is None else mesh
     name = patterns.canonical(run.pattern)
-    if bool(run.start) != (start is not None):
-        raise ValueError("run.start and the parameters of start go together")
-    if run.lora.rank and start is None:
-        raise UserError("adapters tune a trained model: set start to its folder, or lora.rank to 0")
+    if (run.init_from is None) != (init_params is None):
+        raise ValueError("run.init_from and init_params, the parameters of it, go together")
+    if run.lora.rank is not None and init_params is None:
+        raise UserError(
+            "adapters tune a trained model: set init_from to its folder, or lora.rank to None"
+        )
     open_run(folder, configs.to_dict(dataclasses.replace(run, pattern=name)))
     levels = codes[0]["codes"].shape[0]
-    if (levels, codes.size) != (run.lm.levels, run.lm.size):
+    if (levels, codes.codebook_size) != (run.lm.levels, run.lm.codebook_size):
         raise UserError(
-            f"the codes have {levels} levels of {codes.size}, the model {run.lm.levels} of "
-            f"{run.lm.size}; set lm.levels and lm.size to the codes'"
+            f"the codes have {levels} levels of {codes.codebook_size}, the model {run.lm.levels} "
+            f"of {run.lm.codebook_size}; set lm.levels and lm.codebook_size to the codes'"
         )
     check_batch(run, mesh)
-    pattern = layout(name, run.lm.levels, run.frames)
-    if run.lora.rank:
-        task = lora_task(run.lm, run.lora, start, pattern, run.dropout)
+    pattern = padded_pattern(name, run.lm.levels, run.frames)
+    if run.lora.rank is not None:
+        task = lora_task(run.lm, run.lora, init_params, pattern, run.condition_dropout)
     else:
-        task = lm_task(run.lm, pattern, run.dropout, start)
+        task = lm_task(run.lm, pattern, run.condition_dropout, init_params)
     states = melody = None
     if run.lm.text_dim:
         states = caption_states(folder / "captions.npz", text, codes.captions)
-    if run.lm.melody:
+    if run.lm.melody_bins:
         per_frame = codes.melody_rate / codes.frame_rate
-        melody = MelodyCut(per_frame, run.lm.melody, run.lm.melody_frames)
+        melody = MelodyCut(per_frame, run.lm.melody_bins, run.lm.melody_frames)
     cut = loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody)
     state = fit(
         folder,
         task,
         _batches(codes, cut, run, mesh),
         run.loop,
-        run.tuning,
+        run.optimizer,
         mesh=mesh,
         names=lambda index: [codes[int(i)]["name"] for i in index],
         label=label or name,
@@ -187,12 +191,12 @@ def train_lm(
         profile=profile,
     )
     params = hosts.fetch(state.ema)
-    if run.lora.rank:
-        params = jax.device_get(merged(hosts.fetch(state.rest.base), params, run.lora))
+    if run.lora.rank is not None:
+        params = jax.device_get(merged(hosts.fetch(state.aux.base), params, run.lora))
     return forms.unstack(run.lm, params)
 
 
-def layout(name: str, levels: int, frames: int) -> Pattern:
+def padded_pattern(name: str, levels: int, frames: int) -> Pattern:
     """A named pattern padded to a multiple of 64 steps: patterns near in length share programs."""
     pattern = patterns.named(name, levels, frames)
     return pattern.pad(-(-pattern.steps // 64) * 64)
@@ -205,11 +209,11 @@ def _batches(source, cut, run: CodecRun | LMRun, mesh: Mesh):
 
 def check_batch(run: CodecRun | LMRun, mesh: Mesh) -> None:
     """Raises UserError for a batch that devices and parts cannot share out evenly."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"] * run.tuning.accumulate
+    ways = mesh.shape["data"] * mesh.shape["fsdp"] * run.optimizer.accumulate
     if run.batch < 1 or run.batch % ways:
         raise UserError(
             f"batch is {run.batch} and must be a multiple of {ways}: of the devices that share it, "
-            "and of tuning.accumulate"
+            "and of optimizer.accumulate"
         )
 
 

@@ -10,18 +10,18 @@ from rvq_jax.axes import MESH, RULES, spec
 from rvq_jax.errors import UserError
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices=None) -> Mesh:
-    """A mesh of axes data, fsdp, model; -1 for data takes all remaining devices.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
+    """A mesh of axes data, fsdp, tensor; -1 for data takes all remaining devices.
 
     Raises UserError if the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if data == -1:
-        data = len(devices) // (fsdp * model)
-    shape = (data, fsdp, model)
+        data = len(devices) // (fsdp * tensor)
+    shape = (data, fsdp, tensor)
     if int(np.prod(shape)) != len(devices):
         raise UserError(
-            f"mesh data × fsdp × model = {' × '.join(map(str, shape))} "
+            f"mesh data × fsdp × tensor = {' × '.join(map(str, shape))} "
             f"does not use the {len(devices)} devices there are; change the mesh fields"
         )
     # Explicit axes, the default, refuse codebook lookups whose output sharding is not spelled out.

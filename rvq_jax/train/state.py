@@ -33,20 +33,20 @@ class OptimizerConfig:
 class Task:
     """What the loop must know of a model; `codec_task` and `lm_task` make one each.
 
-    Params are what the optimizer moves; `rest` is all else a loss needs and may change: a codec's
+    Params are what the optimizer moves; `aux` is all else a loss needs and may change: a codec's
     codebooks, a language model's pattern and frozen weights.
     """
 
     init: Callable[[Key], Any]  # key -> params
-    rest: Any
+    aux: Any
     loss: Callable[[Any, Any, dict, Key], tuple[Array, tuple[Any, dict]]]
-    # After update `start_at`, from the next batches: params, rest, batches, key -> rest
-    start: Callable[[Any, Any, list[dict], Key], Any] | None = None
-    start_batches: int = 0
-    start_at: int = 0
-    given: Any = None  # params to begin with in place of those of `init`
+    # After update `codebook_step`, from the next batches: params, aux, batches, key -> aux
+    init_codebooks: Callable[[Any, Any, list[dict], Key], Any] | None = None
+    codebook_batches: int = 0
+    codebook_step: int = 0
+    init_params: Any = None  # params to begin with in place of those of `init`
     # What a batch counts for in the mean over parts of one: the loss is a mean of that many. None
-    # for a loss that changes `rest`, which parts cannot share.
+    # for a loss that changes `aux`, which parts cannot share.
     weight: Callable[[dict], Array] | None = None
 
 
@@ -61,11 +61,11 @@ class TrainState(NamedTuple):
     params: Any
     ema: Any  # running mean of params
     opt: Any
-    rest: Any
+    aux: Any
     skips: Array  # int32 [2], updates that changed nothing: in a row up to now, and in all
 
 
-def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer of a run of `steps` updates."""
     warmup = min(config.warmup, max(steps - 1, 1))
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, steps)
@@ -78,61 +78,69 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
 class Program(NamedTuple):
     """The two functions of a run; runs of the same shapes share them, and their compiles."""
 
-    init: Callable[..., TrainState]  # key, rest, params or None -> state, where the table says
+    init: Callable[..., TrainState]  # key, aux, params or None -> state, where the table says
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]  # donates the state it is given
 
 
-def make_program(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
-    """The program of runs of `steps` updates; seed, `task.rest` and `task.given` are arguments to
-    it.
+def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
+    """The program of runs of `steps` updates; seed, `task.aux` and `task.init_params` are its
+    arguments.
 
     Raises UserError for a task whose batches cannot be worked through in parts.
     """
-    tx, parts = optimizer(tuning, steps), tuning.accumulate
+    tx, parts = make_optimizer(optimizer, steps), optimizer.accumulate
     if parts < 1 or (parts > 1 and task.weight is None):
-        raise UserError(f"tuning.accumulate must be 1{'' if task.weight is None else ' or more'}")
+        more = "" if task.weight is None else " or more"
+        raise UserError(f"optimizer.accumulate must be 1{more}")
+
+    loss_and_grads = _loss_and_grads
+    if parts > 1:
+        loss_and_grads = functools.partial(_loss_and_grads_by_parts, parts)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(state.key, state.step)
-        look = _look if parts == 1 else functools.partial(_look_by_parts, parts)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `rvq_jax.axes.place`
-            (loss, (rest, metrics)), grads = look(task, state, batch, key)
+            (loss, (aux, metrics)), grads = loss_and_grads(task, state, batch, key)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         # A mean over few updates would hold the random start: the horizon grows with the step.
-        decay = jnp.minimum(tuning.ema, (1.0 + state.step) / (10.0 + state.step))
+        decay = jnp.minimum(optimizer.ema, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
         norm = optax.tree.norm(grads)
         fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         skips = jnp.where(fine, state.skips * jnp.array([0, 1]), state.skips + 1)
-        new = TrainState(state.step + 1, state.key, params, ema, opt, rest, skips)
+        new = TrainState(state.step + 1, state.key, params, ema, opt, aux, skips)
         old = state._replace(step=new.step, skips=skips)
         new = jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
         counted = {"skipped_in_a_row": skips[0], "skipped": skips[1]}
         return new, {"loss": loss, "gradient_norm": norm, **metrics, **counted}
 
-    placed = jax.tree.map(lambda x: x.sharding, abstract_state(task, tuning, steps, mesh))
+    placed = jax.tree.map(lambda x: x.sharding, abstract_state(task, optimizer, steps, mesh))
     # A start is many random draws, run once: LLVM's full effort took 14 s on it, this 3 s.
     cpu = mesh.devices.flat[0].platform == "cpu"
     quick = {"xla_backend_optimization_level": 1} if cpu else None
-    born = functools.partial(_born, task, tx)
-    born = jax.jit(born, out_shardings=placed._replace(rest=None), compiler_options=quick)
+    init_state = jax.jit(
+        functools.partial(_init_state, task, tx),
+        out_shardings=placed._replace(aux=None),
+        compiler_options=quick,
+    )
 
-    def init(key: Key, rest: Any, given: Any = None) -> TrainState:
-        state = born(key)
-        if given is not None:
-            params, ema = (jax.device_put(_own(given), placed.params) for _ in range(2))
+    def init(key: Key, aux: Any, init_params: Any = None) -> TrainState:
+        state = init_state(key)
+        if init_params is not None:
+            copies = [_copy_arrays(init_params) for _ in range(2)]
+            params, ema = (jax.device_put(copy, placed.params) for copy in copies)
             state = state._replace(params=params, ema=ema)
-        return state._replace(rest=jax.device_put(_own(rest), placed.rest))
+        return state._replace(aux=jax.device_put(_copy_arrays(aux), placed.aux))
 
     return Program(init, jax.jit(step, donate_argnums=0, out_shardings=(placed, None)))
 
 
-def abstract_state(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:
+def abstract_state(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:
     """The shapes of a run's state, and where each lies on the mesh; computes nothing."""
-    tx = optimizer(tuning, steps)
-    shapes = jax.eval_shape(lambda: _born(task, tx, jax.random.key(0)))
-    shapes = shapes._replace(rest=jax.eval_shape(lambda: task.rest))
+    tx = make_optimizer(optimizer, steps)
+    shapes = jax.eval_shape(lambda: _init_state(task, tx, jax.random.key(0)))
+    shapes = shapes._replace(aux=jax.eval_shape(lambda: task.aux))
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         shapes,
@@ -140,38 +148,38 @@ def abstract_state(task: Task, tuning: OptimizerConfig, steps: int, mesh: Mesh) 
     )
 
 
-def _born(task: Task, tx: optax.GradientTransformation, key: Key) -> TrainState:
-    """A new state, but for its rest."""
+def _init_state(task: Task, tx: optax.GradientTransformation, key: Key) -> TrainState:
+    """A new state, but for its aux."""
     params = task.init(key)
     ema = jax.tree.map(jnp.copy, params)
     none = jnp.zeros((), jnp.int32)
     return TrainState(none, key, params, ema, tx.init(params), None, jnp.zeros(2, jnp.int32))
 
 
-def _own(tree):
+def _copy_arrays(tree):
     """Arrays on a device copied: steps take the state they are given, not the caller's arrays."""
     return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, tree)
 
 
-def _look(task: Task, state: TrainState, batch: dict, key: Key):
-    """((loss, (rest, metrics)), gradients) of a batch."""
+def _loss_and_grads(task: Task, state: TrainState, batch: dict, key: Key):
+    """((loss, (aux, metrics)), gradients) of a batch."""
     value_and_grad = jax.value_and_grad(task.loss, has_aux=True)
-    return value_and_grad(state.params, state.rest, batch, key)
+    return value_and_grad(state.params, state.aux, batch, key)
 
 
-def _look_by_parts(parts: int, task: Task, state: TrainState, batch: dict, key: Key):
+def _loss_and_grads_by_parts(parts: int, task: Task, state: TrainState, batch: dict, key: Key):
     """The same of a batch in parts: each weighs what it counts for, so that the sum is the whole.
 
     Raises UserError if the batch cannot be cut into so many.
     """
     rows = len(batch["index"])
     if rows % parts:
-        raise UserError(f"a batch of {rows} cannot be cut in {parts}: change tuning.accumulate")
+        raise UserError(f"a batch of {rows} cannot be cut in {parts}: change optimizer.accumulate")
     # Every parts-th row to a part: of rows that follow one another each device keeps its own.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def weighed(part: dict):
-        (loss, (_, metrics)), grads = _look(task, state, part, key)
+        (loss, (_, metrics)), grads = _loss_and_grads(task, state, part, key)
         weight = task.weight(part).astype(jnp.float32)
         return weight, jax.tree.map(lambda x: weight * x, (loss, metrics, grads))
 
@@ -182,14 +190,14 @@ def _look_by_parts(parts: int, task: Task, state: TrainState, batch: dict, key: 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (weight, total), _ = jax.lax.scan(add, zeros, split)
     loss, metrics, grads = jax.tree.map(lambda x: x / jnp.maximum(weight, 1.0), total)
-    return (loss, (state.rest, metrics)), grads
+    return (loss, (state.aux, metrics)), grads
 
 
 def state_shardings(abstract: TrainState, tx: optax.GradientTransformation, mesh: Mesh):
     """Shardings of a train state: parameters and frozen ones by the table, what mirrors them
     alike, all else whole."""
     params = sharding.of_params(abstract.params, mesh)
-    rest = sharding.of_params(abstract.rest, mesh)
+    aux = sharding.of_params(abstract.aux, mesh)
     whole = sharding.replicated(mesh)
     opt = optax.tree.map_params(
         tx,
@@ -198,4 +206,4 @@ def state_shardings(abstract: TrainState, tx: optax.GradientTransformation, mesh
         params,
         transform_non_params=lambda _: whole,
     )
-    return TrainState(whole, whole, params, params, opt, rest, whole)
+    return TrainState(whole, whole, params, params, opt, aux, whole)

@@ -21,7 +21,7 @@ def main(kind: str, folder: Path, coordinator: str, process: int) -> None:
     task, batches = mesh_parts(kind, hosts.rows(mesh, 8))
     config = LoopConfig(steps=50, log_every=1, checkpoint_every=100)
     state = fit(folder, task, batches, config, TUNED_SLOWLY, mesh=mesh)
-    leaves = jax.tree.leaves(hosts.fetch((state.params, state.ema, state.rest)))
+    leaves = jax.tree.leaves(hosts.fetch((state.params, state.ema, state.aux)))
     if hosts.first():
         np.savez(folder / "state.npz", *leaves)
     hosts.together("written")

@@ -134,8 +134,10 @@ class Left(NamedTuple):
 
 def left(out: Path, run: LMRun) -> Left:
     """The last checkpoint and the log; the state on one device."""
-    task = lm_task(run.lm, runs.layout(run.pattern, run.lm.levels, run.frames), run.dropout)
-    like = abstract_state(task, run.tuning, run.loop.steps, one_device())
+    task = lm_task(
+        run.lm, runs.padded_pattern(run.pattern, run.lm.levels, run.frames), run.condition_dropout
+    )
+    like = abstract_state(task, run.optimizer, run.loop.steps, one_device())
     with Checkpoints(out / "checkpoints") as checkpoints:
         state, note = checkpoints.restore(like)
     assert note.step == run.loop.steps

@@ -58,7 +58,7 @@ def test_two_processes_are_one(kind, tmp_path):
     losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("one", "two")]
     assert len(losses[0]) == 50
     np.testing.assert_allclose(*losses, rtol=0, atol=1e-5)
-    want = jax.tree.leaves((state.params, state.ema, state.rest))
+    want = jax.tree.leaves((state.params, state.ema, state.aux))
     with np.load(tmp_path / "two" / "state.npz") as got:
         for name, leaf in zip(got.files, want, strict=True):
             np.testing.assert_allclose(got[name], leaf, rtol=0, atol=1e-5)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason=REASON)
 mimi = pytest.importorskip("transformers.models.mimi.modeling_mimi", reason=REASON)
 
 TINY = TransformerConfig(
-    dim=32, layers=3, heads=4, kv_heads=2, head_dim=16, hidden=48, context=7, rope_theta=500.0
+    dim=32, layers=3, heads=4, kv_heads=2, head_dim=16, mlp_dim=48, context=7, rope_theta=500.0
 )
 
 VECTORS = {
@@ -43,7 +43,7 @@ def peer_of(config):
             num_attention_heads=config.heads,
             num_key_value_heads=config.kv_heads,
             head_dim=config.head_dim,
-            intermediate_size=config.hidden,
+            intermediate_size=config.mlp_dim,
             sliding_window=config.context,
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             norm_eps=config.eps,

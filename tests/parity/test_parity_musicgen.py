@@ -6,7 +6,7 @@ import pytest
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import tell
+from rvq_jax.lm.conditions import encode_conditions
 from rvq_jax.lm.model import teacher_inputs
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems import drawing, programs
@@ -42,8 +42,8 @@ def pairs(tmp_path_factory):
 def melody_of(ours: MusicGen, rows: int) -> np.ndarray | None:
     """A random melody as chroma, for models that follow one."""
     c = ours.config
-    bins = np.random.default_rng(1).integers(0, c.melody or 1, (rows, c.melody_frames))
-    return np.eye(c.melody, dtype=np.float32)[bins] if c.melody else None
+    bins = np.random.default_rng(1).integers(0, c.melody_bins or 1, (rows, c.melody_frames))
+    return np.eye(c.melody_bins, dtype=np.float32)[bins] if c.melody_bins else None
 
 
 @torch.no_grad()
@@ -51,20 +51,20 @@ def logits_of(peer, ours: MusicGen, ids: np.ndarray, mask: np.ndarray, frames: i
     """Teacher-forced logits `[B, K, T, N]` of both for random codes."""
     c = ours.config
     pattern = patterns.named(ours.pattern, c.levels, frames)
-    codes = np.random.default_rng(0).integers(0, c.size, (len(ids), c.levels, frames))
-    tokens = np.asarray(pattern.interleave(codes, fill=c.size))
-    inputs = np.asarray(teacher_inputs(tokens, c.size))
+    codes = np.random.default_rng(0).integers(0, c.codebook_size, (len(ids), c.levels, frames))
+    tokens = np.asarray(pattern.interleave(codes, fill=c.codebook_size))
+    inputs = np.asarray(teacher_inputs(tokens, c.codebook_size))
     melody = melody_of(ours, len(ids))
-    told = ours.tell({"input_ids": ids, "attention_mask": mask})
+    conditions = ours.encode_conditions({"input_ids": ids, "attention_mask": mask})
     if melody is not None:
-        told = told._replace(melody=melody)
-    got = np.asarray(forms.model(c, ours.params)(inputs, told))
+        conditions = conditions._replace(melody=melody)
+    got = np.asarray(forms.model(c, ours.params)(inputs, conditions))
     theirs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     if melody is not None:
         theirs["input_features"] = torch.tensor(melody)
     found = peer(**theirs, decoder_input_ids=peers.rows(inputs)).logits
     found = found[:, -inputs.shape[2] :]
-    return got, found.reshape(len(ids), c.levels, -1, c.size).numpy()
+    return got, found.reshape(len(ids), c.levels, -1, c.codebook_size).numpy()
 
 
 def assert_same_logits(got, want):
@@ -89,9 +89,9 @@ def test_logits_are_theirs(pairs, kind):
 def test_logits_of_the_token_model_alone_are_theirs(pairs):
     peer, ours, _ = pairs["alone"]
     c, rng = ours.config, np.random.default_rng(0)
-    inputs = rng.integers(0, c.size + 1, (2, c.levels, FRAMES))
+    inputs = rng.integers(0, c.codebook_size + 1, (2, c.levels, FRAMES))
     states = rng.normal(size=(2, 7, c.dim)).astype(np.float32)
-    got = forms.model(c, ours.params)(inputs, tell(states, MASK > 0))
+    got = forms.model(c, ours.params)(inputs, encode_conditions(states, MASK > 0))
     theirs = peer(
         peers.rows(inputs),
         encoder_hidden_states=torch.tensor(states * MASK[..., None]).float(),
@@ -108,24 +108,26 @@ def test_greedy_codes_are_theirs(pairs, kind):
     for i in range(2):
         here = MASK[i : i + 1].sum()
         ids, mask = IDS[i : i + 1, :here], MASK[i : i + 1, :here]
-        told = ours.tell({"input_ids": ids, "attention_mask": mask})
+        conditions = ours.encode_conditions({"input_ids": ids, "attention_mask": mask})
         inputs = {"input_ids": ids, "attention_mask": mask}
         if kind == "melody":
-            told = told._replace(melody=melody_of(ours, 1))
+            conditions = conditions._replace(melody=melody_of(ours, 1))
             inputs["input_features"] = melody_of(ours, 1)
         want = peers.drawn(peer, 100, **inputs)
-        got = greedy(ours, told, 100)
+        got = greedy(ours, conditions, 100)
         assert want.shape == got.shape == (1, c.levels, 100)
-        assert len(np.unique(want)) > c.size // 4, "a model that repeats itself shows nothing"
+        assert len(np.unique(want)) > c.codebook_size // 4, (
+            "a model that repeats itself shows nothing"
+        )
         np.testing.assert_array_equal(got, want)
 
 
-def greedy(ours: MusicGen, told, frames: int) -> np.ndarray:
+def greedy(ours: MusicGen, conditions, frames: int) -> np.ndarray:
     c = ours.config
     forced = np.full((1, c.levels, frames), -1, np.int32)
     window = drawing.window_of(ours.pattern, forced, np.array([frames]))
-    args = window.pattern, told, jax.random.key(0), window.forced, window.lengths
-    drawn = programs.generate_codes(c, ours.params, *args, guidance=3.0, how=Sampling(0.0))
+    args = window.pattern, conditions, jax.random.key(0), window.forced, window.lengths
+    drawn = programs.generate_codes(c, ours.params, *args, guidance=3.0, sampling=Sampling(0.0))
     return np.asarray(drawn.codes)[:, :, :frames]
 
 
