@@ -33,8 +33,8 @@ from rvq_jax.codec.mimi import MimiConfig  # noqa: E402
 from rvq_jax.convert import folder  # noqa: E402
 from rvq_jax.systems import dac, encodec  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
-from rvq_jax.train.codec_task import CodecLossConfig, codec_task  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
+from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task  # noqa: E402
 
 SECONDS, THREADS = 10, 2
 

@@ -39,17 +39,17 @@ from rvq_jax.lm import forms  # noqa: E402
 from rvq_jax.lm.conditions import encode_conditions  # noqa: E402
 from rvq_jax.lm.model import teacher_inputs  # noqa: E402
 from rvq_jax.lm.sampling import Sampling  # noqa: E402
-from rvq_jax.systems import drawing, programs  # noqa: E402
-from rvq_jax.systems.musicgen_sizes import (  # noqa: E402
-    musicgen_large,
-    musicgen_medium,
-    musicgen_small,
-)
+from rvq_jax.systems.decoding import programs, windows  # noqa: E402
+from rvq_jax.systems.musicgen import sizes  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
-from rvq_jax.train.lm_task import lm_task  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
+from rvq_jax.train.tasks.lm import lm_task  # noqa: E402
 
-SIZES = {"small": musicgen_small, "medium": musicgen_medium, "large": musicgen_large}
+SIZES = {
+    "small": sizes.musicgen_small,
+    "medium": sizes.musicgen_medium,
+    "large": sizes.musicgen_large,
+}
 CONFIG = dataclasses.replace(SIZES[parsed.size](), dtype=parsed.dtype)
 TOKENS, THREADS = 16, 2
 
@@ -129,7 +129,7 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
     """One case: `steps` steps of `batch` rows, guided."""
     frames = steps - 3
     forced = np.full((batch, 4, frames), -1, np.int32)
-    window = drawing.window_of("delay", forced, np.full(batch, frames))
+    window = windows.window_of("delay", forced, np.full(batch, frames))
     states = np.random.default_rng(0).normal(size=(batch, TOKENS, 768)).astype(np.float32)
     conditions = encode_conditions(jnp.asarray(states), jnp.ones((batch, TOKENS), bool))
     args = (
@@ -184,7 +184,7 @@ def training(model) -> dict:
     """A step of AdamW on two clips of two seconds."""
     batch, frames = 2, 100
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    pattern = programs.padded_pattern(patterns.named("delay", 4, frames), 1)
+    pattern = patterns.named("delay", 4, frames)
     task = lm_task(dataclasses.replace(CONFIG, remat=False), pattern)
     program = make_program(task, OptimizerConfig(), 1000, mesh)
     holder = [program.init(jax.random.key(0), task.aux)]

@@ -14,11 +14,11 @@ import numpy as np  # noqa: E402
 from rvq_jax.lm import forms  # noqa: E402
 from rvq_jax.lm.model import LMConfig  # noqa: E402
 from rvq_jax.lm.sampling import Sampling  # noqa: E402
-from rvq_jax.systems.programs import generate_codes  # noqa: E402
+from rvq_jax.patterns import padded_pattern  # noqa: E402
+from rvq_jax.systems.decoding.programs import generate_codes  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
-from rvq_jax.train.lm_task import lm_task  # noqa: E402
-from rvq_jax.train.runs import padded_pattern  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
+from rvq_jax.train.tasks.lm import lm_task  # noqa: E402
 
 BATCH, FRAMES = 8, 60
 config = LMConfig(codebook_size=128, dim=128, layers=1, mlp_dim=256)

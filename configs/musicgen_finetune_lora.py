@@ -14,10 +14,10 @@ Expect:   fewer bits per frame on runs/mine/heldout.npz; experiments/finetune/RE
 
 from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
-from rvq_jax.train.lm_task import ConditionDropout
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import OptimizerConfig
+from rvq_jax.train.tasks.lm import ConditionDropout
 
 
 def get_config() -> LMRun:

@@ -13,9 +13,9 @@ Expect:   not measured; only its shapes are tested
 
 import dataclasses
 
-from rvq_jax.systems.musicgen_sizes import musicgen_large
-from rvq_jax.train.lm_task import ConditionDropout
+from rvq_jax.systems.musicgen.sizes import musicgen_large
 from rvq_jax.train.runs import LMRun, musicgen_recipe
+from rvq_jax.train.tasks.lm import ConditionDropout
 
 
 def get_config() -> LMRun:

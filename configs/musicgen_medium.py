@@ -10,7 +10,7 @@ Time:     for a pod; it was not run
 Expect:   not measured; only its shapes are tested
 """
 
-from rvq_jax.systems.musicgen_sizes import musicgen_medium
+from rvq_jax.systems.musicgen.sizes import musicgen_medium
 from rvq_jax.train.runs import LMRun, musicgen_recipe
 
 

@@ -11,7 +11,7 @@ Time:     for a pod; it was not run
 Expect:   not measured; only its shapes are tested
 """
 
-from rvq_jax.systems.musicgen_sizes import musicgen_small
+from rvq_jax.systems.musicgen.sizes import musicgen_small
 from rvq_jax.train.runs import LMRun, musicgen_recipe
 
 

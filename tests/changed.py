@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
+SUPPORT = TESTS / "support"
+APART = ("faults", "parity")  # folders that want minutes, or other packages
 
 
 def git(*words: str) -> list[str]:
@@ -33,15 +35,15 @@ def imported(path: Path) -> set[str]:
 
 
 def imports_of_tests() -> dict[str, set[str]]:
-    """By test file, what it imports and what the helpers beside it import for it."""
-    helpers = {path.stem: imported(path) for path in TESTS.glob("*.py")}
+    """By test file, what it imports and what the helpers it uses import for it."""
+    helpers = {path.stem: imported(path) for path in [*TESTS.glob("*.py"), *SUPPORT.glob("*.py")]}
 
     def whole(names: set[str], seen: frozenset[str]) -> set[str]:
         beside = (names & helpers.keys()) - seen
         return names.union(*(whole(helpers[name], seen | beside) for name in beside))
 
-    files = sorted(TESTS.glob("test_*.py"))
-    return {f"tests/{path.name}": whole(helpers[path.stem], frozenset()) for path in files}
+    files = sorted(x for x in TESTS.rglob("test_*.py") if x.parent.name not in APART)
+    return {str(path.relative_to(ROOT)): whole(imported(path), frozenset()) for path in files}
 
 
 def tests_of(changed: list[str]) -> list[str]:

@@ -6,13 +6,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from rvq_jax import files
+from rvq_jax import files, patterns
 from rvq_jax.cli import load_config
 from rvq_jax.lm import forms
 from rvq_jax.systems.codec import leaf_shapes
-from rvq_jax.train import runs
-from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.runs import CodecRun
+from rvq_jax.train.tasks.lm import lm_task
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 # Millions of parameters of the published token models, without the projection of T5's states.
@@ -29,7 +28,7 @@ def test_a_config_builds_and_says_what_it_is_for(path):
     if isinstance(run, CodecRun):
         assert leaf_shapes(run.codec)
         return
-    assert runs.padded_pattern(run.pattern, run.lm.levels, run.frames).steps >= run.frames
+    assert patterns.padded_pattern(run.pattern, run.lm.levels, run.frames).steps >= run.frames
     assert jax.tree.leaves(forms.abstract(run.lm, stacked=True))
     assert run.lora.rank == 0 or not run.init_from
 
@@ -46,7 +45,7 @@ def test_a_published_config_trains_as_it_is_written():
     """Loss and gradients of the small one for 192 crops of 30 s, in shapes: bfloat16, layers
     recomputed, states of a frozen text encoder."""
     run = load_config(next(path for path in CONFIGS if path.stem == "musicgen_small"))
-    task = lm_task(run.lm, runs.padded_pattern("delay", 4, run.frames), run.condition_dropout)
+    task = lm_task(run.lm, patterns.padded_pattern("delay", 4, run.frames), run.condition_dropout)
 
     def array(shape, dtype):
         return jax.ShapeDtypeStruct((run.batch, *shape), dtype)

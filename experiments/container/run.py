@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from rvq_jax import Codec, files, machine
 from rvq_jax.audio import io as audio_io
+from rvq_jax.offline import encode_file, read_write
 from rvq_jax.study import StudyConfig, study_codec
-from rvq_jax.systems import code_files, coded_files
 
 HERE = Path(__file__).parent
 
@@ -32,13 +32,13 @@ def sizes(codec: Codec, folder: Path) -> dict:
     found = {"files": len(paths), "seconds": 0.0, "raw": 0.0, "packed": 0, "entropy": 0, "dac": 0}
     coding = 0.0
     for path in tqdm(paths, desc=folder.name, unit="file"):
-        audio_SC = coded_files.read_audio(codec, path)
+        audio_SC = encode_file.read_audio(codec, path)
         coded = codec.encode(audio_SC[None], chunk=10.0)
         found["seconds"] += coded.samples / codec.config.rate
         found["raw"] += coded.codes.size * np.log2(codec.config.codebook_size) / 8
         for way in ("packed", "entropy"):
             began, buffer = time.perf_counter(), io.BytesIO()
-            code_files.write(buffer, codec, coded, entropy=way == "entropy")
+            read_write.write(buffer, codec, coded, entropy=way == "entropy")
             coding += (time.perf_counter() - began) * (way == "entropy")
             found[way] += len(buffer.getvalue())
         found["dac"] += as_dac(coded.codes, coded.samples)
@@ -72,13 +72,13 @@ def main() -> None:
         codec, _ = study_codec(arguments.out / folder.name, folder)
         rows[folder.name] = sizes(codec, folder)
     config = StudyConfig().codec.codec
-    raw_kbps = code_files.kbps_of(config, config.levels)
+    raw_kbps = codec.kbps()
     lines = [
         "# The size of .rvq files",
         "",
         f"{config.levels} levels of {config.codebook_size} codes, {config.frame_rate:g} frames per "
-        f"second, {raw_kbps:.2f} kbps raw. Sizes are shares of the raw bits, one file per audio file, all "
-        "that a file holds included; coding is its time over that of the audio.",
+        f"second, {raw_kbps:.2f} kbps raw. Sizes are shares of the raw bits, one file per "
+        "audio file, all that a file holds included; coding is its time over that of the audio.",
         "",
         "| audio | files | minutes | packed | entropy coded | .dac | coding |",
         "|---|---:|---:|---:|---:|---:|---:|",

@@ -21,10 +21,10 @@ from rvq_jax import files, machine, patterns
 from rvq_jax.lm import forms
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study.quickstart import SIX
-from rvq_jax.systems.programs import score_codes
+from rvq_jax.systems.decoding.programs import score_codes
 from rvq_jax.train import sharding
-from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.state import OptimizerConfig, make_program
+from rvq_jax.train.tasks.lm import lm_task
 
 HERE = Path(__file__).parent
 SIZES = {"dim": 64, "layers": 3, "heads": 4, "mlp_dim": 256}

@@ -33,8 +33,8 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.train.codes import cached_codes
 from rvq_jax.train.loop import LoopConfig
-from rvq_jax.train.musicgen import train_musicgen
 from rvq_jax.train.runs import CodecRun, LMRun, train_codec
+from rvq_jax.train.runs.musicgen import train_musicgen
 from rvq_jax.train.state import OptimizerConfig
 
 HERE = Path(__file__).parent

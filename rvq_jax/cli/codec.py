@@ -47,18 +47,18 @@ class Encode:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
-        from rvq_jax.systems import code_files, coded_files, coded_folders
+        from rvq_jax.offline import encode_file, encode_folder
 
         _check_pipes(self)
         codec = _load(self.codec)
         options = {"levels": self.levels, "kbps": self.kbps, "entropy": self.entropy}
         if self.source.is_dir():
-            done = coded_folders.encode_folder(codec, self.source, self.target, **options)
+            done = encode_folder.encode_folder(codec, self.source, self.target, **options)
             say(self.json, f"{len(done)} files: {self.target}", _place(self))
             return {"files": [str(path) for path in done]}
-        coded = coded_files.encode_file(codec, self.source, self.target, **options)
+        coded = encode_file.encode_file(codec, self.source, self.target, **options)
         seconds = coded.samples / codec.config.rate
-        raw = code_files.kbps_of(codec.config, coded.codes.shape[1])
+        raw = codec.kbps(coded.codes.shape[1])
         said = f"{seconds:.2f} s, {coded.codes.shape[1]} levels, {raw:.2f} kbps of codes"
         result = {
             "file": str(self.target),
@@ -100,16 +100,16 @@ class Decode:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
-        from rvq_jax.systems import coded_files, coded_folders
+        from rvq_jax.offline import encode_file, encode_folder
 
         _check_pipes(self)
         codec = _load(self.codec)
         if self.source.is_dir():
             options = {"levels": self.levels, "suffix": f".{self.format}"}
-            done = coded_folders.decode_folder(codec, self.source, self.target, **options)
+            done = encode_folder.decode_folder(codec, self.source, self.target, **options)
             say(self.json, f"{len(done)} files: {self.target}", _place(self))
             return {"files": [str(path) for path in done]}
-        samples, rate = coded_files.decode_file(codec, self.source, self.target, levels=self.levels)
+        samples, rate = encode_file.decode_file(codec, self.source, self.target, levels=self.levels)
         say(self.json, f"{_name(self.target)}: {samples / rate:.2f} s at {rate} Hz", _place(self))
         return {"file": str(self.target), "samples": samples, "rate": rate}
 
@@ -128,7 +128,7 @@ class Info:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
-        from rvq_jax.systems import describe
+        from rvq_jax.offline import describe
 
         found = describe.folder(self.path) if self.path.is_dir() else describe.file(self.path)
         width = max(map(len, found))
@@ -165,14 +165,15 @@ class Import:
 
     def run(self) -> dict:
         from rvq_jax.convert import audiocraft
-        from rvq_jax.systems import code_files, musicgen_originals, originals
+        from rvq_jax.systems import published_codecs
+        from rvq_jax.systems.musicgen import published
 
         _check_out(self.out)
-        found = originals.read(self.file)
+        found = published_codecs.read(self.file)
         if audiocraft.is_token_model(found[0]):
             if self.kind is not None:
                 raise UserError(f"{self.file} is a token model; leave --kind away")
-            model = musicgen_originals.of_file(*found, self.file, self.codec, self.text)
+            model = published.of_file(*found, self.file, self.codec, self.text)
             model.save(self.out)
             name, levels = "musicgen", model.config.levels
             say(self.json, f"{name}, {levels} levels by {model.pattern}: {self.out}")
@@ -180,9 +181,9 @@ class Import:
         for flag in ("codec", "text"):
             if getattr(self, flag) is not None:
                 raise UserError(f"{self.file} is no token model; leave --{flag} away")
-        codec = originals.of_file(*found, self.file, self.kind)
+        codec = published_codecs.of_file(*found, self.file, self.kind)
         codec.save(self.out)
-        name = code_files.name_of(codec.config)
+        name = codec.name
         say(self.json, f"{name}, {codec.config.levels} levels: {self.out}")
         return {"codec": str(self.out), "name": name, "levels": codec.config.levels}
 
@@ -214,9 +215,9 @@ class Export:
         _check_out(self.out)
         codec = _load(self.codec)
         if self.format == "stablehlo":
-            from rvq_jax.systems import artefact
+            from rvq_jax.offline import stablehlo
 
-            artefact.write(codec, self.out, self.seconds, self.batch)
+            stablehlo.write(codec, self.out, self.seconds, self.batch)
         elif folder.module_of(codec.config).to_fields(codec.config) is None:
             raise UserError(
                 f"{self.codec} holds a codec of sizes or layers that transformers' config has no "

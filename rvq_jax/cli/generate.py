@@ -93,14 +93,14 @@ class Generate:
             if file is not None and not file.is_file():
                 raise UserError(f"{file} is not there; check the name")
 
-        from rvq_jax.systems import generated_files
+        from rvq_jax.offline import generate
 
         model = _load(self.model)
         config = model.codec.config
         seconds = self.seconds or _most(model, DEFAULT_SECONDS)
         if self.stream and config.segment:
             raise UserError(f"{self.model} codes segments apart and cannot --stream; leave it away")
-        captions, cut = generated_files.read_captions(model, prompts)
+        captions, cut = generate.read_captions(model, prompts)
         for line in cut:
             print(f"rvq-jax: note: {line}", file=sys.stderr)
         samples = _generated(self, model, captions, targets, seconds)
@@ -202,20 +202,20 @@ def _lines(path: Path) -> list[str]:
 def _targets(command: Generate, count: int) -> list[Path]:
     """The file of each caption; raises UserError if one cannot be there."""
     from rvq_jax.audio import io
-    from rvq_jax.systems import coded_files
+    from rvq_jax.offline import encode_file
 
     out = command.out
     if command.json and str(out) == PIPE:
         raise UserError("--json and - as --out both need standard output; leave one away")
     if command.prompts is None and count == 1:
-        coded_files.check_target(out, io.SUFFIXES)
+        encode_file.check_target(out, io.SUFFIXES)
         return [out]
     if str(out) == PIPE or out.is_file() or out.suffix.lower() in io.SUFFIXES:
         raise UserError(f"several captions need a folder, and {out} is none; name one with --out")
     width = len(str(count - 1))
     targets = [out / f"{i:0{width}d}.{command.format}" for i in range(count)]
     for target in targets:
-        coded_files.check_target(target, io.SUFFIXES)
+        encode_file.check_target(target, io.SUFFIXES)
     return targets
 
 
@@ -233,7 +233,7 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
     """Generates the files; what does not fit the model is said in one line."""
     import jax
 
-    from rvq_jax.systems import coded_files, generated_files
+    from rvq_jax.offline import encode_file, generate
 
     options = {"melody": None, "prompt": None, "stride": command.stride}
     if not model.config.melody_bins:
@@ -245,15 +245,15 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
                     "take a melody model"
                 )
     if command.melody is not None:
-        options["melody"] = coded_files.read_audio(model.codec, command.melody)[None]
+        options["melody"] = encode_file.read_audio(model.codec, command.melody)[None]
     if command.continue_ is not None:
-        options["prompt"] = generated_files.read_prompt(model, command.continue_, seconds)
+        options["prompt"] = generate.read_prompt(model, command.continue_, seconds)
     for name in ("guidance_scale", "text_guidance_scale", "temperature", "top_k", "top_p"):
         options[name] = getattr(command, name)
     key, options["stream"] = jax.random.key(command.seed), command.stream
     options["batch"] = command.batch
     try:
-        return generated_files.generate_files(model, captions, targets, seconds, key, **options)
+        return generate.generate_files(model, captions, targets, seconds, key, **options)
     except ValueError as error:
         raise UserError(f"{command.model}: {error}") from error
     except (MemoryError, jax.errors.JaxRuntimeError) as error:

@@ -150,10 +150,10 @@ class Train:
     def run(self) -> dict:
         from rvq_jax.data import builder
         from rvq_jax.data.codes import CodeSet
-        from rvq_jax.systems.text import TextEncoder
+        from rvq_jax.systems.text_encoder import TextEncoder
         from rvq_jax.train import hosts, runs, sharding
         from rvq_jax.train.codes import load_codec
-        from rvq_jax.train.musicgen import train_musicgen
+        from rvq_jax.train.runs.musicgen import train_musicgen
 
         hosts.join(self.hosts)
         default = load_config(self.config)

@@ -1,1 +1,1 @@
-"""Audio ↔ latents: encoders, decoders, their three ways to run, and the file of codes."""
+"""Audio ↔ latents: encoders, decoders, and their three ways to run."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvq_jax.codec import bits
 from rvq_jax.errors import UserError
+from rvq_jax.rvqfile import bits
 
 START = struct.Struct("!4sBI")
 SCALE = struct.Struct("!f")

@@ -1,1 +1,1 @@
-"""What a run is worth: metrics, information between levels, plots, reports."""
+"""What a run is worth, to be looked at: plots and reports."""

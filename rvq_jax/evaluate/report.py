@@ -173,8 +173,8 @@ def provenance(results: dict) -> list[tuple[str, str]]:
         (
             "Codec",
             f"{codec['parameters']:,} parameters, hop {codec['hop']}, {codec['frame_rate']:g} "
-            f"frames per second, {codec['codebook_size']} codes per level, {codec['updates']} updates in "
-            f"{codec['train_seconds']:.0f} s",
+            f"frames per second, {codec['codebook_size']} codes per level, "
+            f"{codec['updates']} updates in {codec['train_seconds']:.0f} s",
         ),
         ("Token models", ", ".join(model)),
     ]

@@ -5,6 +5,7 @@ pattern = delay(levels=4, frames=1500); tokens = pattern.interleave(codes, fill=
 
 from rvq_jax.patterns.analyse import Analysis, analyse
 from rvq_jax.patterns.builders import (
+    BUCKET,
     NAMES,
     canonical,
     coarse_first,
@@ -13,6 +14,7 @@ from rvq_jax.patterns.builders import (
     flatten,
     musiclm,
     named,
+    padded_pattern,
     parallel,
     partial_delay,
     partial_flatten,
@@ -22,6 +24,7 @@ from rvq_jax.patterns.builders import (
 from rvq_jax.patterns.pattern import Pattern
 
 __all__ = [
+    "BUCKET",
     "NAMES",
     "Analysis",
     "Pattern",
@@ -33,6 +36,7 @@ __all__ = [
     "flatten",
     "musiclm",
     "named",
+    "padded_pattern",
     "parallel",
     "partial_delay",
     "partial_flatten",

@@ -11,6 +11,8 @@ import numpy as np
 from rvq_jax.errors import UserError
 from rvq_jax.patterns.pattern import Pattern
 
+BUCKET = 64  # steps and frames in programs are multiples of it
+
 
 def parallel(levels: int, frames: int) -> Pattern:
     """All levels of a frame at once: step f. F steps; levels are independent given the past."""
@@ -129,3 +131,15 @@ def _even(levels: int) -> int:
     if levels % 2:
         raise ValueError(f"stereo patterns need two levels each, left and right; got {levels}")
     return levels
+
+
+def padded_pattern(name: str, levels: int, frames: int, *, pad_frames: bool = False) -> Pattern:
+    """A named pattern with steps up to a multiple of `BUCKET`: near lengths share programs.
+
+    pad_frames: frames too; those added have no step, and what is read of them means nothing.
+    Raises UserError as `named` does.
+    """
+    pattern = named(name, levels, frames)
+    padded = pattern.pad(-(-pattern.steps // BUCKET) * BUCKET)
+    more = -frames % BUCKET if pad_frames else 0
+    return Pattern(np.pad(padded.step_of, [(0, 0), (0, more)]), padded.frame_at)

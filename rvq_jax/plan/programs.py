@@ -12,12 +12,12 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
 from rvq_jax.lm.conditions import EncodedConditions
 from rvq_jax.lm.sampling import Sampling
-from rvq_jax.systems import programs
+from rvq_jax.systems.decoding import programs
 from rvq_jax.train import runs
-from rvq_jax.train.codec_task import codec_task
-from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.runs import CodecRun, LMRun
 from rvq_jax.train.state import Task, TrainState, abstract_state, make_program
+from rvq_jax.train.tasks.codec import codec_task
+from rvq_jax.train.tasks.lm import lm_task
 
 TEXT = 64  # tokens that captions are padded to where a frozen encoder reads them
 PROMPTS = 8  # generated at a time by `rvq-jax generate`
@@ -135,4 +135,4 @@ def decoding(run: LMRun, device: Any) -> Decoding:
 
 
 def _pattern(run: LMRun):
-    return runs.padded_pattern(patterns.canonical(run.pattern), run.lm.levels, run.frames)
+    return patterns.padded_pattern(run.pattern, run.lm.levels, run.frames)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rvq_jax.errors import UserError
-from rvq_jax.serve.line import Job, Line
+from rvq_jax.serve.queue import Job, Line
 from rvq_jax.serve.requests import LIMITS, Limits, Refused, defaults, parse
 
 BODY_SECONDS = 10.0  # for a request to arrive whole

@@ -6,11 +6,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rvq_jax import quantize
+from rvq_jax import metrics, quantize
 from rvq_jax.codec.autoencoder import latents
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.evaluate import metrics
 from rvq_jax.systems.codec import Codec
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax import files, patterns
+from rvq_jax import files, metrics, patterns
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.evaluate import metrics
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.systems.musicgen import MusicGen
-from rvq_jax.systems.programs import generate_codes, score_codes
-from rvq_jax.systems.text import TextEncoder
-from rvq_jax.train.runs import LMRun, lm_program, padded_pattern, train_lm
+from rvq_jax.systems.text_encoder import TextEncoder
+from rvq_jax.train.runs import LMRun, lm_program, train_lm
 
 
 def windows(codes: CodeSet, frames: int) -> dict:
@@ -51,7 +50,7 @@ def bits_by_level(
     """
     model = MusicGen(run.lm, run.pattern, params, None, text)
     data = windows(heldout, run.frames)
-    pattern = padded_pattern(run.pattern, run.lm.levels, run.frames)
+    pattern = patterns.padded_pattern(run.pattern, run.lm.levels, run.frames)
     count = len(data["codes"])
     total = np.zeros(run.lm.levels)
     for begin in range(0, count, batch):
@@ -80,7 +79,7 @@ def train_and_score(
             mine = dataclasses.replace(
                 run, pattern=name, loop=dataclasses.replace(run.loop, seed=seed)
             )
-            pattern = padded_pattern(name, run.lm.levels, run.frames)
+            pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
             program = programs.setdefault(pattern.steps, lm_program(mine, pattern))
             place = folder / f"pattern={name},seed={seed}"
             params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
@@ -127,7 +126,7 @@ def generate_and_compare(
 
     The first call compiles; the second is timed to the last sample of audio.
     """
-    pattern = padded_pattern(name, run.lm.levels, run.frames)
+    pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
     text = to_bytes(captions, run.lm.caption_bytes)
     forced = np.full((len(captions), run.lm.levels, run.frames), -1, np.int32)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax import files, patterns
+from rvq_jax import files, metrics, patterns
 from rvq_jax import machine as machines
 from rvq_jax.audio import io
 from rvq_jax.data import builder, loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
-from rvq_jax.evaluate import information, metrics, report
+from rvq_jax.evaluate import report
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import codecs, models
 from rvq_jax.systems.codec import Codec
@@ -134,8 +134,8 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
         },
         "patterns": [rows[name] for name in names],
         "information": {
-            "levels": information.between_levels(codes.codes, codes.codebook_size).tolist(),
-            "lags": information.between_lags(codes.codes, codes.codebook_size).tolist(),
+            "levels": metrics.between_levels(codes.codes, codes.codebook_size).tolist(),
+            "lags": metrics.between_lags(codes.codes, codes.codebook_size).tolist(),
         },
         "code_counts": used.tolist(),
         "curves": _curves(out, names, config.seeds[0]),

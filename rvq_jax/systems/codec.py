@@ -26,6 +26,8 @@ from rvq_jax.typing import Array, Audio, Codes, Key
 
 Config = CodecConfig | DACConfig | MimiConfig
 OWN = {"codec": CodecConfig, "dac": DACConfig, "mimi": MimiConfig}  # in folders of our own format
+# What a quantizer learns from and no code depends on; some formats do not keep it.
+UNUSED = ("sums", "counts")
 
 
 class Coded(NamedTuple):
@@ -87,6 +89,29 @@ class Codec:
         """Arrays by name, as `of_leaves` takes them."""
         weights = {"params": self.params, "quantizer": self.quantizer}
         return {_short(name): leaf for name, leaf in files.named(weights).items()}
+
+    @property
+    def coding_leaves(self) -> dict[str, Array]:
+        """The arrays that decide codes and audio, by name: not what a quantizer learns from."""
+        named = files.named({"params": self.params, "quantizer": self.quantizer})
+        return {name: leaf for name, leaf in sorted(named.items()) if not name.endswith(UNUSED)}
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 over `coding_leaves`: 32 bytes that differ between codecs."""
+        return files.fingerprint(self.coding_leaves)
+
+    @property
+    def name(self) -> str:
+        """Its kind and its rate, such as encodec_24khz."""
+        kinds = folder.KINDS.items()
+        kind = next(kind for kind, module in kinds if isinstance(self.config, module.CONFIG))
+        return f"{kind}_{self.config.rate / 1000:g}khz"
+
+    def kbps(self, levels: int | None = None) -> float:
+        """Bandwidth of codes of so many levels, all by default, before entropy coding."""
+        config = self.config
+        bits = (levels or config.levels) * math.log2(config.codebook_size)
+        return bits * config.frame_rate / 1000
 
     def encode(
         self,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rvq_jax import files
 from rvq_jax.data.captions import CaptionStates
-from rvq_jax.systems.text import TextEncoder
+from rvq_jax.systems.text_encoder import TextEncoder
 
 ROWS = 32  # captions encoded at once
 

@@ -12,10 +12,10 @@ from rvq_jax.audio import chroma
 from rvq_jax.convert import musicgen
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
-from rvq_jax.systems import channels, code_files
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding import channels
 from rvq_jax.systems.musicgen import MusicGen
-from rvq_jax.systems.musicgen_folder import KIND
+from rvq_jax.systems.musicgen.folder import KIND
 
 MUSICGENS = {KIND, *musicgen.WHOLE, *musicgen.ALONE}
 
@@ -103,7 +103,7 @@ def _check_whole(codec: Codec) -> None:
 
 
 def _hash(codec: Codec) -> str:
-    return code_files.fingerprint(codec).hex()
+    return codec.fingerprint().hex()
 
 
 def _encode(codec: Codec, audio_SC: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from small_runs import TUNED_SLOWLY, mesh_parts
 

@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from small_runs import CONFIG_FILE, RUN, bits_of, code_set, log_of, one_device
 
-from rvq_jax.train import runs
+from rvq_jax import patterns
 from rvq_jax.train.checkpoint import Checkpoints
-from rvq_jax.train.lm_task import lm_task
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import abstract_state
+from rvq_jax.train.tasks.lm import lm_task
 
 HEARTBEAT = 10  # seconds, the least that the runtime takes
 WAIT = 30  # seconds for the other process to come
@@ -135,7 +135,9 @@ class Left(NamedTuple):
 def left(out: Path, run: LMRun) -> Left:
     """The last checkpoint and the log; the state on one device."""
     task = lm_task(
-        run.lm, runs.padded_pattern(run.pattern, run.lm.levels, run.frames), run.condition_dropout
+        run.lm,
+        patterns.padded_pattern(run.pattern, run.lm.levels, run.frames),
+        run.condition_dropout,
     )
     like = abstract_state(task, run.optimizer, run.loop.steps, one_device())
     with Checkpoints(out / "checkpoints") as checkpoints:

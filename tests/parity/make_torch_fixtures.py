@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import torch
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
 from audiocraft_files import CONFIG
 
 FOLDER = pathlib.Path(__file__).parents[1] / "fixtures" / "torch"

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from audiocraft_files import CONFIG, original
 
-from rvq_jax.systems import musicgen_originals
-from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.musicgen import MusicGen, published
 
 REASON = "the parity peers are not installed"
 torch = pytest.importorskip("torch", reason=REASON)
@@ -40,10 +39,10 @@ def test_a_model_under_audiocrafts_names_is_the_one_of_transformers(tmp_path, ki
     config = CONFIG.format(seconds=1.6, heads=4, delays=DELAYS[kind])
     torch.save({"best_state": state, "xp.cfg": config}, tmp_path / "state_dict.bin")
     path, parts = tmp_path / "state_dict.bin", (tmp_path / "codec", tmp_path / "text")
-    ours, theirs = musicgen_originals.load(path, *parts), MusicGen.load(tmp_path / "whole")
+    ours, theirs = published.load(path, *parts), MusicGen.load(tmp_path / "whole")
     assert ours.pattern == theirs.pattern
-    assert dataclasses.replace(ours.config, window=0) == dataclasses.replace(
-        theirs.config, window=0
+    assert dataclasses.replace(ours.config, window=None) == dataclasses.replace(
+        theirs.config, window=None
     )
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
     audio = [m.generate(["slow piano"], 0.02, jax.random.key(0)) for m in (ours, theirs)]

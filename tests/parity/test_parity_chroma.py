@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from signals import noise
 
 from rvq_jax.audio.chroma import HOP, WINDOW, chroma, chroma_filters
 
@@ -41,10 +42,6 @@ def peer_chroma(audio, rate):
     mono_BS = torch.from_numpy(audio).mean(dim=-1)
     extract = melody.MusicgenMelodyFeatureExtractor._torch_extract_fbank_features
     return extract(settings, mono_BS).numpy()
-
-
-def noise(*shape):
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def tune(rate, seconds=10.0):

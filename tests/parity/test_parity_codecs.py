@@ -68,7 +68,7 @@ MIMI = {
 TIES = 1e-4  # the share of codes that rounding may decide
 
 
-def noise(batch, samples, channels, rate, seed=0):
+def sounds(batch, samples, channels, rate, seed=0):
     """Sines and noise, louder and softer."""
     rng = np.random.default_rng(seed)
     t = np.arange(samples)[None, :, None] / rate
@@ -90,7 +90,7 @@ def encodec_peer(seed=0, **fields):
             module.weight.uniform_(0.8, 1.2)
             module.bias.uniform_(-0.1, 0.1)
     x = torch.from_numpy(
-        noise(4, config.sampling_rate // 2, config.audio_channels, config.sampling_rate, 9)
+        sounds(4, config.sampling_rate // 2, config.audio_channels, config.sampling_rate, 9)
     ).mT
     residual = peer.encoder(x).mT.reshape(-1, config.hidden_size)
     for layer in peer.quantizer.layers:
@@ -137,7 +137,7 @@ def other_ways(codec, audio, coded):
     """In steps, and as a stream in pieces of random lengths, codes are those of the whole.
 
     But for ties: a program for another length adds in another order. On codecs small enough to
-    have none, tests/test_codec_ways.py compares all codes.
+    have none, tests/codec/test_codec_ways.py compares all codes.
     """
     same_codes(codec.encode(audio, chunk=0.3).codes, coded.codes)
     if not codec.config.causal:
@@ -180,7 +180,7 @@ def test_encodec(name, size, tmp_path):
     codec = rj.Codec.load(tmp_path / "theirs")
     assert codec.config.levels == config.num_quantizers
     samples = int(1.37 * config.sampling_rate)
-    audio = noise(2, samples, config.audio_channels, config.sampling_rate)
+    audio = sounds(2, samples, config.audio_channels, config.sampling_rate)
     with torch.no_grad():
         theirs = peer.encode(torch.from_numpy(audio).mT, bandwidth=config.target_bandwidths[-1])
         last = theirs.last_frame_pad_length
@@ -229,7 +229,7 @@ def test_dac(name, size, tmp_path):
     peer.save_pretrained(tmp_path / "theirs")
     codec = rj.Codec.load(tmp_path / "theirs")
     samples = 40 * config.hop_length
-    audio = noise(2, samples, 1, config.sampling_rate)
+    audio = sounds(2, samples, 1, config.sampling_rate)
     with torch.no_grad():
         codes = peer.encode(torch.from_numpy(audio).mT).audio_codes
         decoded = peer.decode(audio_codes=codes).audio_values
@@ -254,7 +254,7 @@ def mimi_peer(**fields):
         elif parameter.ndim == 3:
             fan_in = parameter[0].numel() if "layers" in name else parameter.shape[-1]
             parameter.normal_(0, fan_in**-0.5)
-    x = torch.from_numpy(noise(2, 96 * 1920, 1, 24_000, 9)).mT
+    x = torch.from_numpy(sounds(2, 96 * 1920, 1, 24_000, 9)).mT
     latents = peer.encoder(x).latents
     parts = peer.quantizer.semantic_residual_vector_quantizer
     for part in (parts, peer.quantizer.acoustic_residual_vector_quantizer):
@@ -275,7 +275,7 @@ def test_mimi(size, tmp_path):
     peer = mimi_peer(**MIMI[size])
     peer.save_pretrained(tmp_path / "theirs")
     codec = rj.Codec.load(tmp_path / "theirs")
-    audio = noise(2, int(24.3 * 1920), 1, 24_000)
+    audio = sounds(2, int(24.3 * 1920), 1, 24_000)
     with torch.no_grad():
         codes = peer.encode(torch.from_numpy(audio).mT).audio_codes
         decoded = peer.decode(codes).audio_values

@@ -9,7 +9,7 @@ from rvq_jax.lm import forms
 from rvq_jax.lm.conditions import encode_conditions
 from rvq_jax.lm.model import teacher_inputs
 from rvq_jax.lm.sampling import Sampling
-from rvq_jax.systems import drawing, programs
+from rvq_jax.systems.decoding import programs, windows
 from rvq_jax.systems.musicgen import MusicGen
 
 REASON = "the parity peers are not installed"
@@ -125,7 +125,7 @@ def test_greedy_codes_are_theirs(pairs, kind):
 def greedy(ours: MusicGen, conditions, frames: int) -> np.ndarray:
     c = ours.config
     forced = np.full((1, c.levels, frames), -1, np.int32)
-    window = drawing.window_of(ours.pattern, forced, np.array([frames]))
+    window = windows.window_of(ours.pattern, forced, np.array([frames]))
     args = window.pattern, conditions, jax.random.key(0), window.forced, window.lengths
     drawn = programs.generate_codes(c, ours.params, *args, guidance=3.0, sampling=Sampling(0.0))
     return np.asarray(drawn.codes)[:, :, :frames]

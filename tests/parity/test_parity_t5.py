@@ -7,7 +7,7 @@ from small_pieces import write_pieces
 
 from rvq_jax.convert import layout, t5
 from rvq_jax.lm.t5 import T5Config, ranges
-from rvq_jax.systems.text import TextEncoder, Tokenizer, load_tokenizer
+from rvq_jax.systems.text_encoder import TextEncoder, Tokenizer, load_tokenizer
 
 REASON = "the parity peers are not installed"
 torch = pytest.importorskip("torch", reason=REASON)

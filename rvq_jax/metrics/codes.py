@@ -1,0 +1,48 @@
+"""How codes are used."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rvq_jax.typing import Array
+
+
+def code_counts(
+    codes: Array | Sequence[Array], size: int, mask: Array | Sequence[Array] | None = None
+) -> np.ndarray:
+    """How often each code occurs, `[K, N]`, in codes `[..., K, F]` or records of `[K, F]`.
+
+    mask: bool `[..., F]`, or one `[F]` per record; true where frames count. Raises ValueError if
+    a code that counts is not in [0, N).
+    """
+    every = joined(codes, mask)
+    if every.size and not 0 <= every.min() <= every.max() < size:
+        raise ValueError(f"codes must be in [0, {size}), got {every.min()}..{every.max()}")
+    return np.stack([np.bincount(row, minlength=size) for row in every])
+
+
+def code_use(
+    codes: Array | Sequence[Array], size: int, mask: Array | Sequence[Array] | None = None
+) -> list[dict]:
+    """Per level: `use`, the share of its N codes that occur; `entropy_bits`, of how often each
+    does; `perplexity`, 2 to that power, the effective number of codes. As `code_counts`."""
+    rows = []
+    for counts in code_counts(codes, size, mask):
+        share = counts[counts > 0] / max(1, counts.sum())
+        entropy = float(-(share * np.log2(share)).sum()) + 0.0  # never -0.0
+        use = float((counts > 0).mean())
+        rows.append({"use": use, "entropy_bits": entropy, "perplexity": 2.0**entropy})
+    return rows
+
+
+def joined(
+    codes: Array | Sequence[Array], mask: Array | Sequence[Array] | None = None
+) -> np.ndarray:
+    """All frames that count, one record after another, `[K, M]`; arguments of `code_counts`."""
+    if hasattr(codes, "ndim"):
+        codes = np.asarray(codes).reshape(-1, *codes.shape[-2:])
+        mask = None if mask is None else np.asarray(mask).reshape(-1, codes.shape[-1])
+    records = [np.asarray(record) for record in codes]
+    if mask is not None:
+        records = [x[:, np.asarray(m, bool)] for x, m in zip(records, mask, strict=True)]
+    return np.concatenate(records, axis=1)

@@ -1,0 +1,1 @@
+"""Systems at work on files and folders: encode, decode, generate, describe, export."""

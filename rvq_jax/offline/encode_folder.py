@@ -1,0 +1,212 @@
+"""Folders of audio ↔ folders of codes: batches of a few static shapes, so that little compiles."""
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rvq_jax.audio import io
+from rvq_jax.errors import UserError
+from rvq_jax.offline import encode_file, read_write
+from rvq_jax.systems.codec import Codec, Coded
+
+BUCKETS = (1, 2, 4, 8, 16, 32)  # seconds
+TOGETHER = 32.0  # seconds of audio in a batch
+
+
+def encode_folder(
+    codec: Codec,
+    source: str | Path,
+    target: str | Path,
+    *,
+    levels: int | None = None,
+    kbps: float | None = None,
+    entropy: bool = True,
+    chunk: float = encode_file.CHUNK,
+    together: float = TOGETHER,
+) -> list[Path]:
+    """Encodes every audio file below a folder to an .rvq file of the same name below another.
+
+    Files of about the same length are encoded together, `together` seconds at a time, and get the
+    codes that they get alone. A file that cannot be read is passed over, with nothing written for
+    it, and told at the end, when all others are done; a place that cannot be written to ends the
+    work at once. Returns the files written. Raises UserError for either, and as `encode_file`.
+    """
+    levels = encode_file.levels_of(codec, levels, kbps)
+    pairs = _pairs(source, target, io.SUFFIXES, ".rvq")
+    hash, rate = codec.fingerprint(), codec.config.rate
+
+    def read(path: Path):
+        audio_SC = encode_file.read_audio(codec, path)
+        return _bucket(len(audio_SC) / rate), audio_SC
+
+    def alone(path: Path, audio_SC: np.ndarray, goal: Path) -> None:
+        coded = encode_file.encode(codec, audio_SC, levels, chunk)
+        encode_file.save(codec, coded, goal, hash, entropy)
+
+    def batch(bucket, audio: list[np.ndarray], goals: list[Path]) -> None:
+        size = _size(bucket, together)
+        for coded, goal in zip(_encode(codec, bucket, audio, size, levels), goals, strict=False):
+            encode_file.save(codec, coded, goal, hash, entropy)
+
+    return _work("encode", pairs, read, alone, batch, lambda key: _size(key, together))
+
+
+def decode_folder(
+    codec: Codec,
+    source: str | Path,
+    target: str | Path,
+    *,
+    levels: int | None = None,
+    suffix: str = ".wav",
+    chunk: float = encode_file.CHUNK,
+    together: float = TOGETHER,
+) -> list[Path]:
+    """Decodes every .rvq, .ecdc and .dac file below a folder, the other way of `encode_folder`.
+
+    suffix: of the audio files to write. Damaged files are passed over and told at the end.
+    """
+    pairs = _pairs(source, target, encode_file.CODES, suffix)
+    hash, rate = codec.fingerprint(), codec.config.rate
+
+    def read(path: Path):
+        if path.suffix.lower() == ".dac":
+            return None, encode_file.decode(codec, path, hash, levels, chunk)
+        coded = read_write.read(path, codec, hash, levels)
+        bucket = _bucket(coded.samples / rate)
+        return bucket and (bucket, coded.codes.shape[1]), coded
+
+    def alone(path: Path, found, goal: Path) -> None:
+        if isinstance(found, Coded):
+            found = np.asarray(codec.decode(found, chunk=chunk)[0]), rate
+        encode_file.write_audio(goal, *found)
+
+    def batch(key, items: list[Coded], goals: list[Path]) -> None:
+        audio = _decode(codec, key[0], items, _size(key[0], together))
+        for audio_SC, goal in zip(audio, goals, strict=False):
+            encode_file.write_audio(goal, audio_SC, rate)
+
+    return _work("decode", pairs, read, alone, batch, lambda key: _size(key[0], together))
+
+
+def _pairs(source, target, suffixes: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
+    """Files below one folder and what they become below another, sorted."""
+    source, target = Path(source), Path(target)
+    if not source.is_dir():
+        raise UserError(f"folder {source} is not there; check the name")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file, and {source} a folder; name a folder")
+    names = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
+    # Names that begin with a dot are an archive's or a system's notes beside the audio.
+    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    names = [name for name in names if name.suffix.lower() in suffixes]
+    if not names:
+        raise UserError(f"folder {source} has nothing to read; put {', '.join(suffixes)} files in")
+    seen: dict[Path, Path] = {}
+    for name in names:
+        goal = name.with_suffix(suffix)
+        if goal in seen:
+            raise UserError(f"{seen[goal]} and {name} would both become {goal}; rename one")
+        seen[goal] = name
+    return [(source / name, target / goal) for goal, name in seen.items()]
+
+
+def _work(
+    word: str,
+    pairs: list[tuple[Path, Path]],
+    read: Callable,
+    alone: Callable,
+    batch: Callable,
+    size_of: Callable,
+) -> list[Path]:
+    """Reads file after file; each goes alone (key None) or waits for others of its key."""
+    waiting, wrong, done = defaultdict(list), [], []
+    with tqdm(total=len(pairs), desc=word, unit="file") as bar:
+
+        def finish(key) -> None:
+            items = waiting.pop(key)
+            batch(key, [item for item, _ in items], [goal for _, goal in items])
+            done.extend(goal for _, goal in items)
+            bar.update(len(items))
+
+        for path, goal in pairs:
+            try:
+                key, item = read(path)
+            except UserError as error:
+                wrong.append(f"{error}")
+                bar.update()
+                continue
+            if key is None:
+                alone(path, item, goal)
+                done.append(goal)
+                bar.update()
+                continue
+            waiting[key].append((item, goal))
+            if len(waiting[key]) == size_of(key):
+                finish(key)
+        for key in list(waiting):
+            finish(key)
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} of {len(pairs)} files cannot be read, the others are done; "
+            + "; ".join(wrong[:3])
+            + "; ..." * (len(wrong) > 3)
+        )
+    return done
+
+
+def _bucket(seconds: float) -> int | None:
+    return next((bucket for bucket in BUCKETS if seconds <= bucket), None)
+
+
+def _size(bucket: int, together: float) -> int:
+    return max(1, int(together // bucket))
+
+
+def _encode(
+    codec: Codec, bucket: int, audio: list[np.ndarray], size: int, levels: int
+) -> Iterator[Coded]:
+    config = codec.config
+    lengths = [len(audio_SC) for audio_SC in audio]
+    rows = np.zeros((size, bucket * config.rate, config.channels), np.float32)
+    for i in range(size):
+        # What fills a batch is a copy: it costs nothing to compile.
+        item = min(i, len(audio) - 1)
+        rows[i, : lengths[item]] = audio[item]
+    ends = [lengths[min(i, len(audio) - 1)] for i in range(size)]
+    together = codec.encode(rows, levels, lengths=ends)
+    codes, scales = np.asarray(together.codes), together.scales
+    for i, samples in enumerate(lengths):
+        places = _places(config, samples, rows.shape[1])
+        own = None if scales is None else np.asarray(scales)[i : i + 1]
+        if config.segment and own is not None:
+            own = own[:, : len(read_write.frames_of(config, samples))]
+        yield Coded(codes[i : i + 1][:, :, places], own, samples)
+
+
+def _decode(codec: Codec, bucket: int, items: list[Coded], size: int) -> Iterator[np.ndarray]:
+    config = codec.config
+    samples = bucket * config.rate
+    counts = read_write.frames_of(config, samples)
+    codes = np.zeros((size, items[0].codes.shape[1], sum(counts)), np.int32)
+    scales = np.ones((size, len(counts)), np.float32) if config.normalize else None
+    filled = [items[min(i, len(items) - 1)] for i in range(size)]
+    for i, item in enumerate(filled):
+        codes[i][:, _places(config, item.samples, samples)] = item.codes[0]
+        if scales is not None:
+            scales[i, : item.scales.shape[1]] = item.scales[0]
+    lengths = np.array([item.samples for item in filled], np.int32)
+    audio = np.asarray(codec.decode(Coded(codes, scales, samples, lengths)))
+    for i, item in enumerate(items):
+        yield audio[i, : item.samples]
+
+
+@functools.lru_cache(maxsize=1024)
+def _places(config, samples: int, longer: int) -> np.ndarray:
+    """Where the frames of so many samples lie in a longer row: a segment may end early in it."""
+    counts, room = (read_write.frames_of(config, length) for length in (samples, longer))
+    begins = np.cumsum([0, *room])
+    return np.concatenate([begins[i] + np.arange(count) for i, count in enumerate(counts)])

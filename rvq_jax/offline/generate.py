@@ -1,0 +1,135 @@
+"""Generated audio, to files or a pipe: prompts in batches, audio written as it is generated."""
+
+import contextlib
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rvq_jax.audio import io
+from rvq_jax.errors import UserError
+from rvq_jax.lm import decode
+from rvq_jax.offline import encode_file
+from rvq_jax.offline.encode_file import PIPE
+from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.typing import Array, Audio, Key
+
+WHOLE = 2.0  # seconds up to which audio is made by one program; beyond, piece by piece
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
+
+Captions = Sequence[str] | dict[str, np.ndarray]
+
+
+def generate_files(
+    model: MusicGen,
+    captions: Captions,
+    targets: Sequence[str | Path],
+    seconds: float,
+    key: Key,
+    *,
+    batch: int = 8,
+    stream: bool = False,
+    **options,
+) -> int:
+    """Generates the audio of each caption to its file; returns its samples.
+
+    captions: of `read_captions`. targets: audio files, each of which appears whole or not at all,
+    or one `-` for wav on standard output. batch: captions sampled together, which does not change
+    the result. stream: write as it is generated, also to a pipe. options: of `MusicGen.generate`.
+    Raises UserError for places that cannot be written to, ValueError for what does not fit.
+    """
+    rows, samples = len(targets), samples_of(model, seconds)
+    keys, size = decode.row_keys(key, rows), min(batch, rows)
+    begins = range(0, rows, size)
+    bar = tqdm(total=len(begins) * seconds, desc="generate", bar_format=BAR, delay=2)
+    with bar:
+        for begin in begins:
+            # What fills the last batch is a copy: it costs nothing to compile.
+            at = np.minimum(np.arange(begin, begin + size), rows - 1)
+            pieces = _pieces(model, _rows(captions, at), seconds, keys[at], stream, options)
+            with contextlib.ExitStack() as stack:
+                opened = [
+                    stack.enter_context(_opened(target, model, samples, stream))
+                    for target in targets[begin : begin + size]
+                ]
+                for audio in pieces:
+                    for add, audio_SC in zip(opened, audio, strict=False):
+                        add(audio_SC)
+                    bar.update(audio.shape[1] / model.codec.config.rate)
+    return samples
+
+
+def read_captions(model: MusicGen, prompts: Sequence[str]) -> tuple[Captions, list[str]]:
+    """Prompts as the model's own text encoder takes them, and a line for each that is cut."""
+    if model.text is None:
+        limit, lines = model.config.caption_bytes, []
+        for i, prompt in enumerate(prompts):
+            if len(prompt.encode()) > limit:
+                size = f"{len(prompt.encode())} bytes and is cut to {limit}"
+                lines.append(f"prompt {i} ({prompt[:40]!r}...) has {size}")
+        return prompts, lines
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ids, mask = model.text.tokens(prompts)
+    return {"input_ids": ids, "attention_mask": mask}, [f"{w.message}" for w in caught]
+
+
+def samples_of(model: MusicGen, seconds: float) -> int:
+    """How long audio of so many seconds is: whole frames."""
+    return int(model.frames(seconds)) * model.codec.config.hop
+
+
+def read_prompt(model: MusicGen, path: str | Path, seconds: float) -> np.ndarray:
+    """Audio `[1, S, C]` of a file that is to be continued, in whole frames; raises UserError."""
+    config = model.codec.config
+    audio_SC = encode_file.read_audio(model.codec, path, model.channels)
+    # A frame that the audio ends in would be continued from the silence that fills it.
+    samples = len(audio_SC) // config.hop * config.hop
+    if samples == 0:
+        raise UserError(
+            f"{path} is shorter than a frame of {config.hop} samples; give a longer one"
+        )
+    if samples >= samples_of(model, seconds):
+        raise UserError(
+            f"{path} lasts {len(audio_SC) / config.rate:.2f} s, and --seconds, which count it in, "
+            f"are {seconds:g}; give more"
+        )
+    return audio_SC[None, :samples]
+
+
+def _pieces(
+    model: MusicGen, captions: Captions, seconds: float, keys: Key, stream: bool, options: dict
+) -> Iterator[Audio]:
+    """The audio in turn; in one piece where that is all there can be, or is soon there."""
+    if model.codec.config.segment or (seconds <= WHOLE and not stream):
+        yield model.generate(captions, seconds, keys, **options)
+        return
+    yield from model.stream(captions, seconds, keys, **options)
+
+
+def _rows(captions: Captions, at: np.ndarray) -> Captions:
+    if isinstance(captions, dict):
+        return {name: array[at] for name, array in captions.items()}
+    return [captions[i] for i in at]
+
+
+@contextlib.contextmanager
+def _opened(
+    target: str | Path, model: MusicGen, samples: int, stream: bool
+) -> Iterator[Callable[[Array], None]]:
+    """A function that adds `[S, C]` to what is written."""
+    rate = model.codec.config.rate
+    if str(target) != PIPE:
+        with io.writing(target, rate, model.channels) as add:
+            yield add
+    elif stream:
+        encode_file.to_pipe(io.wav_header(rate, model.channels, samples))
+        yield lambda audio_SC: encode_file.to_pipe(io.pcm16(audio_SC))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            with io.writing(Path(folder) / "out.wav", rate, model.channels) as add:
+                yield add
+            encode_file.to_pipe((Path(folder) / "out.wav").read_bytes())

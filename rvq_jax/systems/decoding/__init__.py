@@ -1,0 +1,1 @@
+"""From conditions to codes, for every system: compiled programs, windows, channels."""

@@ -1,0 +1,165 @@
+"""MusicGen's folders: our own, and those of transformers both ways."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rvq_jax import config as configs
+from rvq_jax import files, patterns
+from rvq_jax.convert import folder, layout, musicgen, names, t5, tensors
+from rvq_jax.errors import UserError
+from rvq_jax.lm import forms
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems import codec as codecs
+from rvq_jax.systems import text_encoder as texts
+from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.text_encoder import TextEncoder
+from rvq_jax.typing import Array
+
+KIND = "musicgen"
+GENERATION = "generation_config.json"
+PARTS = "text_encoder.", "audio_encoder."
+
+Loaded = tuple[LMConfig, str, nnx.State, Codec | None, TextEncoder | None]
+
+
+def load(path: str | Path) -> Loaded:
+    """Config, pattern, parameters, codec and text encoder of a folder.
+
+    Raises UserError if it is no token model, a part is missing, or weights do not fit or are not
+    finite.
+    """
+    path = Path(path)
+    data = files.load_config(path)
+    if data.get("model_type") in musicgen.WHOLE | musicgen.ALONE:
+        return _load_published(path, data)
+    kind = data.pop("model", None) or data.get("model_type")
+    if kind != KIND:
+        raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a musicgen")
+    pattern = patterns.canonical(data.pop("pattern", ""))
+    config = _checked(configs.from_dict(LMConfig, data, f"{path}/config.json"), path)
+    params = files.load_weights(path, forms.abstract(config))
+    _check_finite(files.named(params), path)
+    text = TextEncoder.load(path / "text") if config.text_dim else None
+    return config, pattern, jax.device_put(params), Codec.load(path / "codec"), text
+
+
+def save(
+    path: str | Path,
+    config: LMConfig,
+    pattern: str,
+    params: nnx.State,
+    codec: Codec | None,
+    text: TextEncoder | None,
+) -> None:
+    """Writes a folder, whole or not at all: in transformers' format where it has one.
+
+    Raises UserError for a model without a codec that transformers cannot hold either.
+    """
+    with files.writing(path) as target:
+        if _save_published(target, config, pattern, params, codec, text):
+            return
+        if codec is None:
+            raise UserError(f"{path}: a model without a codec has no folder of its own format")
+        data = {"model": KIND, "pattern": pattern, **configs.to_dict(config)}
+        files.save_folder(target, data, params)
+        codec.save(target / "codec")
+        if text is not None:
+            text.save(target / "text")
+
+
+def _load_published(path: Path, data: dict) -> Loaded:
+    where = f"{path}/config.json"
+    parts = musicgen.from_fields(data, where)
+    window = _window(path)
+    config = _checked(dataclasses.replace(parts.lm, window=window), path)
+    found = names.canonical(tensors.load_folder(path))
+    found = {n: x for n, x in found.items() if not n.endswith(musicgen.COMPUTED)}
+    alone = parts.codec is None
+    inner = [{n.removeprefix(p): found.pop(n) for n in [*found] if n.startswith(p)} for p in PARTS]
+    params = of_tensors(config, found, path, "" if alone else "decoder.")
+    if alone:
+        return config, parts.pattern, params, None, None
+    for part, part_tensors in zip(PARTS, inner, strict=True):
+        _check_finite(part_tensors, path)
+        if not part_tensors:
+            raise UserError(f"{path} has no tensors {part}*: get the whole folder of the model")
+    text_places = t5.layout(parts.text)
+    wanted = layout.shapes(text_places, texts.leaf_shapes(parts.text))
+    read = layout.read(text_places, tensors.take(t5.canonical(inner[0]), wanted, path))
+    text = TextEncoder.of_leaves(parts.text, read, texts.load_tokenizer(path))
+    codec_config = folder.config_of(parts.codec, path, codecs.leaf_shapes)
+    leaves = folder.from_tensors(codec_config, inner[1], path, codecs.leaf_shapes)
+    return config, parts.pattern, params, Codec.of_leaves(codec_config, leaves), text
+
+
+def of_tensors(
+    config: LMConfig, found: dict, path: str | Path, prefix: str = "decoder."
+) -> nnx.State:
+    """Parameters of tensors under transformers' names; UserError if they do not fit or are NaN."""
+    _check_finite(found, path)
+    places = musicgen.layout(config, prefix)
+    wanted = layout.shapes(places, _leaves(_checked(config, path)))
+    read = layout.read(places, tensors.take(found, wanted, path))
+    return jax.device_put(_of_leaves(config, read))
+
+
+def _save_published(path: Path, config, pattern, params, codec, text) -> bool:
+    """Whether transformers has words for the model; then it is written."""
+    fields = musicgen.to_fields(config, pattern)
+    written = {_short(n): np.asarray(x) for n, x in files.named(params).items()}
+    if fields is not None and codec is None and text is None and config.text_dim == config.dim:
+        tensors.save_folder(path, fields, layout.write(musicgen.layout(config, ""), written))
+        files.write_json(path / GENERATION, musicgen.generation(config))
+        return True
+    coded = codec and folder.to_tensors(codec.config, codec.leaves)
+    if fields is None or not coded or text is None:
+        return False
+    out = layout.write(musicgen.layout(config), written)
+    out |= {f"text_encoder.{n}": x for n, x in text.tensors.items()}
+    out |= {f"audio_encoder.{n}": x for n, x in coded[1].items()}
+    text_fields = t5.to_fields(text.config)
+    tensors.save_folder(path, musicgen.whole(config, fields, text_fields, coded[0]), out)
+    files.write_json(path / GENERATION, musicgen.generation(config))
+    text.save_tokenizer(path)
+    return True
+
+
+def _window(path: Path) -> int:
+    """Frames a published model was trained on, as its generation_config.json says, or 1500."""
+    try:
+        return int(json.loads((path / GENERATION).read_text())["max_length"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 1500
+
+
+def _checked(config: LMConfig, path: Path) -> LMConfig:
+    """The config, if a model of it can be made."""
+    try:
+        forms.abstract(config)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}/config.json describes no model: {error}") from error
+    return config
+
+
+def _check_finite(found: dict[str, Array], path: Path) -> None:
+    for name, array in found.items():
+        if np.issubdtype(np.asarray(array).dtype, np.floating) and not np.isfinite(array).all():
+            raise UserError(f"{path}: {_short(name)} has numbers that are not finite; get it again")
+
+
+def _leaves(config: LMConfig) -> dict:
+    return {_short(name): leaf for name, leaf in files.named(forms.abstract(config)).items()}
+
+
+def _of_leaves(config: LMConfig, leaves: dict) -> nnx.State:
+    structure = jax.tree.structure(forms.abstract(config))
+    return structure.unflatten(leaves[name] for name in _leaves(config))
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("/value")

@@ -1,0 +1,138 @@
+"""Training a token model on random crops of codes."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from rvq_jax import config as configs
+from rvq_jax import patterns
+from rvq_jax.data import loader
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.data.melodies import MelodyCut
+from rvq_jax.errors import UserError
+from rvq_jax.lm import forms
+from rvq_jax.lm.lora import LoRAConfig
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.patterns import Pattern, padded_pattern
+from rvq_jax.systems.text_encoder import TextEncoder
+from rvq_jax.train import hosts
+from rvq_jax.train.captions import caption_states
+from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.runs.batches import batches_of, check_batch, one_device
+from rvq_jax.train.state import OptimizerConfig, Program, make_program
+from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
+from rvq_jax.train.tasks.lora import lora_task, merged
+
+
+@dataclass(frozen=True)
+class LMRun:
+    """Training a token model on random crops of codes."""
+
+    pattern: str = "delay"
+    lm: LMConfig = field(default_factory=LMConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch: int = 8  # crops per update, over all devices
+    frames: int = 60  # of a crop
+    condition_dropout: ConditionDropout = field(default_factory=ConditionDropout)
+    init_from: str | None = (
+        None  # folder of a MusicGen to fine-tune; lm and pattern are then its own
+    )
+    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=None))  # None: all is trained
+
+
+def musicgen_recipe(lm: LMConfig) -> LMRun:
+    """The published training of a MusicGen (Copet et al. 2023), in bfloat16, layers recomputed.
+
+    AdamW with a cosine to zero over a million updates of 192 crops of 30 s. Its running mean of
+    0.99 every 10 updates is 0.999 at every update here.
+    """
+    return LMRun(
+        pattern="delay",
+        lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
+        loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
+        batch=192,
+        frames=lm.window,
+        condition_dropout=ConditionDropout(all=0.3),
+    )
+
+
+def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:
+    """The compiled functions that all runs alike in all but seed and pattern share."""
+    mesh = one_device() if mesh is None else mesh
+    task = lm_task(run.lm, pattern, run.condition_dropout)
+    return make_program(task, run.optimizer, run.loop.steps, mesh)
+
+
+def train_lm(
+    folder: str | Path,
+    codes: CodeSet,
+    run: LMRun,
+    mesh: Mesh | None = None,
+    program: Program | None = None,
+    label: str | None = None,
+    *,
+    init_params: nnx.State | None = None,
+    text: TextEncoder | None = None,
+    profile: int | None = None,
+) -> nnx.State:
+    """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
+
+    They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them.
+    init_params: parameters to begin with, of run.init_from (`rvq_jax.train.runs.musicgen` reads it).
+    text: the frozen encoder of a model with text_dim; its states of all captions are kept in the
+    folder. profile: updates to trace.
+
+    Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
+    codes have another number of levels or sizes than the model; see also `fit`.
+    """
+    folder, mesh = Path(folder), one_device() if mesh is None else mesh
+    name = patterns.canonical(run.pattern)
+    if (run.init_from is None) != (init_params is None):
+        raise ValueError("run.init_from and init_params, the parameters of it, go together")
+    if run.lora.rank is not None and init_params is None:
+        raise UserError(
+            "adapters tune a trained model: set init_from to its folder, or lora.rank to None"
+        )
+    open_run(folder, configs.to_dict(dataclasses.replace(run, pattern=name)))
+    levels = codes[0]["codes"].shape[0]
+    if (levels, codes.codebook_size) != (run.lm.levels, run.lm.codebook_size):
+        raise UserError(
+            f"the codes have {levels} levels of {codes.codebook_size}, the model {run.lm.levels} "
+            f"of {run.lm.codebook_size}; set lm.levels and lm.codebook_size to the codes'"
+        )
+    check_batch(run, mesh)
+    pattern = padded_pattern(name, run.lm.levels, run.frames)
+    if run.lora.rank is not None:
+        task = lora_task(run.lm, run.lora, init_params, pattern, run.condition_dropout)
+    else:
+        task = lm_task(run.lm, pattern, run.condition_dropout, init_params)
+    states = melody = None
+    if run.lm.text_dim:
+        states = caption_states(folder / "captions.npz", text, codes.captions)
+    if run.lm.melody_bins:
+        per_frame = codes.melody_rate / codes.frame_rate
+        melody = MelodyCut(per_frame, run.lm.melody_bins, run.lm.melody_frames)
+    cut = loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody)
+    state = fit(
+        folder,
+        task,
+        batches_of(codes, cut, run, mesh),
+        run.loop,
+        run.optimizer,
+        mesh=mesh,
+        names=lambda index: [codes[int(i)]["name"] for i in index],
+        label=label or name,
+        program=program,
+        dataset=codes.describe(),
+        profile=profile,
+    )
+    params = hosts.fetch(state.ema)
+    if run.lora.rank is not None:
+        params = jax.device_get(merged(hosts.fetch(state.aux.base), params, run.lora))
+    return forms.unstack(run.lm, params)

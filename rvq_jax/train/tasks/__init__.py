@@ -1,0 +1,1 @@
+"""What training means for each kind of model: its loss, and what changes beside the gradient."""

@@ -1,0 +1,48 @@
+"""Trained models against the enumerated optimum of their pattern, on a smaller source."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rvq_jax import patterns
+
+PATH = Path(__file__).parents[2] / "experiments" / "exactness" / "run.py"
+spec = importlib.util.spec_from_file_location("exactness", PATH)
+exactness = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exactness)
+
+
+def test_the_source_is_a_distribution_with_its_dependencies():
+    joint = exactness.source(2, 3, 3)
+    assert joint.shape == (3,) * 6
+    assert joint.sum() == pytest.approx(1.0)
+    # Frame 2 of the first level depends on frame 0 through frame 1 alone: given it, no more.
+    p = joint.sum(axis=(3, 4, 5))
+    given = p / p.sum(axis=2, keepdims=True)
+    assert np.allclose(given, given.mean(axis=0, keepdims=True), atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", exactness.SIX)
+def test_a_trained_model_reaches_its_patterns_optimum(name):
+    """Within 1 % above, and never below: cross-entropy over all sequences has no sampling error,
+    so less than the optimum would mean that a prediction saw what its pattern hides."""
+    check(name, frames=3, updates=200, layers=2)
+
+
+# The pattern that is exact, and one that hides something of a frame.
+@pytest.mark.parametrize("name", ["flatten", "parallel"])
+def test_a_small_model_of_two_frames_reaches_its_patterns_optimum(name):
+    """As above, in half the steps."""
+    check(name, frames=2, updates=100, layers=1)
+
+
+def check(name: str, frames: int, updates: int, layers: int) -> None:
+    sizes = {"dim": 32, "layers": layers, "heads": 4, "mlp_dim": 64}
+    joint = exactness.source(2, frames, 3)
+    best = patterns.analyse(patterns.named(name, 2, frames), joint).bits_per_frame
+    trained = exactness.train(name, joint, 2, frames, updates, sizes=sizes)
+    reached = exactness.cross_entropy(*trained, joint)
+    assert best * (1 - 1e-5) <= reached <= best * 1.01

@@ -1,0 +1,136 @@
+"""The study end to end, small: a folder of sounds in, a report that a browser opens out."""
+
+import dataclasses
+import json
+
+import browser
+import numpy as np
+import pytest
+import soundfile
+from tiers import tried
+
+from rvq_jax import patterns
+from rvq_jax.codec.config import CodecConfig, tiny
+from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.errors import UserError
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.study import StudyConfig, study
+from rvq_jax.study.quickstart import SIX
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.tasks.codec import CodecLossConfig
+
+SMALL = StudyConfig(
+    patterns=("flatten", "delay"),
+    seeds=(0,),
+    codec=CodecRun(
+        codec=CodecConfig(
+            16_000,
+            SEANetConfig(filters=4, dim=8, ratios=(16, 20), lstm_layers=0, norm="none"),
+            levels=2,
+            codebook_size=8,
+        ),
+        loss=CodecLossConfig(autoencoder_warmup=4),
+        loop=LoopConfig(steps=8, checkpoint_every=4),
+        batch=4,
+    ),
+    model=LMRun(
+        lm=LMConfig(
+            levels=2, codebook_size=8, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=16
+        ),
+        loop=LoopConfig(steps=4, checkpoint_every=2),
+        batch=4,
+        frames=20,
+    ),
+    clips=2,
+    top_k=4,
+)
+CONFIGS = {
+    "two patterns": SMALL,
+    "six": dataclasses.replace(
+        SMALL,
+        patterns=SIX,
+        codec=dataclasses.replace(
+            SMALL.codec, codec=tiny(filters=4, dim=8, levels=2, codebook_size=8)
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Recordings of several rates, channel counts and formats."""
+    place = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(0)
+    for i, (rate, channels, suffix) in enumerate(
+        [(16_000, 1, "wav"), (22_050, 2, "flac"), (8_000, 1, "ogg"), (48_000, 2, "wav")]
+    ):
+        t = np.arange(2 * rate) / rate
+        tone = np.sin(2 * np.pi * 220 * (i + 1) * t) + 0.1 * rng.normal(size=t.size)
+        audio = np.stack([0.3 * tone] * channels, axis=1)
+        soundfile.write(place / f"tone_{i}.{suffix}", audio, rate)
+    return place
+
+
+@pytest.fixture(scope="module", params=tried(["two patterns"], CONFIGS))
+def config(request):
+    return CONFIGS[request.param]
+
+
+@pytest.fixture(scope="module")
+def run(config, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "study"
+    return out, study(out, folder, config, "test")
+
+
+def test_results_hold_what_they_promise(run, config):
+    out, results = run
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert [row["pattern"] for row in results["patterns"]] == list(config.patterns)
+    for row in results["patterns"]:
+        assert row["steps"] == patterns.named(row["pattern"], 2, 20).steps
+        assert row["bits_per_frame"]["mean"] == pytest.approx(sum(row["bits_by_level"]))
+        # Untrained, a code costs about its log2 N = 3 bits.
+        assert 3 < row["bits_per_frame"]["mean"] < 9
+        assert row["generate_seconds"] > 0 and row["real_time_factor"] > 0
+        assert row["frechet_distance"] >= 0
+    levels = results["codec"]["levels"]
+    assert [level["level"] for level in levels] == [1, 2]
+    assert {"si_sdr_db", "mel_distance", "energy_explained", "use"} <= set(levels[0])
+    assert "flatten" in (out / "results.md").read_text()
+
+
+def test_the_report_opens_in_a_browser(run):
+    out, results = run
+    text = (out / "report.html").read_text()
+    players = sum(len(group["players"]) for group in results["samples"])
+    assert text.count("<audio") == players > 0
+    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    seen = browser.inspect(out / "report.html")
+    if seen is not None:  # Chromium is there
+        assert seen["players"] == seen["playable"] == players
+        assert seen["images"] == seen["drawn"] > 5
+
+
+def test_started_again_it_ends_at_once_with_the_same_numbers(run, config, folder):
+    out, results = run
+    again = study(out, folder, config, "test")
+    for old, new in zip(results["patterns"], again["patterns"], strict=True):
+        assert old["bits_per_frame"] == new["bits_per_frame"]
+        assert old["frechet_distance"] == new["frechet_distance"]
+    assert results["codec"] == again["codec"]
+
+
+def test_another_config_in_the_same_folder(run, config, folder):
+    other = dataclasses.replace(config, top_k=5)
+    with pytest.raises(UserError, match="top_k: 4 there, 5 here"):
+        study(run[0], folder, other, "test")
+
+
+def test_codec_and_model_must_agree(folder, tmp_path):
+    other = dataclasses.replace(
+        SMALL, model=dataclasses.replace(SMALL.model, lm=LMConfig(levels=3, codebook_size=8))
+    )
+    with pytest.raises(UserError, match="2 levels of 8 codes"):
+        study(tmp_path / "run", folder, other, "test")
+    assert not (tmp_path / "run").exists()

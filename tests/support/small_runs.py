@@ -1,0 +1,142 @@
+"""The smallest runs that train, and how to compare what they leave."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rvq_jax import patterns
+from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.data import loader
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.train import sharding
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import LMRun
+from rvq_jax.train.state import OptimizerConfig, Task
+from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task
+from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
+
+LM = LMConfig(levels=2, codebook_size=7, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=8)
+RUN = LMRun(
+    lm=LM,
+    loop=LoopConfig(steps=6, log_every=1, checkpoint_every=2),
+    optimizer=OptimizerConfig(warmup=1),
+    batch=4,
+    frames=6,
+    condition_dropout=ConditionDropout(0.5),
+)
+TUNING = OptimizerConfig(learning_rate=1e-3, warmup=1)
+# A config file of a run, by its repr.
+CONFIG_FILE = """
+from rvq_jax.lm.lora import LoRAConfig
+from rvq_jax.lm.model import LMConfig
+from rvq_jax.train.tasks.lm import ConditionDropout
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import LMRun
+from rvq_jax.train.state import OptimizerConfig
+
+def get_config():
+    return {run!r}
+"""
+
+
+def code_set(count: int = 9) -> CodeSet:
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, LM.codebook_size, (2, 4 + i)).astype(np.int32) for i in range(count)]
+    names = [f"song{i}" for i in range(count)]
+    return CodeSet(
+        codes, names, [f"cap {i}" for i in range(count)], ["x"] * count, 50.0, LM.codebook_size
+    )
+
+
+def one_device():
+    return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+def bits_of(tree) -> list[bytes]:
+    """Every leaf to the last bit; random keys by their data."""
+
+    def raw(x):
+        key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if key else x).tobytes()
+
+    return [raw(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def log_of(folder: Path) -> list[dict]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    times = {"seconds", "data_wait"}
+    return [{name: line[name] for name in line if name not in times} for line in lines]
+
+
+def lm_parts():
+    pattern = patterns.padded_pattern("delay", 2, RUN.frames)
+    return lm_task(LM, pattern, ConditionDropout(0.5)), lambda: loader.batches(
+        code_set(), loader.cut_codes(RUN.frames, LM.caption_bytes), 8, 0
+    )
+
+
+# Rounding differs by mesh, and training makes it grow: slowly enough, fifty updates keep it small.
+TUNED_SLOWLY = OptimizerConfig(learning_rate=1e-4, warmup=1)
+
+
+def mesh_parts(kind: str, rows: np.ndarray | None = None):
+    """A task and its batches of 8, or the rows of them, to compare meshes: a token model, or a
+    codec that replaces codes in most updates."""
+    if kind == "lm":
+        cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
+        return lm_parts()[0], loader.batches(code_set(), cut, 8, 0, rows)
+    seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
+    config = CodecConfig(8_000, seanet, levels=2, codebook_size=16)
+    task = codec_task(
+        config, CodecLossConfig(autoencoder_warmup=2, decay=0.9, expiry=0.8), codebook_batches=1
+    )
+    return task, loader.batches(audio_records(), loader.cut_audio(2048), 8, 0, rows)
+
+
+def audio_records() -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [
+        {"audio": (0.1 * rng.normal(size=(2048 + 100 * i, 1))).astype(np.float32)} for i in range(9)
+    ]
+
+
+def codec_parts():
+    seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
+    config = CodecConfig(8_000, seanet, levels=2, codebook_size=4)
+    task = codec_task(config, CodecLossConfig(autoencoder_warmup=2), codebook_batches=1)
+    return task, lambda: loader.batches(audio_records(), loader.cut_audio(2048), 8, 0)
+
+
+# A model of three numbers, for what does not need a large one.
+
+
+class Point(nnx.Module):
+    def __init__(self, size: int = 3):
+        self.w = nnx.Param(jnp.zeros(size), axes=(None,))
+
+
+def point_task(size: int = 3) -> Task:
+    """Half the mean squared distance of a point to the records: its gradient is w - mean(x)."""
+
+    def init(key):
+        return nnx.state(Point(size), nnx.Param)
+
+    def loss(params, aux, batch, key):
+        w = params["w"][...]
+        return 0.5 * jnp.mean(jnp.sum((w[None] - batch["x"]) ** 2, axis=1)), (aux, {})
+
+    return Task(init, jnp.zeros(()), loss)
+
+
+def points(records: np.ndarray, batch: int = 2):
+    return loader.batches(records, lambda record, rng: {"x": record}, batch, 0)
+
+
+SPREAD = np.float32([1.0, 10.0, 100.0])
+RECORDS = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32) * SPREAD

@@ -1,0 +1,149 @@
+"""One table of axes, and the same numbers on any mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device
+from tiers import slow
+
+from rvq_jax import quantize
+from rvq_jax.axes import spec
+from rvq_jax.errors import UserError
+from rvq_jax.train import sharding
+from rvq_jax.train.loop import LoopConfig, fit
+from rvq_jax.train.tasks.lm import ConditionDropout, drop
+
+# The table of axes.
+
+
+def test_an_array_lives_where_its_axes_say():
+    """The rules applied by hand; axes in front (stacked layers) are whole."""
+    mesh = sharding.make_mesh(2, 2, 2)
+    cases = {
+        (("embed", "mlp"), (16, 32)): PartitionSpec(("fsdp",), ("tensor",)),
+        (("embed", "mlp"), (3, 16, 32)): PartitionSpec(None, ("fsdp",), ("tensor",)),
+        ((None, "vocab", "embed"), (4, 10, 16)): PartitionSpec(None, ("tensor",), ("fsdp",)),
+        (("batch", None), (8, 5)): PartitionSpec(("data", "fsdp"), None),
+        (("heads", None, "embed"), (4, 8, 16)): PartitionSpec(("tensor",), None, ("fsdp",)),
+        ((), ()): PartitionSpec(),
+        # Two ways do not divide 7 or 1, and four do not divide 6: whole.
+        (("embed", "vocab"), (16, 7)): PartitionSpec(("fsdp",), None),
+        (("embed",), (1,)): PartitionSpec(None),
+        (("batch",), (6,)): PartitionSpec(None),
+    }
+    for (axes, shape), want in cases.items():
+        assert spec(axes, shape, mesh) == want, (axes, shape)
+
+
+def test_axes_that_cannot_be_placed_are_errors():
+    """Two axes on one mesh axis, or a name the table lacks, would be silent replication."""
+    mesh = sharding.make_mesh(2, 2, 2)
+    for axes in (("heads", "mlp"), ("batch", "embed"), ("vocab", "vocab")):
+        with pytest.raises(ValueError, match="twice"):
+            spec(axes, (8, 8), mesh)
+    with pytest.raises(ValueError, match="'emebd'"):
+        spec(("emebd",), (8,), mesh)
+
+
+def test_a_mesh_uses_every_device_or_says_so():
+    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(sharding.make_mesh(fsdp=2, tensor=2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    for shape in ((3, 1, 1), (-1, 3, 1), (-1, 16, 1), (1, 1, 1)):
+        with pytest.raises(UserError, match="8 devices") as caught:
+            sharding.make_mesh(*shape)
+        assert "\n" not in str(caught.value)
+
+
+# One device or eight.
+
+
+WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 4, 2)}
+
+
+# In the fast tier a codec's twins are its quantizer, below and in test_laws_quantize.py.
+@pytest.mark.parametrize(
+    ("kind", "updates", "ways"),
+    [("lm", 10, ["all"]), slow("lm", 50, list(WAYS)), slow("codec", 50, list(WAYS))],
+    ids=["lm-ten", "lm-fifty", "codec-fifty"],
+)
+def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
+    """One device and eight, split in four ways: after fifty updates the same losses, parameters
+    and codebooks with their statistics, up to the order of sums. The codec's start by k-means and
+    most of its updates replace codes, by vectors drawn from the whole batch."""
+    config = LoopConfig(steps=updates, log_every=1, checkpoint_every=100)
+    meshes = {"one": one_device()} | {name: sharding.make_mesh(*WAYS[name]) for name in ways}
+    done = {}
+    for name, mesh in meshes.items():
+        task, batches = mesh_parts(kind)
+        done[name] = fit(tmp_path / name, task, batches, config, TUNED_SLOWLY, mesh=mesh)
+    losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in meshes}
+    assert len(losses["one"]) == updates
+    for name in meshes:
+        np.testing.assert_allclose(losses[name], losses["one"], rtol=0, atol=1e-5)
+        for a, b in zip(
+            jax.tree.leaves((done[name].params, done[name].ema, done[name].aux)),
+            jax.tree.leaves((done["one"].params, done["one"].ema, done["one"].aux)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-5)
+    check_split(done["all"], meshes["all"])
+
+
+def test_dead_codes_are_replaced_alike_on_every_mesh():
+    """Most codes are dead: nearly all vectors of the new books were drawn from the batch, and the
+    same ones where it lies in pieces and sums of it round otherwise."""
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(24, 37, 8)).astype(np.float32)
+    mask = rng.random((24, 37)) < 0.7  # sums of weights are no powers of two
+    state = quantize.init(jax.random.key(1), levels=2, size=64, dim=8)
+
+    def learn(mesh, state, latents, mask):
+        options = {"train": True, "learning": quantize.EMA(0.9, expiry=0.9), "mask": mask}
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return quantize.quantize(state, latents, key=jax.random.key(2), **options).state
+
+    learn = jax.jit(learn, static_argnums=0)
+    want = learn(one_device(), state, latents, mask)
+    moved = jnp.abs(want.vectors - state.vectors).max(-1) > 1e-3
+    assert float(moved.mean()) > 0.5
+    for mesh in (sharding.make_mesh(), sharding.make_mesh(2, 4, 1)):
+        batch = sharding.place_batch({"latents": latents, "mask": mask}, mesh)
+        got = learn(mesh, jax.device_put(state, sharding.replicated(mesh)), **batch)
+        np.testing.assert_allclose(got.vectors, want.vectors, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got.counts, want.counts, rtol=0, atol=1e-6)
+
+
+def check_split(state, mesh) -> None:
+    """Parameters, their running mean and both moments lie where the table says, in pieces."""
+    moments = [optax.tree.get(state.opt, name) for name in ("mu", "nu")]
+    for tree in (state.params, state.ema, *moments):
+        wanted = jax.tree.leaves(sharding.of_params(state.params, mesh))
+        leaves = jax.tree.leaves(tree)
+        assert len(leaves) == len(wanted) > 0
+        for leaf, want in zip(leaves, wanted, strict=True):
+            assert leaf.sharding.is_equivalent_to(want, leaf.ndim)
+    here = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state.params))
+    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    named = any(
+        axis is not None
+        for variable in jax.tree.leaves(state.params, is_leaf=lambda x: isinstance(x, nnx.Param))
+        for axis in variable.axes
+    )
+    assert named and here < 0.6 * total
+
+
+def test_dropping_captions_is_each_records_own_draw():
+    """Whether a caption is dropped depends on the record and the key, not on its batch."""
+    text, key = jnp.ones((4, 3), jnp.int32), jax.random.key(0)
+    index = jnp.arange(4)
+    kept = drop(key, text, index, ConditionDropout(0.5))
+    assert np.array_equal(drop(key, text, index[::-1], ConditionDropout(0.5)), kept[::-1])
+    assert np.array_equal(drop(key, text[2:], index[2:], ConditionDropout(0.5)), kept[2:])
+    assert (drop(key, text, index, ConditionDropout(0.0)) == 1).all()
+    assert (drop(key, text, index, ConditionDropout(1.0)) == 0).all()
+    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), ConditionDropout(0.25))
+    assert 0.70 < float(many.mean()) < 0.80
