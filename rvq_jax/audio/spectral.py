@@ -34,10 +34,19 @@ def stft(audio: Array, window: int, hop: int) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndarray:
-    """Triangular mel filters `[window // 2 + 1, bands]`, float32, each of unit peak.
+    """Makes triangular mel filters, each of unit peak.
 
-    The mel scale is 2595 · log10(1 + f / 700) (O'Shaughnessy 1987). A triangle narrower than a
-    bin would be empty, so each band keeps at least the bin nearest to its centre.
+    The mel scale is 2595 · log10(1 + f / 700) (O'Shaughnessy 1987). A triangle narrower than a bin
+    would be empty, so each band keeps at least the bin nearest to its centre.
+
+    Args:
+      rate: sampling rate in hertz; the highest band ends at half of it.
+      window: samples of the Fourier transform.
+      bands: number of filters.
+      low: where the lowest band begins, in hertz.
+
+    Returns:
+      Filters `[window // 2 + 1, bands]`, float32.
     """
     bins = window // 2 + 1
     mel = np.linspace(_to_mel(low), _to_mel(rate / 2), bands + 2)
@@ -55,9 +64,19 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndar
 
 
 def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64) -> Array:
-    """Natural log of mel amplitudes `[..., frames, bands]` of `[..., S]`, floored at -60 dB.
+    """Computes the natural log of mel amplitudes, floored at -60 dB.
 
     A sine of amplitude 1 at a band's centre has amplitude 1 there, whatever the window.
+
+    Args:
+      audio: `[..., S]`.
+      rate: sampling rate in hertz.
+      window: samples of each Hann window.
+      hop: samples from one frame to the next.
+      bands: number of mel bands, from 0 Hz to half the rate.
+
+    Returns:
+      `[..., frames, bands]`, with S // hop + 1 frames.
     """
     spectrum = stft(audio, window, hop) * (4.0 / window)
     # The square root has an infinite slope at 0: silence must not give NaN gradients.

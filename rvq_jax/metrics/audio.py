@@ -41,11 +41,19 @@ def _normalized(signal: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def mel_distance(reference: Array, estimate: Array, rate: int, mask: Array | None = None) -> Array:
-    """Mean absolute difference of natural-log mel magnitudes, `[...]` of signals `[..., S]`.
+    """Measures the mean absolute difference of natural-log mel magnitudes.
 
-    Averaged over four window lengths, 256 to 2048 samples near 24 kHz and below and twice that
-    near 48 kHz, hops of a quarter, at most 64 bands; 0 for equal signals, and it does hear the
-    scale. rate: hertz. mask: bool `[..., S]`, true up to each signal's length.
+    Averaged over four window lengths, 256 to 2048 samples near 24 kHz and below and twice that near
+    48 kHz, hops of a quarter, at most 64 bands; 0 for equal signals, and it does hear the scale.
+
+    Args:
+      reference: `[..., S]`.
+      estimate: `[..., S]`, the signals to compare with it.
+      rate: sampling rate in hertz.
+      mask: bool `[..., S]`, True up to each signal's length. None for all S samples.
+
+    Returns:
+      Distances `[...]`, one for each signal.
     """
     if mask is not None:
         reference, estimate = (jnp.where(mask, x, 0.0) for x in (reference, estimate))

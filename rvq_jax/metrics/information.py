@@ -48,10 +48,19 @@ def between_lags(codes: Sequence[Array], size: int, lags: int = 8) -> np.ndarray
 
 
 def mutual_information(a_M: Array, b_M: Array, size: int, shuffles: int = 4) -> float:
-    """Mutual information in bits of paired codes `[M]` in [0, size), adjusted for chance.
+    """Estimates the mutual information in bits of paired codes, adjusted for chance.
 
-    chance: the plug-in estimate of the same codes in shuffled pairs, mean of `shuffles`. May be a
-    little below 0 for independent codes; 0 if chance alone could explain every pair.
+    Chance is the plug-in estimate of the same codes in shuffled pairs.
+
+    Args:
+      a_M: `[M]`, codes in [0, N).
+      b_M: `[M]`, the codes paired with them, in [0, N).
+      size: number of codes N.
+      shuffles: number of shuffles whose mean is the estimate of chance.
+
+    Returns:
+      Bits. May be a little below 0 for independent codes; 0 if chance alone could explain every
+      pair.
     """
     a_M, b_M = np.asarray(a_M, np.int64), np.asarray(b_M, np.int64)
     rng = np.random.default_rng(0)

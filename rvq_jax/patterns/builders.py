@@ -134,10 +134,21 @@ def _even(levels: int) -> int:
 
 
 def padded_pattern(name: str, levels: int, frames: int, *, pad_frames: bool = False) -> Pattern:
-    """A named pattern with steps up to a multiple of `BUCKET`: near lengths share programs.
+    """Builds a named pattern with steps up to a multiple of `BUCKET`: near lengths share programs.
 
-    pad_frames: frames too; those added have no step, and what is read of them means nothing.
-    Raises UserError as `named` does.
+    Args:
+      name: name of the pattern, or an alias.
+      levels: number of levels K.
+      frames: number of frames F.
+      pad_frames: pad frames to a multiple of `BUCKET` too; those added have no step, and what is
+        read of them means nothing.
+
+    Returns:
+      The pattern, T a multiple of `BUCKET`.
+
+    Raises:
+      UserError: for an unknown name.
+      ValueError: for numbers of levels or frames that the pattern cannot have.
     """
     pattern = named(name, levels, frames)
     padded = pattern.pad(-(-pattern.steps // BUCKET) * BUCKET)

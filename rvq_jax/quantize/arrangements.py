@@ -150,11 +150,24 @@ State = Lookup | Grouped | Split | Bottleneck | Strided
 def random_projection(
     key: Key, codebooks: int, size: int, dim: int, code_dim: int = 16
 ) -> Projected | Split:
-    """Random maps to `code_dim` dimensions and random unit codebooks, never learned.
+    """Draws random maps to few dimensions and random unit codebooks there, never to be learned.
 
     Every codebook codes the same latents: targets for self-supervised speech models, not codes to
-    decode. Normalise the latents first, as the paper does; in `quantize` give it `Frozen()`.
-    Chiu et al. 2022 (BEST-RQ). Raises ValueError for a number below 1.
+    decode. Normalise the latents first, as the paper does; in `quantize` give it `Frozen()`. Chiu
+    et al. 2022 (BEST-RQ).
+
+    Args:
+      key: for random numbers.
+      codebooks: number of maps, each with a codebook.
+      size: number of codes N of each.
+      dim: number of features D of the latents.
+      code_dim: number of features of the codewords.
+
+    Returns:
+      A quantizer with one level for each codebook.
+
+    Raises:
+      ValueError: for a number below 1, or code_dim above dim.
     """
     if codebooks < 1:
         raise ValueError(f"codebooks must be at least 1, got {codebooks}")

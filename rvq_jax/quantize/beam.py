@@ -31,14 +31,26 @@ def beam_codes(
     beam: int,
     tables: Array | None = None,
 ) -> Array:
-    """Codes `[K, M]` int32 of latents `[M, D]`: after each level the `beam` prefixes of least
-    squared error stay; ties go to the better prefix, then to the lowest code.
+    """Finds codes by a beam search: after each level the prefixes of least squared error stay.
 
-    Codes from `sizes_K[k]` on are never chosen at level k. With `tables` (see `pair_products`) no
-    residual is kept: its product is the latent's less the prefix's products, rows of the tables,
-    so a score costs k additions in place of D multiplications. Raises ValueError for a beam below
-    1, or tables of other codebooks' shape.
+    Ties go to the better prefix, then to the lowest code. With `tables` no residual is kept: its
+    inner product with a codeword is the latent's product less those of the prefix's codewords,
+    which are rows of the tables, so a score costs k additions in place of D multiplications.
     Babenko and Lempitsky 2014 (Additive quantization); Liu et al. 2015 (Improved RVQ).
+
+    Args:
+      vectors_KND: codebooks `[K, N, D]`.
+      latents_MD: `[M, D]`.
+      sizes_K: `[K]`; codes from `sizes_K[k]` on are never chosen at level k. None for all N.
+      beam: number of prefixes kept per vector; 1 is a greedy search, which needs no tables.
+      tables: what `pair_products` makes of the codebooks, or of more levels that begin with them.
+        None to search with residuals.
+
+    Returns:
+      Codes `[K, M]` int32.
+
+    Raises:
+      ValueError: for a beam below 1, or tables of other codebooks' shape.
     """
     if beam < 1:
         raise ValueError(f"beam must be at least 1, got {beam}")

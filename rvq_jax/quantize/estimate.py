@@ -38,10 +38,20 @@ def rotation(input_MD: Array, code_MD: Array) -> Array:
 
 
 def sample(keys_M: Key, input_ME: Array, table_NE: Array, temperature: float, size=None) -> Array:
-    """Codes `[M]` drawn with probability ∝ exp(-|input - codeword|² / temperature), a key each.
+    """Draws codes with probability proportional to exp(-|input - codeword|² / temperature).
 
-    Gumbel-max: as the temperature falls to 0, the nearest codeword. Memory [M, N].
-    Maddison et al. 2014; Takida et al. 2022 (SQ-VAE) for its use in training.
+    Gumbel-max: as the temperature falls to 0, the nearest codeword. Memory `[M, N]`. Maddison et
+    al. 2014; Takida et al. 2022 (SQ-VAE) for its use in training.
+
+    Args:
+      keys_M: `[M]`, a key for each vector.
+      input_ME: `[M, E]`, vectors in code space.
+      table_NE: `[N, E]`, the codewords.
+      temperature: above 0, in the units of a squared distance.
+      size: scalar; codes from it on are never drawn. None for all N.
+
+    Returns:
+      Codes `[M]` int32.
     """
     product_MN = jnp.matmul(input_ME, table_NE.T, precision=jax.lax.Precision.HIGHEST)
     logits_MN = (2.0 * product_MN - jnp.sum(table_NE**2, axis=-1)[None]) / temperature

@@ -27,13 +27,28 @@ def fit(
     rounds: int = 3,
     beam: int = 5,
 ) -> Codebooks:
-    """Codebooks `[K, N, D]` fitted to vectors `[M, D]`, M well above N, in two parts.
+    """Fits the codebooks of K levels to vectors in two parts.
 
-    First level by level on what the levels before leave, each by a progressive k-means: on the
-    first principal axis, then on twice as many, up to all D (`iterations` steps for each). Then
-    `rounds` of encoding with a beam and refining all codebooks together (`refine`).
-    Raises ValueError for fewer than N vectors or vectors that are not finite.
-    Liu et al. 2015 (Improved residual vector quantization).
+    First level by level on the residual of the levels before, each by a progressive k-means: on the
+    first principal axis, then on twice as many, up to all D. Then rounds of encoding with a beam
+    and refining all codebooks together (`refine`). Liu et al. 2015 (Improved residual vector
+    quantization).
+
+    Args:
+      key: for random numbers.
+      vectors: `[M, D]`, M well above N.
+      levels: number of levels K.
+      size: number of codes N of every level.
+      iterations: k-means steps for each number of axes.
+      rounds: rounds of encoding and refining.
+      beam: number of prefixes of codes kept per vector when encoding.
+
+    Returns:
+      Codebooks `[K, N, D]`.
+
+    Raises:
+      ValueError: for fewer than N vectors, vectors that are not `[M, D]` or not finite, or a number
+        of levels, codes or prefixes below 1.
     """
     if vectors.ndim != 2:
         raise ValueError(f"vectors must be [M, D], got {list(vectors.shape)}")
@@ -49,10 +64,19 @@ def fit(
 
 @functools.partial(jax.jit, static_argnames="steps")
 def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20) -> Codebooks:
-    """The codebooks that decode codes `[K, M]` nearest to vectors `[M, D]`, codes held fixed.
+    """Moves all codebooks together so that given codes decode nearest to their vectors.
 
     Least squares over all levels at once, by conjugate gradients from the codebooks given, so the
     error never grows and a code that none chose stays. Babenko & Lempitsky 2014, §3.2.
+
+    Args:
+      state: codebooks `[K, N, D]` to begin from.
+      vectors: `[M, D]`.
+      codes_KM: `[K, M]`, the codes of the vectors, held fixed.
+      steps: at most so many steps of conjugate gradients.
+
+    Returns:
+      Codebooks `[K, N, D]`, with each code's share of the M vectors as its count.
     """
     vectors = jnp.asarray(vectors, jnp.float32)
     size = state.size

@@ -60,7 +60,24 @@ class QINCo(Lookup):
     def init(
         cls, key: Key, levels: int, size: int, dim: int, hidden: int = 64, blocks: int = 2
     ) -> "QINCo":
-        """Starts as the plain codebooks of `quantize.init`: the network's last maps are zero."""
+        """Draws plain codebooks as `quantize.init` does, behind a network that moves nothing yet.
+
+        The network's last maps are zero.
+
+        Args:
+          key: for random numbers.
+          levels: number of levels K.
+          size: number of codes N of every level.
+          dim: number of features D.
+          hidden: width of a block's hidden layer.
+          blocks: number of residual blocks of each level's network.
+
+        Returns:
+          The lookup, with base codebooks `[K, N, D]`.
+
+        Raises:
+          ValueError: for levels, size or dim below 1.
+        """
         book_key, in_key = jax.random.split(key)
         square = jnp.zeros((levels, dim, dim), jnp.float32)
         inward = jax.random.normal(in_key, (levels, blocks, dim, hidden)) * dim**-0.5

@@ -28,11 +28,19 @@ def residual_codes(
     *,
     interpret: bool = False,
 ) -> Array:
-    """Codes `[K, M]` int32 of latents `[M, D]` by codebooks `[K, N, D]`, level by level.
+    """Finds the nearest codewords of latents level by level, in one TPU kernel.
 
-    Codes from `sizes_K[k]` on are never chosen at level k. Ties go to the lowest index; any float
-    type is widened to float32 first. `interpret` runs the kernel on any device, slowly.
-    Zeghidour et al. 2021 (SoundStream) §III.C.
+    Ties go to the lowest index; any float type is widened to float32 first. Zeghidour et al. 2021
+    (SoundStream) §III.C.
+
+    Args:
+      vectors_KND: codebooks `[K, N, D]`.
+      latents_MD: `[M, D]`.
+      sizes_K: `[K]`; codes from `sizes_K[k]` on are never chosen at level k. None for all N.
+      interpret: run the kernel on any device, slowly.
+
+    Returns:
+      Codes `[K, M]` int32.
     """
     levels, size, dim = vectors_KND.shape
     count = latents_MD.shape[0]

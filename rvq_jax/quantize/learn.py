@@ -64,9 +64,21 @@ def follow(
     weight_M: Array,
     rule: EMA | Gradient,
 ) -> Followed:
-    """One level's running means after a batch; weight_M sums to 1 over the valid vectors.
+    """Updates one level's running means by a batch and draws candidates for its dead codes.
 
     An all-masked batch teaches nothing: its weights sum to 0.
+
+    Args:
+      key: for the draw of candidates.
+      books: one level's codebook `[N, D]` with its running means.
+      input_MD: `[M, D]`, the level's input in the space of the codebook.
+      codes_M: `[M]`, what the input chose.
+      weight_M: `[M]`, sums to 1 over the valid vectors and is 0 elsewhere.
+      rule: for its decay; `Gradient` takes candidates at their full length, `EMA` as
+        `books.direction` gives them.
+
+    Returns:
+      New sums `[N, D]` and counts `[N]`, and candidates `[N, D]` from this batch.
     """
     books, input_MD = jax.lax.stop_gradient((books, input_MD))
     # What a gradient teaches has the length of its inputs, even if searched by direction.
@@ -85,11 +97,21 @@ def follow(
 
 
 def settle(books: Codebooks, followed: Followed, rule: EMA | Gradient, taught: Array) -> Codebooks:
-    """Codebooks `[K, N, D]` from followed means `[K, …]`, dead codes replaced.
+    """Makes codebooks of followed means and replaces dead codes.
 
     A code whose share of use falls below `expiry` / N of all use is replaced by a vector of the
     batch, with a uniform share. Vector, sum *and* count are replaced: a vector alone would be
-    overwritten by the old ratio at the next update. taught: False if the batch was all padding.
+    overwritten by the old ratio at the next update.
+
+    Args:
+      books: codebooks `[K, N, D]` before the batch.
+      followed: what `follow` gave for each level, `[K, …]`.
+      rule: for its expiry; `EMA` moves every codeword to its mean, `Gradient` only replaces dead
+        codes.
+      taught: scalar bool, False if the batch was all padding: no code is then replaced.
+
+    Returns:
+      Codebooks `[K, N, D]` after the batch.
     """
     sums, counts, fresh = followed
     # Relative to the use recorded so far, which is less than 1 in the first batches.
@@ -113,9 +135,18 @@ def settle(books: Codebooks, followed: Followed, rule: EMA | Gradient, taught: A
 
 
 def draw(key: Key, vectors_MD: Array, weight_M: Array, count: int) -> Array:
-    """`[count, D]` vectors drawn with replacement from those that weigh anything, all alike.
+    """Draws vectors with replacement from those of nonzero weight, each as likely as any other.
 
     By ranks, which are integers: sums of weights round by the mesh, and would draw another vector.
+
+    Args:
+      key: for random numbers.
+      vectors_MD: `[M, D]`.
+      weight_M: `[M]`; only whether a weight is above 0 matters.
+      count: number of vectors to draw.
+
+    Returns:
+      Vectors `[count, D]`.
     """
     rank_M = jnp.cumsum(weight_M > 0)
     chosen = jax.random.randint(key, (count,), 0, jnp.maximum(rank_M[-1], 1))

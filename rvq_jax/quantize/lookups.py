@@ -71,10 +71,22 @@ class Projected(Lookup):
 
     @classmethod
     def init(cls, key: Key, levels: int, size: int, dim: int, code_dim: int = 8) -> "Projected":
-        """Orthonormal maps, `up` the transpose of `down`, and unit codebooks `[K, N, code_dim]`.
+        """Draws orthonormal maps, `up` the transpose of `down`, and unit codebooks.
 
-        So every level takes something out of the residual from the start. Raises ValueError if
-        code_dim is not in 1..dim.
+        So every level takes something out of the residual from the start.
+
+        Args:
+          key: for random numbers.
+          levels: number of levels K.
+          size: number of codes N of every level.
+          dim: number of features D of the latents.
+          code_dim: number of features of the codewords.
+
+        Returns:
+          The lookup, with codebooks `[K, N, code_dim]` searched by cosine.
+
+        Raises:
+          ValueError: if code_dim is not in 1..dim, or levels or size is below 1.
         """
         if not 1 <= code_dim <= dim:
             raise ValueError(f"code_dim must be in 1..{dim}, got {code_dim}")
@@ -131,7 +143,20 @@ class SimVQ(Lookup):
 
     @classmethod
     def init(cls, key: Key, levels: int, size: int, dim: int) -> "SimVQ":
-        """Codebooks as `quantize.init` draws them, behind identity matrices."""
+        """Draws codebooks as `quantize.init` does, behind identity matrices.
+
+        Args:
+          key: for random numbers.
+          levels: number of levels K.
+          size: number of codes N of every level.
+          dim: number of features D.
+
+        Returns:
+          The lookup, with frozen codebooks `[K, N, D]` and matrices `[K, D, D]`.
+
+        Raises:
+          ValueError: for a number below 1.
+        """
         eye = jnp.broadcast_to(jnp.eye(dim), (levels, dim, dim))
         return cls(init(key, levels, size, dim).vectors, eye)
 
@@ -174,5 +199,18 @@ class Shared(Lookup):
 
     @classmethod
     def init(cls, key: Key, levels: int, size: int, dim: int) -> "Shared":
-        """One random codebook of unit variance, used `levels` times."""
+        """Draws one random codebook of unit variance, used by every level.
+
+        Args:
+          key: for random numbers.
+          levels: number of levels K that use it.
+          size: number of codes N.
+          dim: number of features D.
+
+        Returns:
+          The lookup, with one codebook `[1, N, D]`.
+
+        Raises:
+          ValueError: for size or dim below 1.
+        """
         return cls(init(key, 1, size, dim), levels)

@@ -32,17 +32,29 @@ def encode(
     tables: Tables | None = None,
     kernel: bool = False,
 ) -> Codes:
-    """Codes `[B, K, F]` int32 of latents `[B, F, D]`, greedily level by level.
+    """Finds the codes of latents, level by level, greedily or by a beam search.
 
-    `levels` keeps a prefix of the levels. `beam` > 1 keeps that many prefixes of codes per frame
-    and returns the best; `tables` (`beam_tables`) make it faster where D is large. `kernel` runs
-    all levels of a greedy search as one kernel where the device is a TPU; a program for several
-    devices must then call this inside `jax.shard_map(…, check_vma=False)`. Distances are float32
-    whatever the latents' type; ties go to the lowest code. Raises ValueError for levels outside
-    1..K, a shape that does not fit, latents that are not finite (outside of jit), or options that
-    clash.
-    van den Oord et al. 2017 (VQ-VAE); Zeghidour et al. 2021 (SoundStream) for the residual form;
-    Babenko & Lempitsky 2014 for the beam.
+    Distances are float32 whatever the latents' type; ties go to the lowest code. van den Oord et
+    al. 2017 (VQ-VAE); Zeghidour et al. 2021 (SoundStream) for the residual form; Babenko &
+    Lempitsky 2014 for the beam.
+
+    Args:
+      state: a quantizer of K levels.
+      latents: `[B, F, D]`.
+      levels: how many of the first levels to use, a multiple of the groups of a `Grouped`. None for
+        all K.
+      beam: number of prefixes of codes kept per frame, the best of which is returned; 1 is greedy.
+      tables: what `beam_tables` makes of the state, for a faster beam search where D is large. None
+        to do without.
+      kernel: run all levels of a greedy search as one kernel where the device is a TPU; a program
+        for several devices must then call this inside `jax.shard_map(…, check_vma=False)`.
+
+    Returns:
+      Codes `[B, K, F]` int32, with `levels` levels if that is given.
+
+    Raises:
+      ValueError: for levels outside 1..K, a beam below 1, a shape that does not fit, latents that
+        are not finite (outside of jit), or options that clash.
     """
     checks.latents(latents, state.dim)
     checks.finite(latents, "latents")
@@ -92,18 +104,37 @@ def quantize(
     temperature: float = 0.0,
     dropout: Dropout | None = None,
 ) -> Quantized:
-    """Quantizes latents `[B, F, D]` with a gradient; learns the codebooks if train.
+    """Quantizes latents and passes a gradient on to them; in training, the codebooks learn.
 
-    mask `[B, F]`: False frames give codes but no loss, no statistics and no learning, whatever they
-    hold. learning: `EMA()` for codebooks in latent space, else `Gradient()`; or `Frozen()`.
-    estimator: `straight_through` or `rotation`, of the sum of all levels, or of each level in its
-    own code space (per_level; the only way gradients reach maps around every level).
-    temperature: training draws codes in proportion to exp(-|x - c|² / temperature).
-    dropout: in training, which items keep only their first levels.
+    Every level's commitment loss is taken on the residual that *constant* codewords leave, so its
+    gradient reaches the encoder from every level.
 
-    Every level's commitment loss is taken on what *constant* codewords leave, so its gradient
-    reaches the encoder from every level. Raises ValueError if train without a key, for two options
-    that clash, for shapes that do not fit, or latents not finite where the mask is True.
+    Args:
+      state: a quantizer of K levels.
+      latents: `[B, F, D]`.
+      key: for random numbers; None only without `train`.
+      train: learn from this batch, and apply `temperature` and `dropout`.
+      mask: `[B, F]` bool; False frames give codes but no loss, no statistics and no learning,
+        whatever they hold. None for all True.
+      learning: `EMA()`, `Gradient()` or `Frozen()`. None for `EMA()` if all codebooks are in latent
+        space, else `Gradient()`. Without `train` only `Gradient()` has an effect: the losses have a
+        gradient to the state.
+      estimator: `straight_through` or `rotation`, or any function of inputs and codewords `[M, D]`
+        that returns the codewords with a gradient to the inputs.
+      per_level: apply the estimator to each level in its own code space (the only way gradients
+        reach maps around every level), not once to the sum of all levels.
+      temperature: training draws codes in proportion to exp(-|x - c|² / temperature); 0 for the
+        nearest codeword.
+      dropout: in training, which items keep only their first levels. None for all levels.
+
+    Returns:
+      Latents `[B, F, D]`, codes `[B, K, F]`, losses and statistics `[K]`, and the state after this
+      batch.
+
+    Raises:
+      ValueError: if `train` without a key, for two options that clash, a negative temperature,
+        dropout outside its range, shapes that do not fit, or latents not finite where the mask is
+        True.
     """
     if train and key is None:
         raise ValueError("quantize(train=True) draws random numbers: give it a key")
@@ -135,13 +166,25 @@ def quantize(
 def start(
     key: Key, state: State, vectors: Vectors, iterations: int = 50, plus_plus: bool = False
 ) -> State:
-    """Codebooks by k-means on vectors `[M, D]`, level by level on the residual.
+    """Fits the codebooks to vectors by k-means, level by level on the residual.
 
     Each level is fitted on M // K vectors of its own; a shared codebook on what every level sees of
-    such a share; QINCo's base codebooks as if its network moved nothing yet. plus_plus: first
-    centres far from each other (Arthur & Vassilvitskii 2007), at the cost of N passes over them;
-    else random vectors. Raises ValueError if a share has fewer than N vectors (collect more
-    batches), if a vector is not finite, or if the state has no codebooks.
+    such a share; QINCo's base codebooks as if its network moved nothing yet.
+
+    Args:
+      key: for random numbers.
+      state: the quantizer to fit.
+      vectors: `[M, D]`, latents as a flat list.
+      iterations: steps of each k-means.
+      plus_plus: first centres far from each other (Arthur & Vassilvitskii 2007), at the cost of N
+        passes over the vectors; else random vectors.
+
+    Returns:
+      The state with fitted codebooks; the matrices of a `SimVQ` are set to the identity.
+
+    Raises:
+      ValueError: if a share has fewer than N vectors (collect more batches), if vectors are not
+        `[M, D]` or not finite, or if the state has no codebooks.
     """
     checks.vectors(vectors, state.dim)
     rest = iterations, plus_plus

@@ -50,7 +50,26 @@ def encode(
     kernel: bool = False,
     strides: tuple[int, ...] | None = None,
 ) -> Codes:
-    """Codes `[B, K, F]`: greedily level by level, or the best of `beam` kept prefixes."""
+    """Finds codes greedily level by level, or as the best of `beam` kept prefixes.
+
+    A lookup without a table in the latent space, or one with strides, is always searched greedily:
+    `beam`, `tables` and `kernel` are for the others.
+
+    Args:
+      state: a lookup of K levels.
+      latents: `[B, F, D]`.
+      beam: number of prefixes of codes kept per frame; 1 is greedy.
+      tables: what `beam.pair_products` makes of the codebooks, for a faster beam search. None to do
+        without.
+      kernel: search greedily, whatever `beam`, as one kernel where the device is a TPU.
+      strides: frames that share a code, one number per level. None for a code per frame.
+
+    Returns:
+      Codes `[B, K, F]` int32, with repeats where a stride is above 1.
+
+    Raises:
+      ValueError: for a beam below 1, or tables of other codebooks' shape.
+    """
     batch, frames, dim = latents.shape
     flat_MD = latents.reshape(-1, dim).astype(jnp.float32)
     books = state.stacked()
@@ -99,7 +118,22 @@ def quantize(
     rules: Rules,
     strides: tuple[int, ...] | None = None,
 ) -> Quantized:
-    """One pass of training through all levels; kept_B is the number of levels each item keeps."""
+    """Passes latents through all levels of one lookup, with losses and, in training, learning.
+
+    Args:
+      state: a lookup of K levels.
+      latents: `[B, F, D]`.
+      key: for random numbers. None for evaluation, which changes no state.
+      mask_BF: `[B, F]` bool; False frames have no loss, no statistics and no learning.
+      kept_B: `[B]`, the number of levels each item keeps: those after it add nothing to its latents
+        nor to its commitment and codebook losses.
+      rules: the options of `quantizer.quantize`, already checked.
+      strides: frames that share a code, one number per level. None for a code per frame.
+
+    Returns:
+      Latents `[B, F, D]`, codes `[B, K, F]`, losses and statistics `[K]`, and the state after this
+      batch.
+    """
     batch, frames, dim = latents.shape
     weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1)
     # Only in training, which has a key: evaluation by `Gradient` has losses but changes nothing.

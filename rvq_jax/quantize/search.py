@@ -58,10 +58,21 @@ def tiled(
     half_KN: Array,
     latents_MD: Array,
 ) -> Array:
-    """Codes `[K, M]` by a function of one tile: all levels of a tile before the next tile.
+    """Finds codes tile by tile: all levels of one tile of vectors before the next tile.
 
     Tiles are as even as they can be, and the last begins early enough to be whole: what it shares
     with the one before is computed twice, which costs less than a padded copy of all latents.
+
+    Args:
+      codes: function of codebooks, their |c|²/2 and a tile of latents `[m, D]` that returns codes
+        `[K, m]`.
+      tile: largest number of vectors in a tile.
+      vectors_KND: codebooks `[K, N, D]`, as `prepared` gives them.
+      half_KN: their |c|²/2 `[K, N]`, as `prepared` gives it.
+      latents_MD: `[M, D]`.
+
+    Returns:
+      Codes `[K, M]` int32.
     """
     (levels, _, dim), count = vectors_KND.shape, latents_MD.shape[0]
     tiles = -(-count // tile)

@@ -18,11 +18,24 @@ ROUNDS = 3  # of fitting a shared codebook anew to what its levels see
 def residual_kmeans(
     key: Key, state: Lookup, vectors: Vectors, iterations: int, plus_plus: bool
 ) -> Lookup:
-    """Codebooks of one lookup's K levels by k-means on vectors `[M, D]`.
+    """Fits the codebooks of one lookup's K levels to vectors by k-means.
 
     Each level is fitted on a share of its own (M // K vectors), on the residual that the earlier
     levels leave of vectors they never saw. Fitted all on the same few vectors, the first level
     would reproduce them, and the next levels would learn its rounding errors.
+
+    Args:
+      key: for random numbers.
+      state: a lookup of K levels with a codebook for each.
+      vectors: `[M, D]`.
+      iterations: steps of each level's k-means.
+      plus_plus: first centres by k-means++; else random vectors.
+
+    Returns:
+      The lookup with fitted codebooks.
+
+    Raises:
+      ValueError: if the lookup has no codebooks, or if a share has fewer than N vectors.
     """
     if state.books is None:
         raise ValueError(f"k-means and {type(state).__name__} clash: it has no codebooks")
@@ -49,10 +62,24 @@ def residual_kmeans(
 def shared_kmeans(
     key: Key, one: Codebooks, levels: int, vectors: Vectors, iterations: int, plus_plus: bool
 ) -> Codebooks:
-    """One codebook `[1, N, D]` for all levels, by k-means on what every level sees of it.
+    """Fits one codebook for all levels, by k-means on what every level sees of the vectors.
 
     What the levels see depends on the codebook: so it is fitted to the vectors, then `ROUNDS` times
     to the inputs of all levels that the codebook before leads to, on M // K vectors each.
+
+    Args:
+      key: for random numbers.
+      one: the codebook `[1, N, D]` to fit.
+      levels: number of levels K that use it.
+      vectors: `[M, D]`.
+      iterations: steps of each k-means.
+      plus_plus: first centres by k-means++; else random vectors.
+
+    Returns:
+      The fitted codebook `[1, N, D]`.
+
+    Raises:
+      ValueError: if M // K is below N.
     """
     share = _share(vectors, levels, one.size)
     shuffle_key, first_key, round_key = jax.random.split(key, 3)
@@ -86,7 +113,19 @@ def _share(vectors: Vectors, levels: int, size: int) -> int:
 def kmeans(
     key: Key, books: Codebooks, vectors_MD: Vectors, iterations: int, plus_plus: bool = False
 ) -> Codebooks:
-    """One codebook `[N, D]` by Lloyd's algorithm; an empty cluster restarts at a random vector."""
+    """Fits one codebook by Lloyd's algorithm; an empty cluster restarts at a random vector.
+
+    Args:
+      key: for random numbers.
+      books: one level's codebook, for its size N, its codes in use and whether it is searched by
+        direction; its vectors are not read.
+      vectors_MD: `[M, D]`, at least N of them.
+      iterations: steps of the algorithm.
+      plus_plus: first centres by k-means++; else random vectors.
+
+    Returns:
+      The codebook with vectors `[N, D]` at the centres and their shares of use as its counts.
+    """
     first_key, empty_key = jax.random.split(key)
     count, size = vectors_MD.shape[0], books.size
     vectors_MD = books.direction(vectors_MD)
@@ -107,7 +146,19 @@ def kmeans(
 def lloyd(
     key: Key, books: Codebooks, vectors_MD: Vectors, centres_ND: Array, iterations: int
 ) -> tuple[Array, Array]:
-    """Centres `[N, D]` after that many steps, and how many vectors `[N]` chose each in the last."""
+    """Runs steps of Lloyd's algorithm; an empty cluster restarts at a random vector.
+
+    Args:
+      key: for random numbers.
+      books: one level's codebook, for its size N, its codes in use and whether it is searched by
+        direction; its vectors are not read.
+      vectors_MD: `[M, D]`, of unit length if the codebook is searched by direction.
+      centres_ND: `[N, D]`, where to begin.
+      iterations: number of steps, at least 1.
+
+    Returns:
+      Centres `[N, D]` after that many steps, and how many vectors `[N]` chose each in the last.
+    """
     size = books.size
     even_M = jnp.full(vectors_MD.shape[0], 1.0 / vectors_MD.shape[0])
 

@@ -133,17 +133,41 @@ class Cosine(Codebooks):
 
     @classmethod
     def init(cls, key: Key, levels: int, size: int, dim: int) -> "Cosine":
-        """Random unit vectors `[K, N, D]`."""
+        """Draws random unit vectors as codebooks.
+
+        Args:
+          key: for random numbers.
+          levels: number of levels K.
+          size: number of codes N of every level.
+          dim: number of features D.
+
+        Returns:
+          Codebooks `[K, N, D]` that have learned nothing yet.
+
+        Raises:
+          ValueError: for a number below 1.
+        """
         books = init(key, levels, size, dim)
         lengths = jnp.linalg.norm(books.vectors, axis=-1, keepdims=True)
         return cls.of(books.vectors / lengths, books.sizes)
 
 
 def init(key: Key, levels: int, size: int | Sequence[int], dim: int) -> Codebooks:
-    """Random codebooks `[K, N, D]` of unit-variance inputs, each level half the scale before.
+    """Draws random codebooks for unit-variance inputs, each level half the scale of the one before.
 
-    `size` is the number of codes N of every level, or K numbers of codes, one per level. Learning
-    starts better from data: see `start`. Raises ValueError for a size or number below 1.
+    Learning starts better from data: see `start`.
+
+    Args:
+      key: for random numbers.
+      levels: number of levels K.
+      size: number of codes N of every level, or K numbers of codes, one per level.
+      dim: number of features D.
+
+    Returns:
+      Codebooks `[K, N, D]` that have learned nothing yet; N is the largest of several sizes.
+
+    Raises:
+      ValueError: for a size or number below 1, or sizes that are not one per level.
     """
     sizes = (size,) * levels if isinstance(size, int) else tuple(size)
     if levels < 1 or dim < 1 or min(sizes, default=0) < 1:

@@ -22,7 +22,18 @@ class LevelStats(NamedTuple):
 def level_stats(
     codes_M: Array, input_MD: Array, left_MD: Array, weight_M: Array, size: int
 ) -> LevelStats:
-    """Statistics of one level; weight_M sums to 1 over the valid vectors and is 0 elsewhere."""
+    """Computes the statistics of one level on a batch.
+
+    Args:
+      codes_M: `[M]`, what the level chose.
+      input_MD: `[M, D]`, the level's input.
+      left_MD: `[M, D]`, the residual it leaves.
+      weight_M: `[M]`, sums to 1 over the valid vectors and is 0 elsewhere.
+      size: number of codes N.
+
+    Returns:
+      One scalar for each field of `LevelStats`.
+    """
     if meshed():  # a scatter would gather the codes of all devices on each
         share_N = (jax.nn.one_hot(codes_M, size) * weight_M[:, None]).sum(axis=0)
     else:
