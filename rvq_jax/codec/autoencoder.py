@@ -36,9 +36,16 @@ def graph(config):
 
 @functools.partial(jax.jit, static_argnames="config")
 def latents(config, params, audio: Audio, edges: Edges | None = None) -> Latents:
-    """The encoder's latents `[B, F, D]` of audio `[B, S, C]`, before quantization.
+    """Encodes audio to latents, before quantization.
 
-    edges: where each item lies in its row; latents outside an item mean nothing.
+    Args:
+      config: sizes of the codec: a `CodecConfig`, `DACConfig` or `MimiConfig`.
+      params: parameters of the config's autoencoder.
+      audio: `[B, S, C]` at the config's rate.
+      edges: where each item lies in its row, in samples; None where every row is one whole item.
+
+    Returns:
+      Latents `[B, F, D]`, F = ceil(S / hop); those outside an item mean nothing.
     """
     return nnx.merge(graph(config), params).encoder(audio, Whole(edges))
 
@@ -52,13 +59,42 @@ def encode(
     levels: int | None = None,
     edges: Edges | None = None,
 ) -> Codes:
-    """Codes `[B, K, F]` of audio `[B, S, C]`; edges as in `latents`."""
+    """Encodes audio to codes.
+
+    Args:
+      config: sizes of the codec, as in `latents`.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer.
+      audio: `[B, S, C]` at the config's rate.
+      levels: number of first levels to encode, K of the result; None for all.
+      edges: where each item lies in its row, in samples; None where every row is one whole item.
+
+    Returns:
+      Codes `[B, K, F]`, F = ceil(S / hop); those outside an item mean nothing.
+
+    Raises:
+      ValueError: when `levels` is less than 1 or more than the quantizer has.
+    """
     return quantize.encode(quantizer, latents(config, params, audio, edges), levels)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def decode(config, params, quantizer: State, codes: Codes, edges: Edges | None = None) -> Audio:
-    """Audio `[B, F · hop, C]` of codes `[B, K, F]`; edges are in frames."""
+    """Decodes codes to audio.
+
+    Args:
+      config: sizes of the codec, as in `latents`.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer that made the codes.
+      codes: `[B, K, F]`, of all levels of the quantizer or of the first ones.
+      edges: where each item lies in its row, in frames; None where every row is one whole item.
+
+    Returns:
+      Audio `[B, F · hop, C]`.
+
+    Raises:
+      ValueError: when the codes have more levels than the quantizer.
+    """
     latents_BFD = quantize.decode(quantizer, codes)
     return nnx.merge(graph(config), params).decoder(latents_BFD, Whole(edges))
 

@@ -71,10 +71,20 @@ class CodecConfig:
 
 
 def tiny(filters: int = 8, dim: int = 64, levels: int = 4, codebook_size: int = 128) -> CodecConfig:
-    """A causal codec small enough to train on a laptop: 16 kHz, 50 frames per second, no LSTM.
+    """Makes the config of a causal codec small enough to train on a laptop.
 
-    Its encoder strides by 8 first, so that little is computed at the full rate: half the time of
-    EnCodec's order at the same width. Zero padding, because reflection looks ahead.
+    16 kHz, 50 frames per second, no LSTM. Its encoder strides by 8 first, so that little is
+    computed at the full rate: half the time of EnCodec's order at the same width. Zero padding,
+    because reflection looks ahead.
+
+    Args:
+      filters: features at the audio's rate; doubled at every stride.
+      dim: D, features of the latents.
+      levels: K, codebooks.
+      codebook_size: N, codes per codebook.
+
+    Returns:
+      The config.
     """
     seanet = SEANetConfig(
         filters=filters, dim=dim, ratios=(2, 4, 5, 8), lstm_layers=0, pad_mode="constant"

@@ -46,9 +46,19 @@ class Edges(NamedTuple):
 
 
 def padding(samples: int, reach: int, stride: int, causal: bool) -> tuple[int, int]:
-    """Left and right padding for a kernel reaching over `reach` samples: ceil(S / stride) windows.
+    """Computes how much to pad in time for a convolution to give ceil(S / stride) outputs.
 
-    Causal: everything but what fills the last window goes left. Centred: the smaller half right.
+    A causal convolution pads on the left, except for what fills the last window. A centred one pads
+    on both sides, the smaller half on the right, where what fills the last window is added.
+
+    Args:
+      samples: S, steps of the input.
+      reach: steps of the input that one output sees.
+      stride: steps of the input from one output to the next.
+      causal: whether no output may see steps after its own window.
+
+    Returns:
+      Steps to add on the left and on the right.
     """
     total = reach - stride
     last = -samples % stride
@@ -59,10 +69,20 @@ def padding(samples: int, reach: int, stride: int, causal: bool) -> tuple[int, i
 
 
 def pad(x_BSD: Array, left: int, right: int, mode: str) -> Array:
-    """Pads time by zeros ('constant'), by mirroring ('reflect') or by the end steps ('replicate').
+    """Pads an array in time.
 
-    Too short an input to be mirrored is first made longer by zeros on the right, which are cut
+    An input too short to be mirrored is first made longer by zeros on the right, which are cut
     again after mirroring.
+
+    Args:
+      x_BSD: `[B, S, D]`.
+      left: steps to add before the first.
+      right: steps to add after the last.
+      mode: 'constant' pads with zeros, 'reflect' mirrors the array at its first and last step, and
+        'replicate' repeats them.
+
+    Returns:
+      `[B, left + S + right, D]`.
     """
     widths = ((0, 0), (left, right), (0, 0))
     if mode == "constant":
@@ -76,10 +96,23 @@ def pad(x_BSD: Array, left: int, right: int, mode: str) -> Array:
 
 
 def fill(x_BSD: Array, left: int, right: int, stride: int, mode: str, edges: Edges) -> Array:
-    """What `pad` puts around an item alone, written around it inside the padded array.
+    """Writes around each item of a longer array what `pad` would put around the item alone.
 
-    `right` is without what fills an item's last window, which differs from item to item. Steps
-    further away than the padding hold zeros or garbage, which no window of the item reaches.
+    Steps further away from an item than the padding hold zeros or garbage, which no window of the
+    item reaches.
+
+    Args:
+      x_BSD: `[B, S, D]`, with one item in each row.
+      left: steps of padding before an item.
+      right: steps of padding after an item, without those that fill its last window: their number
+        differs from item to item, and is computed here.
+      stride: steps from one window to the next.
+      mode: 'constant', 'reflect' or 'replicate', as in `pad`.
+      edges: where each item begins and ends in `x_BSD`.
+
+    Returns:
+      The padded array `[B, left + S + right + stride - 1, D]`, in which an item begins `left` steps
+      later than in `x_BSD`.
     """
     longest, edges = right + stride - 1, edges.within(x_BSD.shape[1])
     if mode == "constant":

@@ -16,11 +16,19 @@ def l1(reference: Audio, estimate: Audio) -> Array:
 def multi_scale_mel(
     reference: Audio, estimate: Audio, rate: int, windows: tuple[int, ...] = WINDOWS
 ) -> Array:
-    """Distance of log-mel spectra over several window lengths, L1 plus root mean square.
+    """Computes a distance of log-mel spectra over several window lengths: L1 plus root mean square.
 
-    A scalar of audio `[B, S, C]`, channels averaged first; rate in hertz, windows in samples. A hop
-    is a quarter window. Défossez et al. 2022 (EnCodec), §3.4, which has windows 2^5 to 2^11: the
-    default three cost a third of that and less than a tenth of a laptop codec's step.
+    The hop is a quarter of the window. Défossez et al. 2022 (EnCodec), §3.4, which has windows 2^5
+    to 2^11: the default three cost a third of that and less than a tenth of a laptop codec's step.
+
+    Args:
+      reference: original audio `[B, S, C]`, whose channels are averaged first.
+      estimate: decoded audio `[B, S, C]`, likewise.
+      rate: samples per second.
+      windows: lengths of the windows in samples.
+
+    Returns:
+      The mean over all windows, a scalar.
     """
     total = 0.0
     for window in windows:

@@ -129,7 +129,23 @@ class Decoder(nnx.Module):
 
 
 def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, **options) -> Conv1d:
-    """A convolution with the config's norm, padding and causality."""
+    """Makes a convolution with the config's norm, padding and causality.
+
+    Args:
+      c: sizes and choices of the encoder and decoder.
+      inner: features of the input.
+      outer: features of the output.
+      kernel: width of the kernel in steps.
+      rngs: keys from which the parameters are drawn.
+      **options: further arguments of `Conv1d`, such as `stride` and `dilation`.
+
+    Returns:
+      The untrained layer.
+
+    Raises:
+      ValueError: when the norm or padding is unknown, a causal convolution has group norm, or the
+        stride is beyond the kernel.
+    """
     return Conv1d(
         inner, outer, kernel, rngs, causal=c.causal, norm=c.norm, pad_mode=c.pad_mode, **options
     )

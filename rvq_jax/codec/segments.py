@@ -30,9 +30,22 @@ def frames_of(config, samples: int) -> list[int]:
 def encode(
     config, params, quantizer: State, audio: Audio, lengths: Array, levels: int | None
 ) -> Iterator[tuple[Codes, Array]]:
-    """Codes `[B, K, F]` and scales `[B, segments]` of audio `[B, S, C]`, some segments at a time.
+    """Encodes audio segment by segment, some segments of each item at a time.
 
-    lengths `[B]`: samples of each item.
+    Each segment is divided by its loudness before it is encoded, where `config.normalize` says so.
+
+    Args:
+      config: sizes of a codec with `segment`, the seconds that are coded apart from each other.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer.
+      audio: `[B, S, C]` at the config's rate.
+      lengths: `[B]` samples of each item; the rest of its row is padding.
+      levels: number of first levels to encode; None for all.
+
+    Returns:
+      An iterator over groups of up to `TOGETHER` segments, in order: codes `[B, K, F]` of the
+      frames of one segment after the other, 0 after an item's end; and scales `[B, segments]`, the
+      loudness that each segment was divided by (1 if it was not).
     """
     size, stride = sizes(config)
     starts = range(0, audio.shape[1], stride)
@@ -71,7 +84,21 @@ def decode(
     lengths: Array,
     samples: int,
 ) -> Iterator[Audio]:
-    """Audio `[B, S, C]` of what `encode` gave for items of `lengths` `[B]` in rows of `samples`."""
+    """Decodes what `encode` gave, segment by segment, fading overlapping segments into each other.
+
+    Args:
+      config: sizes of the codec, as in `encode`.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer.
+      codes: `[B, K, F]`, F frames of all segments, one after the other.
+      scales: `[B, segments]`, by which the audio of each segment is multiplied.
+      lengths: `[B]` samples of each item.
+      samples: S, samples of the rows that were encoded.
+
+    Returns:
+      An iterator over pieces of audio `[B, ·, C]`, in order: of each segment the part before the
+      next one begins, of the last one all its frames. Together they have at least S samples.
+    """
     stride = sizes(config)[1]
     counts = frames_of(config, samples)
     batch, levels, _ = codes.shape

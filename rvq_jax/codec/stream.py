@@ -30,10 +30,24 @@ def encode_step(
     levels: int | None = None,
     edges: Edges | None = None,
 ) -> tuple[Codes, tuple]:
-    """Codes `[B, K, F]` of the next `[B, F · hop, C]` samples, and the states for those after.
+    """Encodes the next block of a stream of audio.
 
-    states: None for the first block of a codec that mirrors its beginning, else `begin`. edges:
-    where each item ends in this block, if it does.
+    Args:
+      config: sizes of a causal codec.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer.
+      states: of the encoder's layers, as the call before gave them; for the first block as `begin`
+        gives them, which is None for a codec that mirrors its beginning. They are donated: do not
+        use them after the call.
+      audio: `[B, F · hop, C]`, the next samples; a first block has at least `first_frames` frames.
+      levels: number of first levels to encode, K of the result; None for all.
+      edges: where each item ends in this block, in samples; None if none does.
+
+    Returns:
+      Codes `[B, K, F]`, and the states for the block after.
+
+    Raises:
+      ValueError: when `levels` is less than 1 or more than the quantizer has.
     """
     run = Stream(states, edges)
     latents = through(nnx.merge(autoencoder.graph(config), params).encoder, audio, run)
@@ -49,7 +63,25 @@ def decode_step(
     codes: Codes,
     edges: Edges | None = None,
 ) -> tuple[Audio, tuple]:
-    """Audio `[B, F · hop, C]` of the next codes `[B, K, F]`, and the states for those after."""
+    """Decodes the next block of a stream of codes.
+
+    Args:
+      config: sizes of a causal codec.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer that made the codes.
+      states: of the decoder's layers, as the call before gave them; for the first block as `begin`
+        gives them, which is None for a codec that mirrors its beginning. They are donated: do not
+        use them after the call.
+      codes: `[B, K, F]`, the next frames, of all levels or of the first ones; a first block has at
+        least `first_frames` frames.
+      edges: where each item ends in this block, in frames; None if none does.
+
+    Returns:
+      Audio `[B, F · hop, C]`, and the states for the block after.
+
+    Raises:
+      ValueError: when the codes have more levels than the quantizer.
+    """
     run = Stream(states, edges)
     latents = quantize.decode(quantizer, codes)
     return through(nnx.merge(autoencoder.graph(config), params).decoder, latents, run), run.next
@@ -166,9 +198,19 @@ class _Blocks:
 def encode(
     config, params, quantizer: State, audio: Audio, lengths: Array, levels: int | None, frames: int
 ):
-    """Codes `[B, K, F]` of long audio `[B, S, C]` in turn, of `frames` frames each but the last.
+    """Encodes long audio with a causal codec, block by block.
 
-    lengths `[B]`: samples of each item; codes after its end mean nothing.
+    Args:
+      config: sizes of a causal codec.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer.
+      audio: `[B, S, C]` at the config's rate.
+      lengths: `[B]` samples of each item; codes after its end mean nothing.
+      levels: number of first levels to encode; None for all.
+      frames: frames of a block; raised to `first_frames` where it is less.
+
+    Returns:
+      An iterator over codes `[B, K, frames]` of the blocks in order; the last may have fewer.
     """
     frames, states = max(frames, first_frames(config)), begin(config, audio.shape[0])[0]
     size, total = frames * config.hop, -(-audio.shape[1] // config.hop)
@@ -179,7 +221,19 @@ def encode(
 
 
 def decode(config, params, quantizer: State, codes: Codes, lengths: Array, frames: int):
-    """Audio `[B, S, C]` of codes `[B, K, F]` in turn; lengths `[B]` are in frames."""
+    """Decodes the codes of long audio with a causal codec, block by block.
+
+    Args:
+      config: sizes of a causal codec.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer that made the codes.
+      codes: `[B, K, F]`, of all levels or of the first ones.
+      lengths: `[B]` frames of each item.
+      frames: frames of a block; raised to `first_frames` where it is less.
+
+    Returns:
+      An iterator over audio `[B, frames · hop, C]` of the blocks in order; the last may be shorter.
+    """
     frames, states = max(frames, first_frames(config)), begin(config, codes.shape[0])[1]
     for first in range(0, codes.shape[2], frames):
         block, edges = _block(codes.swapaxes(1, 2), lengths, first, frames)

@@ -24,9 +24,21 @@ from rvq_jax.typing import Array, Audio, Codes
 def encode(
     config, params, quantizer: State, audio: Audio, lengths: Array, levels: int | None, frames: int
 ) -> Iterator[Codes]:
-    """Codes `[B, K, F]` of audio `[B, S, C]` in turn, of `frames` frames each but the last.
+    """Encodes long audio with a centred codec, window by window.
 
-    lengths `[B]`: samples of each item; codes after its end mean nothing.
+    The codes are those of one pass over the whole.
+
+    Args:
+      config: sizes of a codec that is not causal.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer.
+      audio: `[B, S, C]` at the config's rate.
+      lengths: `[B]` samples of each item; codes after its end mean nothing.
+      levels: number of first levels to encode; None for all.
+      frames: frames of a window, without its halo.
+
+    Returns:
+      An iterator over codes `[B, K, frames]` of the windows in order; the last may have fewer.
     """
     halo = _halo(config, "encoder")
     hop, total = config.hop, -(-audio.shape[1] // config.hop)
@@ -41,7 +53,22 @@ def encode(
 def decode(
     config, params, quantizer: State, codes: Codes, lengths: Array, frames: int
 ) -> Iterator[Audio]:
-    """Audio `[B, S, C]` of codes `[B, K, F]` in turn; lengths `[B]` are in frames."""
+    """Decodes the codes of long audio with a centred codec, window by window.
+
+    The audio is that of one pass over the whole.
+
+    Args:
+      config: sizes of a codec that is not causal.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer that made the codes.
+      codes: `[B, K, F]`, of all levels or of the first ones.
+      lengths: `[B]` frames of each item.
+      frames: frames of a window, without its halo.
+
+    Returns:
+      An iterator over audio `[B, frames · hop, C]` of the windows in order; the last may be
+      shorter.
+    """
     return decode_pieces(config, params, quantizer, [codes], codes.shape[2], lengths, frames)
 
 
@@ -54,7 +81,23 @@ def decode_pieces(
     lengths: Array,
     frames: int,
 ) -> Iterator[Audio]:
-    """`decode` of `total` frames that come in pieces; a window's audio comes with its halo."""
+    """Decodes codes that arrive in pieces, window by window, as `decode` does with all of them.
+
+    The audio of a window is given as soon as the frames of its halo have arrived.
+
+    Args:
+      config: sizes of a codec that is not causal.
+      params: parameters of the config's autoencoder.
+      quantizer: state of the quantizer that made the codes.
+      pieces: codes `[B, K, ·]` in order, of any number of frames each.
+      total: F, frames of all pieces together.
+      lengths: `[B]` frames of each item.
+      frames: frames of a window, without its halo.
+
+    Returns:
+      An iterator over audio `[B, frames · hop, C]` of the windows in order; the last may be
+      shorter.
+    """
     halo = _halo(config, "decoder")
     held_BFK, gone, first, carry = None, 0, 0, None
     for piece in pieces:

@@ -26,10 +26,19 @@ GENERAL = frozenset(
 
 
 def checked(fields: dict, defaults: dict, where: str, ignored: tuple[str, ...] = ()) -> dict:
-    """The fields over their defaults, without those that say nothing about the model.
+    """Checks the fields of a config, and puts them over their defaults.
 
-    ignored: fields of this model that are about training it, or running it elsewhere. Raises
-    UserError for a field that is unknown or of another type than its default.
+    Args:
+      fields: the config as its file has it.
+      defaults: values of the fields that say something about the model, by name.
+      where: name of the file, or of a part of it, for error messages.
+      ignored: names of fields of this model that are about training it, or running it elsewhere.
+
+    Returns:
+      A value for each name in `defaults`. Fields that say nothing about the model are left out.
+
+    Raises:
+      UserError: when a field is unknown, or of another type than its default.
     """
     known = {}
     for name, value in fields.items():
@@ -47,7 +56,17 @@ def checked(fields: dict, defaults: dict, where: str, ignored: tuple[str, ...] =
 
 
 def refuse(where: str, name: str, value, supported: str) -> None:
-    """Raises UserError for a value of a known field that this library has no layer for."""
+    """Refuses a value of a known field that this library has no layer for.
+
+    Args:
+      where: name of the file, or of a part of it, for error messages.
+      name: name of the field.
+      value: value of the field.
+      supported: the values that are supported, in words.
+
+    Raises:
+      UserError: always.
+    """
     raise UserError(f"{where}: {name} {value!r} is not supported, only {supported}")
 
 

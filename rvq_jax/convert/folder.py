@@ -39,7 +39,23 @@ def config_of(fields: dict, path: str | Path, leaves_of) -> object:
 
 
 def from_tensors(config, found: dict, path: str | Path, leaves_of) -> dict[str, np.ndarray]:
-    """Our leaves from tensors under transformers' names; raises UserError if they do not fit."""
+    """Turns tensors under transformers' names into our arrays.
+
+    Running means of a quantizer that was not taught by them become zeros. Codewords of a file that
+    has only their running means are computed from those (Mimi).
+
+    Args:
+      config: sizes of the codec.
+      found: the tensors by name.
+      path: file or folder that they are from, for error messages.
+      leaves_of: a function from a config to the arrays it has, by name with their shapes.
+
+    Returns:
+      Our arrays by name.
+
+    Raises:
+      UserError: when the tensors do not fit the config.
+    """
     leaves = leaves_of(config)
     places = module_of(config).layout(config)
     found = {name: array for name, array in found.items() if not name.endswith(IGNORED)}

@@ -126,7 +126,17 @@ def to_fields(config: LMConfig, pattern: str) -> dict | None:
 
 
 def whole(config: LMConfig, decoder: dict, text: dict, codec: dict) -> dict:
-    """The config.json of a folder of all parts."""
+    """Makes the config.json of a folder that holds text encoder, codec and token model.
+
+    Args:
+      config: sizes of the token model.
+      decoder: fields of the token model, as `to_fields` gives them.
+      text: fields of the text encoder's config.
+      codec: fields of the codec's config.
+
+    Returns:
+      The fields of the whole, which are those of a melody model if `config` has `melody_bins`.
+    """
     kind = "musicgen_melody" if config.melody_bins else "musicgen"
     melody = {"num_chroma": config.melody_bins, "chroma_length": config.melody_frames}
     return {

@@ -114,12 +114,26 @@ def build(
     minimum: int = 1,
     piece: float | None = None,
 ) -> Path:
-    """The dataset folder of a folder of audio, or of the built-in corpus for None.
+    """Builds a dataset from a folder of audio, or from the built-in corpus.
 
-    minimum: samples of the shortest clip allowed. piece: seconds of the longest record, 10 by
-    default. A dataset of the same source and settings in `out` is used as it is. Raises UserError
-    for bad input (see `folder.scan` and `io.read`) or an `out` that holds anything else; nothing
+    A dataset of the same source and settings that is in `out` already is used as it is. Nothing
     half-written stays.
+
+    Args:
+      source: folder of audio files; None for the built-in corpus.
+      out: folder for the dataset.
+      rate: samples per second of the records.
+      channels: C, channels of the records.
+      minimum: samples of the shortest clip allowed, at `rate`.
+      piece: seconds of the longest record, into which longer clips are cut; None for 10.
+
+    Returns:
+      The dataset's folder, `out`.
+
+    Raises:
+      UserError: when the input is bad (see `folder.scan` and `io.read`), a clip is shorter than
+        `minimum` or cannot be mixed to `channels`, `piece` is shorter than `minimum`, or `out`
+        holds anything else than this dataset.
     """
     out, piece = Path(out), PIECE_SECONDS if piece is None else piece
     if round(piece * rate) < max(1, minimum):

@@ -24,12 +24,21 @@ def batches(
     seed: int,
     rows: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
-    """An endless iterator of batches `[batch, …]` of cut records, with each record's `index`.
+    """Iterates endlessly over batches of crops of records, in a new order in every epoch.
 
-    source: random access to records. Every epoch is another shuffle. A record's crop depends on
-    (seed, index, epoch), not on its batch. rows `[b]`: which rows of every batch to make, all by
-    default; processes that share a batch take theirs. get_state and set_state resume it exactly:
-    the state counts batches, whatever the rows.
+    A record's crop depends on (seed, index, epoch), not on its batch. `get_state` and `set_state`
+    of the iterator resume it exactly: the state counts batches, whatever the rows.
+
+    Args:
+      source: random access to records, which are dicts.
+      cut: function that makes a crop, a dict of arrays, of a record with a random generator.
+      batch: rows of a batch, over all processes that share it.
+      seed: seed of the order and of the crops.
+      rows: `[b]`, which rows of every batch to make; None for all. Processes that share a batch
+        each take theirs.
+
+    Returns:
+      An iterator over dicts of arrays `[b, …]`: what `cut` gives, and each record's `index`.
     """
     count = len(source)
     rows = np.arange(batch) if rows is None else rows
@@ -70,10 +79,18 @@ def cut_codes(
     states: CaptionStates | None = None,
     melody: MelodyCut | None = None,
 ) -> Cut:
-    """Crops of codes `[K, frames]` with mask `[frames]` and the caption's bytes as text `[L]`.
+    """Makes a function that cuts random crops of records of codes and adds their conditions.
 
-    With the states of a frozen text encoder those `[L, E]` and text_mask `[L]` in their place; with
-    a melody that of the crop `[P, bins]`.
+    Args:
+      frames: F, frames of a crop; shorter records are padded.
+      caption_bytes: L, bytes that a caption is cut or padded to; not used with `states`.
+      states: states of a frozen text encoder for all captions; None gives captions as bytes.
+      melody: how the melody of a crop is cut from its record; None gives no melody.
+
+    Returns:
+      A function of a record and a random generator that gives a dict: codes `[K, F]` and mask
+      `[F]`; the caption's bytes as text `[L]`, or with `states` states `[L, E]` and text_mask `[L]`
+      in their place; with `melody` the crop's melody `[P, bins]`.
     """
 
     def conditions(caption: str) -> dict:

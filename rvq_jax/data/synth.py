@@ -57,7 +57,18 @@ def song(index: int, seed: int = 0) -> Song:
 
 
 def render(song: Song, index: int, rate: int, seconds: float, seed: int = 0) -> np.ndarray:
-    """Samples `[S]` float32 of a song, peak 0.7; the melody depends on (seed, index)."""
+    """Synthesizes a song of the built-in corpus.
+
+    Args:
+      song: attributes of the song.
+      index: number of the song in the corpus; the melody depends on (seed, index).
+      rate: samples per second.
+      seconds: length of the audio.
+      seed: seed of the corpus.
+
+    Returns:
+      Audio `[S]` float32 of one channel, with a peak of 0.7.
+    """
     rng = np.random.default_rng((seed, index, 1))
     out_S = np.zeros(round(seconds * rate))
     beat = 60.0 / song.bpm

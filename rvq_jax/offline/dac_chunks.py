@@ -29,11 +29,26 @@ SILENCE = -70.0  # LUFS, where measuring ends
 def decode(
     codec: Codec, file: DacFile, name: str | Path, levels: int | None, chunk: float
 ) -> tuple[np.ndarray, int]:
-    """Audio `[S, C]` at the rate that was encoded, and that rate.
+    """Decodes a .dac file to audio of the rate, length and loudness that was encoded.
 
     The channels are set to the stored loudness together; the reference sets each of them to it
-    alone, which makes stereo 3 dB louder and loses its balance. Raises UserError if the file is of
-    another codec, or has not so many levels.
+    alone, which makes stereo 3 dB louder and loses its balance.
+
+    Args:
+      codec: the DAC that made the file.
+      file: contents of the file.
+      name: name of the file, for error messages.
+      levels: number of first levels to decode; None for all that the file has.
+      chunk: seconds per step, for audio that was encoded with padding and is longer than three
+        steps; what was encoded without padding is decoded in its own windows.
+
+    Returns:
+      Audio `[S, C]`, and its rate in samples per second, that of the audio before encoding.
+
+    Raises:
+      UserError: when the file is of another codec, has fewer levels than asked for, holds several
+        items or fewer frames than its length needs, or the package that measures loudness is
+        missing.
     """
     config, own = codec.config, file.codes.shape[1]
     if (

@@ -32,10 +32,22 @@ def encode_file(
 ) -> Coded:
     """Encodes an audio file of any rate and channels to an .rvq file, whole or not at all.
 
-    `-` is standard input or output. levels, kbps: as `Codec.encode` takes them. entropy: whether
-    codes are entropy coded, or only packed. chunk: seconds per step of long audio. Returns what
-    was written. Raises UserError for a file that is no audio, levels or kbps that the codec has
-    not, another suffix than .rvq, or a place that cannot be written to.
+    Args:
+      codec: codec to encode with.
+      source: the audio file; `-` for standard input.
+      target: the .rvq file; `-` for standard output.
+      levels: number of first levels to encode; None for all, or to go by `kbps`.
+      kbps: bandwidth in kilobits per second, which takes as many levels as fit into it; None to go
+        by `levels`. Only one of the two may be given.
+      entropy: whether codes are entropy coded, or only packed.
+      chunk: seconds per step of long audio.
+
+    Returns:
+      The codes that were written.
+
+    Raises:
+      UserError: when `source` is no audio, the codec does not offer such levels or kbps, or
+        `target` has another suffix than .rvq or cannot be written to.
     """
     levels = levels_of(codec, levels, kbps)
     check_target(target, (".rvq",))
@@ -54,9 +66,19 @@ def decode_file(
 ) -> tuple[int, int]:
     """Decodes an .rvq, .ecdc or .dac file to audio of exactly the length that was encoded.
 
-    `-` is standard input (.rvq) or output (.wav). levels: a prefix of the file's. Returns samples
-    and rate. Raises UserError for a file that is damaged or of another codec, levels that it has
-    not, a suffix that is no audio's, or a place that cannot be written to.
+    Args:
+      codec: codec that made the file.
+      source: the file of codes; `-` for .rvq from standard input.
+      target: the audio file, whose suffix says its format; `-` for .wav to standard output.
+      levels: number of first levels to decode; None for all that the file has.
+      chunk: seconds per step of long audio.
+
+    Returns:
+      Number of samples, and rate in samples per second, of the audio.
+
+    Raises:
+      UserError: when `source` is damaged, of another codec, or has fewer levels than asked for, or
+        `target` has a suffix that is no audio's or cannot be written to.
     """
     check_target(target, io.SUFFIXES)
     check_source(source)
@@ -114,7 +136,20 @@ def read_audio(codec: Codec, source: str | Path, channels: int | None = None) ->
 
 
 def encode(codec: Codec, audio_SC: np.ndarray, levels: int, chunk: float = CHUNK) -> Coded:
-    """The codes of one item, in steps if it is long."""
+    """Encodes one item, in steps if it is longer than `LONG` seconds.
+
+    Args:
+      codec: codec to encode with.
+      audio_SC: `[S, C]` at the codec's rate.
+      levels: number of first levels to encode.
+      chunk: seconds per step of long audio.
+
+    Returns:
+      Codes of a batch of one.
+
+    Raises:
+      ValueError: when the audio or levels do not fit the codec.
+    """
     is_long = len(audio_SC) > LONG * codec.config.rate
     return codec.encode(audio_SC[None], levels, chunk=chunk if is_long else None)
 
@@ -122,7 +157,22 @@ def encode(codec: Codec, audio_SC: np.ndarray, levels: int, chunk: float = CHUNK
 def decode(
     codec: Codec, source: str | Path, hash: bytes, levels: int | None, chunk: float = CHUNK
 ) -> tuple[np.ndarray, int]:
-    """Audio `[S, C]` of a file of codes, in steps if it is long, and its rate."""
+    """Decodes a file of codes, in steps if its audio is long.
+
+    Args:
+      codec: codec that made the file.
+      source: an .rvq, .ecdc or .dac file; `-` for .rvq from standard input.
+      hash: the codec's `fingerprint`, to which that of an .rvq file is compared.
+      levels: number of first levels to decode; None for all that the file has.
+      chunk: seconds per step of long audio.
+
+    Returns:
+      Audio `[S, C]`, and its rate in samples per second: the codec's, or of a .dac file that of the
+      audio before encoding.
+
+    Raises:
+      UserError: when the file is damaged, of another codec, or has fewer levels than asked for.
+    """
     if Path(source).suffix.lower() == ".dac":
         return dac_chunks.decode(codec, dac_file.read(source), source, levels, chunk)
     file = sys.stdin.buffer if str(source) == PIPE else Path(source)
@@ -133,7 +183,18 @@ def decode(
 
 
 def save(codec: Codec, coded: Coded, target: str | Path, hash: bytes, entropy: bool) -> None:
-    """Writes one item to an .rvq file or to standard output."""
+    """Writes one item to an .rvq file or to standard output.
+
+    Args:
+      codec: codec that made the codes.
+      coded: codes of a batch of one.
+      target: file to write, whole or not at all; `-` for standard output.
+      hash: the codec's `fingerprint`, which is kept in the file.
+      entropy: whether codes are entropy coded, or only packed.
+
+    Raises:
+      UserError: when `target` cannot be written to.
+    """
     if str(target) == PIPE:
         buffer = memory.BytesIO()
         read_write.write(buffer, codec, coded, hash, entropy)

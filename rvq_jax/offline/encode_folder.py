@@ -30,10 +30,26 @@ def encode_folder(
 ) -> list[Path]:
     """Encodes every audio file below a folder to an .rvq file of the same name below another.
 
-    Files of about the same length are encoded together, `together` seconds at a time, and get the
-    codes that they get alone. A file that cannot be read is passed over, with nothing written for
-    it, and told at the end, when all others are done; a place that cannot be written to ends the
-    work at once. Returns the files written. Raises UserError for either, and as `encode_file`.
+    Files of about the same length are encoded together, and get the codes that they get alone. A
+    file that cannot be read is skipped, with nothing written for it, and reported at the end, when
+    all others are done; a place that cannot be written to ends the work at once.
+
+    Args:
+      codec: codec to encode with.
+      source: folder of the audio files.
+      target: folder for the .rvq files.
+      levels: number of first levels to encode, as in `encode_file`.
+      kbps: bandwidth in kilobits per second, as in `encode_file`.
+      entropy: whether codes are entropy coded, or only packed.
+      chunk: seconds per step of audio that is too long for a batch.
+      together: seconds of audio in a batch, padding included.
+
+    Returns:
+      The files written.
+
+    Raises:
+      UserError: when a file could not be read or written, there is no file to read, two files would
+        become one, or the codec does not offer such levels or kbps.
     """
     levels = encode_file.levels_of(codec, levels, kbps)
     pairs = _pairs(source, target, io.SUFFIXES, ".rvq")
@@ -65,9 +81,25 @@ def decode_folder(
     chunk: float = encode_file.CHUNK,
     together: float = TOGETHER,
 ) -> list[Path]:
-    """Decodes every .rvq, .ecdc and .dac file below a folder, the other way of `encode_folder`.
+    """Decodes every .rvq, .ecdc and .dac file below a folder, the inverse of `encode_folder`.
 
-    suffix: of the audio files to write. Damaged files are passed over and told at the end.
+    Damaged files are skipped and reported at the end.
+
+    Args:
+      codec: codec that made the files.
+      source: folder of the files of codes.
+      target: folder for the audio files.
+      levels: number of first levels to decode; None for all that a file has.
+      suffix: suffix of the audio files, which says their format, such as `.flac`.
+      chunk: seconds per step of audio that is too long for a batch.
+      together: seconds of audio in a batch, padding included.
+
+    Returns:
+      The files written.
+
+    Raises:
+      UserError: when a file could not be read or written, there is no file to read, or two files
+        would become one.
     """
     pairs = _pairs(source, target, encode_file.CODES, suffix)
     hash, rate = codec.fingerprint(), codec.config.rate

@@ -34,12 +34,25 @@ def generate_files(
     stream: bool = False,
     **options,
 ) -> int:
-    """Generates the audio of each caption to its file; returns its samples.
+    """Generates audio from captions and writes each to its file.
 
-    captions: of `read_captions`. targets: audio files, each of which appears whole or not at all,
-    or one `-` for wav on standard output. batch: captions sampled together, which does not change
-    the result. stream: write as it is generated, also to a pipe. options: of `MusicGen.generate`.
-    Raises UserError for places that cannot be written to, ValueError for what does not fit.
+    Args:
+      model: token model with a codec.
+      captions: as `read_captions` gives them.
+      targets: audio files, one per caption, each of which appears whole or not at all; or one `-`
+        for .wav on standard output.
+      seconds: length of the audio of each caption.
+      key: one key, from which every caption's is folded, or one key for each.
+      batch: captions sampled together, which does not change the result.
+      stream: write audio as it is generated, also to a pipe.
+      **options: further arguments of `MusicGen.generate`, such as `temperature`.
+
+    Returns:
+      Number of samples of the audio of each caption.
+
+    Raises:
+      UserError: when a target cannot be written to.
+      ValueError: when `seconds` or an option does not fit the model.
     """
     rows, samples = len(targets), samples_of(model, seconds)
     keys, size = decode.row_keys(key, rows), min(batch, rows)

@@ -20,9 +20,14 @@ SEGMENT = 750  # frames that a file's segment has, or as many whole segments of 
 def write(
     file: BinaryIO, codec: Codec, coded: Coded, hash: bytes = bytes(32), entropy: bool = True
 ) -> None:
-    """Writes the one item of `coded` as an .rvq file.
+    """Writes codes of one item as an .rvq file.
 
-    hash: the codec's `fingerprint`; zeros leave open whose codes these are.
+    Args:
+      file: a binary file or pipe, open for writing.
+      codec: codec that made the codes.
+      coded: codes of a batch of one.
+      hash: the codec's `fingerprint`, 32 bytes; zeros leave open whose codes these are.
+      entropy: whether codes are entropy coded, or only packed.
     """
     config, codes_KF = codec.config, np.asarray(coded.codes[0])
     per_segment, begins = _layout(config, coded.samples)
@@ -50,11 +55,21 @@ def write(
 def read(
     file: BinaryIO | Path, codec: Codec, hash: bytes | None = None, levels: int | None = None
 ) -> Coded:
-    """The codes `[1, K, F]` of an .rvq or .ecdc file, or of a prefix of its levels.
+    """Reads the codes of an .rvq or .ecdc file, of all its levels or of the first ones.
 
-    file: a path, or .rvq from an open file or pipe. hash: the codec's `fingerprint`, if it is to be
-    compared. Raises UserError if the file is damaged, belongs to another codec, or has not so many
-    levels.
+    Args:
+      file: a path, or .rvq from an open file or pipe.
+      codec: codec that the file must belong to.
+      hash: the codec's `fingerprint`, to which that of an .rvq file is compared; None to compare
+        none.
+      levels: number of first levels to read; None for all that the file has.
+
+    Returns:
+      Codes `[1, K, F]`, with their scales if the codec has them, and their number of samples.
+
+    Raises:
+      UserError: when the file is damaged, belongs to another codec, or has fewer levels than asked
+        for.
     """
     if isinstance(file, Path) and file.suffix.lower() == ".ecdc":
         return _read_ecdc(file, codec, levels)

@@ -29,10 +29,17 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(codec: Codec, path: str | Path, seconds: float = 10.0, batch: int = 1) -> None:
-    """Writes the folder, whole or not at all, for items of `seconds`, in whole frames.
+    """Writes a codec's programs and weights to a folder, whole or not at all.
 
-    Raises UserError for a codec that codes segments apart (its loop over them is not one program),
-    or without the package that `jax.export` serializes with.
+    Args:
+      codec: codec to export.
+      path: folder to write.
+      seconds: length of the items that `encode` and `decode` take, rounded to whole frames.
+      batch: B, items that each program takes at once.
+
+    Raises:
+      UserError: when the codec codes segments apart (its loop over them is not one program), or the
+        package that `jax.export` serializes with is missing.
     """
     config, params, quantizer = codec.prepared
     if config.segment:

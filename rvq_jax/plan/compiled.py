@@ -69,8 +69,18 @@ def compile_for(
 ) -> Compiled:
     """Compiles a lowered program; one line on standard error says so.
 
-    loops: times that loops run whose length the program does not tell. level: of XLA's effort, from
-    O0 to O3; its own if None.
+    Args:
+      chip: figures of the chip to compile for.
+      lowered: the program, as `lower` of a function under `jax.jit` gives it.
+      label: what is compiled, for standard error.
+      loops: how often loops run whose length the program does not tell.
+      level: how much XLA optimizes, from O0 to O3; None for what JAX is set to.
+
+    Returns:
+      Memory, time to compile and cost of the program on one chip, and whether it fits.
+
+    Raises:
+      JaxRuntimeError: when it cannot be compiled for another reason than memory.
     """
     print(f"compiling {label} …", end="", file=sys.stderr, flush=True)
     began = time.perf_counter()

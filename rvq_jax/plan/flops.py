@@ -57,6 +57,21 @@ def _convolution(around: Computation, instruction: Instruction) -> float:
 
 
 def pairs(size: int, window: int, out: int, *, stride, before, hole, spread) -> int:
-    """Pairs of an output and a weight that meet an input along an axis, not padding or a hole."""
+    """Counts the multiplications of a convolution along one axis that meet an input.
+
+    Pairs of an output and a weight that meet padding or a hole do not count.
+
+    Args:
+      size: number of inputs along the axis.
+      window: number of weights along the axis.
+      out: number of outputs along the axis.
+      stride: places that the weights move from one output to the next.
+      before: places of padding before the first input.
+      hole: places from one input to the next; between them there is nothing (input dilation).
+      spread: places from one weight to the next (kernel dilation).
+
+    Returns:
+      The number of pairs of an output and a weight.
+    """
     at = np.arange(out)[:, None] * stride + np.arange(window) * spread - before
     return int(((at >= 0) & (at <= (size - 1) * hole) & (at % hole == 0)).sum())

@@ -46,10 +46,22 @@ def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
 
 
 def default(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> dict:
-    """The mesh to take where none is asked for.
+    """Chooses the mesh to take where none is asked for.
 
-    As few chips on tensor as the batch allows, and parameters split over just so many that states,
-    `state` bytes in all, leave room for activations. Raises UserError if no mesh is possible.
+    It has as few chips on the axis tensor as the batch allows, and splits parameters over just so
+    many that states leave room for activations; over as many as it can if no split leaves enough.
+
+    Args:
+      run: the training run.
+      chips: number of chips.
+      state: bytes of parameters, their running mean and the optimizer, on all chips together.
+      memory: bytes of a chip's memory; None if not known, as if everything fits.
+
+    Returns:
+      Sizes of data, fsdp and tensor.
+
+    Raises:
+      UserError: when no mesh is possible.
     """
     meshes = possible(run, chips)
     fewest = meshes[0]["tensor"]
@@ -61,8 +73,23 @@ def default(run: CodecRun | LMRun, chips: int, state: float, memory: float | Non
 
 
 def candidates(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> list[dict]:
-    """The possible meshes that a search compiles: states fit, few chips on tensor, and of the ways
-    to split parameters every other one, least splitting first."""
+    """Lists the meshes that a search compiles.
+
+    They are the possible meshes where states fit and few chips are on the axis tensor; of the ways
+    to split parameters every other one if there are many, least splitting first.
+
+    Args:
+      run: the training run.
+      chips: number of chips.
+      state: bytes of parameters, their running mean and the optimizer, on all chips together.
+      memory: bytes of a chip's memory; None if not known, as if everything fits.
+
+    Returns:
+      Sizes of data, fsdp and tensor of each mesh.
+
+    Raises:
+      UserError: when no mesh is possible.
+    """
     meshes = [
         mesh
         for mesh in possible(run, chips)

@@ -28,12 +28,22 @@ def plan(
     decode: bool = True,
     largest: bool = True,
 ) -> dict:
-    """What `rvq-jax plan --json` prints; numbers are bytes, FLOPs, and seconds, of one chip.
+    """Plans a training run on a topology: memory, cost and time of a step, without running it.
 
-    mesh: sizes of data, fsdp and tensor. search: also compile
-    other meshes, and name the cheapest. decode: also the program that generates. largest: also
-    find the largest batch that fits, by one or two more compiles. Raises UserError for an unknown
-    topology, if libtpu is missing, and for a mesh or a batch that cannot be shared out.
+    Args:
+      run: the training run.
+      topology: chip and sizes, such as v5e:16x16 (see `chips.EXAMPLES`).
+      mesh: sizes of data, fsdp and tensor; None for those of `meshes.default`.
+      search: also compile other meshes, and name the cheapest.
+      decode: also compile the program that generates, for a token model.
+      largest: also find the largest batch that fits, by one or two more compiles.
+
+    Returns:
+      What `rvq-jax plan --json` prints; numbers are bytes, FLOPs, and seconds, of one chip.
+
+    Raises:
+      UserError: when the topology is unknown, libtpu is missing, or a mesh or a batch cannot be
+        shared out.
     """
     began = time.perf_counter()
     name, _ = chips.split(topology)

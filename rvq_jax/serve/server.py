@@ -29,11 +29,19 @@ def serve(
     limits: Limits = LIMITS,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serves a model until Ctrl-C; port 0 takes a free one; `announce` is called with the address.
+    """Serves a model until Ctrl-C.
 
-    model: has `stream`, `codec` and `channels`, as MusicGen.
     There are no passwords: on a host other than the default, whoever reaches it can use it.
-    Raises UserError if it cannot listen there, or if starlette or uvicorn is missing.
+
+    Args:
+      model: has `stream`, `codec` and `channels`, as MusicGen.
+      host: name or address to listen on.
+      port: port to listen on; 0 takes a free one.
+      limits: the most that a request may ask for, and how many may wait.
+      announce: function that is called with the server's address when it listens.
+
+    Raises:
+      UserError: when it cannot listen there, or starlette or uvicorn is missing.
     """
     server = make_server(make_app(model, limits, host))
     with listen(host, port) as sock:

@@ -14,9 +14,20 @@ from rvq_jax.systems.codec import Codec
 
 
 def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> list[dict]:
-    """Per number of levels: SI-SDR, mel distance, energy explained (held-out), use (training set).
+    """Measures what each level of a codec is worth.
 
-    Held-out audio is read in windows of two seconds, up to `batches` batches of eight.
+    Held-out audio is read in whole windows of two seconds, in batches of eight.
+
+    Args:
+      codec: codec to measure, with K levels.
+      heldout: random access to records of held-out audio.
+      train_codes: codes of the training set, of which the use of each level is counted.
+      batches: number of batches to read at most.
+
+    Returns:
+      K dicts, one for each number of levels: kbps, and SI-SDR in dB and mel distance of audio that
+      is decoded from so many levels; of the last of them the share of the latents' energy that it
+      explains, and use, entropy in bits and perplexity of its codes.
     """
     config = codec.config
     samples = 2 * config.rate // config.hop * config.hop

@@ -26,7 +26,17 @@ def study_codec(folder: Path, data: Path | None = None) -> tuple[Codec, Path]:
 def study_latents(
     folder: Path, train: int, heldout: int, data: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out latents `[M, D]` of `study_codec`, as many as there are up to these."""
+    """Encodes training and held-out audio to latents, with the codec of `study_codec`.
+
+    Args:
+      folder: folder in which the codec and the dataset are made, or found.
+      train: number of latents of the training set, at most.
+      heldout: number of latents of held-out audio, at most.
+      data: folder of audio files; None for the built-in corpus.
+
+    Returns:
+      Training and held-out latents, each `[M, D]`.
+    """
     codec, dataset = study_codec(folder, data)
     counts = {"train": train, "heldout": heldout}
     return tuple(vectors(codec, builder.open_split(dataset, x), n) for x, n in counts.items())

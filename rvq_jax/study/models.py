@@ -44,9 +44,18 @@ def bits_by_level(
     batch: int = 16,
     text: TextEncoder | None = None,
 ) -> np.ndarray:
-    """Mean bits per frame of each level `[K]` on held-out codes; their sum is bits per frame.
+    """Scores a token model on held-out codes: mean bits per frame of each level.
 
-    text: the frozen encoder of a model that reads one.
+    Args:
+      run: the training run of the model, whose pattern and crop length are used.
+      params: parameters of the model, with lists of layers.
+      heldout: held-out codes, which are scored in consecutive windows as long as the run's crops.
+      batch: windows that are scored at a time.
+      text: the frozen text encoder of a model that reads one; None for a model that reads captions
+        itself.
+
+    Returns:
+      Bits `[K]`; their sum is bits per frame.
     """
     model = MusicGen(run.lm, run.pattern, params, None, text)
     data = windows(heldout, run.frames)
@@ -67,9 +76,20 @@ def bits_by_level(
 def train_and_score(
     folder: Path, codes: CodeSet, heldout: CodeSet, run: LMRun, names: tuple, seeds: tuple
 ) -> tuple[dict, dict]:
-    """Every pattern and seed: rows of the table by pattern, and parameters of the first seed.
+    """Trains and scores a token model for every pattern and seed.
 
     A model already trained and scored in `folder` is not trained again.
+
+    Args:
+      folder: folder in which each model has a folder of its own.
+      codes: codes to train on.
+      heldout: codes to score on.
+      run: the training run, whose pattern and seed are replaced.
+      names: names of the patterns.
+      seeds: seeds; one model is trained for each pattern and seed.
+
+    Returns:
+      Rows of the study's table by pattern, and parameters of the first seed's model by pattern.
     """
     rows, first = {}, {}
     programs: dict = {}
@@ -122,9 +142,23 @@ def generate_and_compare(
     guidance: float,
     top_k: int,
 ) -> tuple[dict, np.ndarray]:
-    """One pattern's generations for `captions`: their cost and Fréchet distance, and the audio.
+    """Generates audio with one pattern, and measures its cost and Fréchet distance.
 
     The first call compiles; the second is timed to the last sample of audio.
+
+    Args:
+      run: the training run of the model.
+      name: name of the pattern.
+      params: parameters of the model, with lists of layers.
+      codec: codec that decodes the generated codes.
+      captions: B captions; a clip of `run.frames` frames is generated for each.
+      real_features: `[M, 48]` features of real audio, see `metrics.frechet_features`.
+      guidance: weight of classifier-free guidance.
+      top_k: largest logits to sample from; 0 for all.
+
+    Returns:
+      A dict of seconds, real-time factor (seconds of computing per second of audio) and Fréchet
+      distance; and the audio `[B, S, C]`.
     """
     pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
     text = to_bytes(captions, run.lm.caption_bytes)

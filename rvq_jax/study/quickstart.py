@@ -53,10 +53,21 @@ class StudyConfig:
 
 
 def study(out: str | Path, data: str | Path | None, config: StudyConfig, command: str) -> dict:
-    """Runs the whole study into the folder `out`; returns what results.json holds.
+    """Runs the whole study: which interleaving pattern for this audio, and what does it cost?
 
-    data: a folder of audio, None for the built-in corpus. Started again after an interruption it
-    goes on where it was. Raises UserError for anything wrong with the input or the folder.
+    Started again after an interruption it goes on where it was.
+
+    Args:
+      out: folder for all that the study writes.
+      data: folder of audio files; None for the built-in corpus.
+      config: everything that the study can vary.
+      command: the command line that asked for the study, which results.json keeps.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      UserError: when anything is wrong with the input or the folder.
     """
     out = Path(out)
     spent = _stopwatch(out)
