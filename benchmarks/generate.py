@@ -36,7 +36,7 @@ from rvq_jax import files, patterns  # noqa: E402
 from rvq_jax.codec.config import CodecConfig  # noqa: E402
 from rvq_jax.codec.seanet import SEANetConfig  # noqa: E402
 from rvq_jax.lm import forms  # noqa: E402
-from rvq_jax.lm.conditions import encode_conditions  # noqa: E402
+from rvq_jax.lm.conditions import condition  # noqa: E402
 from rvq_jax.lm.model import teacher_inputs  # noqa: E402
 from rvq_jax.lm.sampling import Sampling  # noqa: E402
 from rvq_jax.systems.decoding import programs, windows  # noqa: E402
@@ -131,7 +131,7 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
     forced = np.full((batch, 4, frames), -1, np.int32)
     window = windows.window_of("delay", forced, np.full(batch, frames))
     states = np.random.default_rng(0).normal(size=(batch, TOKENS, 768)).astype(np.float32)
-    conditions = encode_conditions(jnp.asarray(states), jnp.ones((batch, TOKENS), bool))
+    conditions = {"text": condition(jnp.asarray(states))}
     args = (
         CONFIG,
         params,

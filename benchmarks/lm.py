@@ -12,6 +12,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from rvq_jax.lm import forms  # noqa: E402
+from rvq_jax.lm.conditions import text_condition  # noqa: E402
 from rvq_jax.lm.model import LMConfig  # noqa: E402
 from rvq_jax.lm.sampling import Sampling  # noqa: E402
 from rvq_jax.patterns import padded_pattern  # noqa: E402
@@ -53,7 +54,7 @@ def generate():
         config,
         params,
         pattern,
-        batch["text"],
+        {"text": text_condition(batch["text"])},
         key,
         forced,
         guidance=3.0,

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -73,10 +73,11 @@ def load_config(path: str | Path) -> dict:
     return config
 
 
-def load_weights(path: str | Path, like):
+def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda name: name):
     """weights.npz of a folder as a tree like `like`, a tree of shapes.
 
-    Raises UserError naming the first array that is missing, unknown or of another shape.
+    today: from a name in the file to the name that this version has for the array. Raises
+    UserError naming the first array that is missing, unknown or of another shape.
     """
     try:
         # Opened here: numpy leaves a damaged file open.
@@ -84,7 +85,7 @@ def load_weights(path: str | Path, like):
             (Path(path) / "weights.npz").open("rb") as file,
             np.load(file, allow_pickle=False) as stored,
         ):
-            have = {name: stored[name] for name in stored.files}
+            have = {today(name): stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}/weights.npz cannot be read ({error}); make it again") from error
     want = named(like)

@@ -38,7 +38,7 @@ RETIRED = [
     ),
     (("systems/decoding", "train", "study", "plan/programs.py"), "layout", "padded_pattern"),
     (ALL, "tuning guidance_text two_pass", "optimizer, text_guidance_scale, sequential_guidance"),
-    (("lm", "train/runs", "study"), "hidden_size size_of hidden", "mlp_dim"),
+    (("lm/t5.py", "lm/transformer.py", "systems", "configs"), "hidden", "mlp_dim"),
     (("systems/musicgen", "cli", "serve", "offline"), "guidance", "guidance_scale"),
     (("train/state.py",), "rest look born own _look _born _own", "aux, loss_and_grads, init_state"),
     (("train/tasks/codec.py",), "warm", "autoencoder_warmup"),

@@ -24,7 +24,7 @@ from rvq_jax.study.quickstart import SIX
 from rvq_jax.systems.decoding.programs import score_codes
 from rvq_jax.train import sharding
 from rvq_jax.train.state import OptimizerConfig, make_program
-from rvq_jax.train.tasks.lm import lm_task
+from rvq_jax.train.tasks.lm import conditions_of, lm_task
 
 HERE = Path(__file__).parent
 SIZES = {"dim": 64, "layers": 3, "heads": 4, "mlp_dim": 256}
@@ -84,7 +84,7 @@ def cross_entropy(config, pattern, params, joint: np.ndarray) -> float:
     for begin in range(0, joint.size, chunk):
         index = np.minimum(np.arange(begin, begin + chunk), joint.size - 1)
         batch = _batch(index, joint.shape, pattern.levels, pattern.frames)
-        bits = score_codes(config, params, pattern, batch["codes"], batch["text"])
+        bits = score_codes(config, params, pattern, batch["codes"], conditions_of(batch))
         inside = np.arange(begin, begin + chunk) < joint.size
         total += float((np.asarray(bits, np.float64).sum((1, 2)) * p[index] * inside).sum())
     return total / pattern.frames

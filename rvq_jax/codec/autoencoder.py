@@ -1,6 +1,6 @@
 """Audio ↔ codes as pure functions of a config, parameters and a quantizer; one program per shape.
 
-A config says `autoencoder(rngs)` and `quantizer(key)`, beside its sizes: `CodecConfig` (EnCodec and
+A config says `build(rngs)` and `quantizer(key)`, beside its sizes: `CodecConfig` (EnCodec and
 its kin), `DACConfig`, `MimiConfig`.
 """
 
@@ -31,7 +31,7 @@ class Autoencoder(nnx.Module):
 @functools.lru_cache(maxsize=32)
 def graph(config):
     """The structure that `nnx.merge` joins with parameters; computes nothing."""
-    return nnx.graphdef(nnx.eval_shape(lambda: config.autoencoder(nnx.Rngs(0))))
+    return nnx.graphdef(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -119,7 +119,7 @@ def reaches(config) -> dict[str, Reach]:
         return Reach(*map(math.ceil, (front.sides / frame, back.sides, start)))
 
     def both():
-        model = config.autoencoder(nnx.Rngs(0))
+        model = config.build(nnx.Rngs(0))
         audio, latents = jnp.zeros((1, config.hop, config.channels)), jnp.zeros((1, 1, config.dim))
         found["encoder"] = survey(model.encoder, audio, config.hop)
         found["decoder"] = survey(model.decoder, latents, 1)

@@ -61,7 +61,7 @@ class CodecConfig:
             return self
         return dataclasses.replace(self, seanet=dataclasses.replace(self.seanet, norm="none"))
 
-    def autoencoder(self, rngs: nnx.Rngs) -> Autoencoder:
+    def build(self, rngs: nnx.Rngs) -> Autoencoder:
         """The learned halves around the quantizer."""
         return Autoencoder(Encoder(self.seanet, rngs), Decoder(self.seanet, rngs))
 

@@ -53,7 +53,7 @@ class DACConfig:
         """This config without weight norm."""
         return dataclasses.replace(self, norm="none")
 
-    def autoencoder(self, rngs: nnx.Rngs) -> Autoencoder:
+    def build(self, rngs: nnx.Rngs) -> Autoencoder:
         """The learned halves around the quantizer."""
         return Autoencoder(Encoder(self, rngs), Decoder(self, rngs))
 

@@ -79,7 +79,7 @@ class MimiConfig:
             self, transformer=dataclasses.replace(self.transformer, stacked=False)
         )
 
-    def autoencoder(self, rngs: nnx.Rngs) -> Autoencoder:
+    def build(self, rngs: nnx.Rngs) -> Autoencoder:
         """The learned halves around the quantizer."""
         return Autoencoder(Encoder(self, rngs), Decoder(self, rngs))
 

@@ -93,7 +93,7 @@ def begin(config, batch: int) -> tuple[tuple | None, tuple | None]:
         return None, None
 
     def halves():
-        model = config.autoencoder(nnx.Rngs(0))
+        model = config.build(nnx.Rngs(0))
         runs = Stream(None), Stream(None)
         through(model.encoder, jnp.zeros((batch, config.hop, config.channels)), runs[0])
         through(model.decoder, jnp.zeros((batch, 1, config.dim)), runs[1])

@@ -169,13 +169,13 @@ def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
     levels = range(c.levels)
     found = {
         "embed": Place([f"{inner}.embed_tokens.{k}.weight" for k in levels]),
-        "heads": Place([f"{prefix}lm_heads.{k}.weight" for k in levels]),
+        "heads/weight": Place([f"{prefix}lm_heads.{k}.weight" for k in levels]),
         **_norm("norm", f"{inner}.layer_norm"),
     }
     if c.text_dim != c.dim:
-        found |= _linear("text/project", "enc_to_dec_proj")
+        found |= _linear("readers/text/project", "enc_to_dec_proj")
     if c.melody_bins:
-        found |= _linear("melody", "audio_enc_to_dec_proj")
+        found |= _linear("readers/melody/project", "audio_enc_to_dec_proj")
     for i in range(c.layers):
         ours, theirs = f"blocks/{i}", f"{inner}.layers.{i}"
         found |= _norm(f"{ours}/norm_self", f"{theirs}.self_attn_layer_norm")

@@ -1,14 +1,24 @@
-"""From conditions to features: captions read by an own encoder, or the states of a frozen one."""
+"""From conditions to the features that the layers of a token model read."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rvq_jax.lm.conditions import EncodedConditions
+from rvq_jax.lm.conditions import Condition, Conditions, ConditionSpec
 from rvq_jax.lm.transformer import Block, LayerNorm, layers, scan_layers, sinusoids, weight
 from rvq_jax.typing import Array
+
+
+class Features(NamedTuple):
+    """Conditions as the layers read them."""
+
+    prefix: Array  # [B, P, D] before the codes, P = 0 without one
+    prefix_mask: Array  # [B, P] bool
+    cross: tuple[Array, Array] | None  # features [B, L, D] to attend to, and their mask [B, L]
+    frames: Array | None  # [B, F, D], added to what is fed at each frame
 
 
 def to_bytes(captions: Sequence[str], length: int) -> np.ndarray:
@@ -39,13 +49,40 @@ class CaptionEncoder(nnx.Module):
         self.blocks = layers(count, make, rngs, stacked=stacked)
         self.norm = LayerNorm(dim)
 
-    def __call__(self, text_BL: Array, dtype=jnp.float32) -> tuple[Array, Array]:
+    def __call__(self, given: Condition, dtype=jnp.float32) -> tuple[Array, Array]:
         """Features `[B, L, D]`, zero where the mask `[B, L]` is False, and the mask."""
+        text_BL = jnp.where(given.kept[:, None], given.states, 0)
         mask_BL = text_BL > 0
         x_BLD = self.embed[...][text_BL] + sinusoids(text_BL.shape[1], self.embed.shape[1])[None]
         seen = mask_BL[:, None, None, :]
         x_BLD = scan_layers(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
         return self.norm(x_BLD) * mask_BL[..., None].astype(dtype), mask_BL
+
+
+class StateReader(nnx.Module):
+    """States that were made elsewhere to features of the model's width."""
+
+    def __init__(self, spec: ConditionSpec, dim: int, dtype: str, rngs: nnx.Rngs):
+        self.null = spec.null
+        # States as wide as the model are taken as they are, as transformers does with text.
+        same = spec.dim == dim and spec.null == "zeros"
+        self.project = None if same else linear(spec.dim, dim, dtype, rngs)
+
+    def __call__(self, given: Condition, dtype=jnp.float32) -> tuple[Array, Array]:
+        """Features `[B, L, D]` and the mask `[B, L]`.
+
+        What is left out stays in the mask: attention to zeros gives zeros, and a prefix keeps its
+        places.
+        """
+        states_BLE, kept_B11 = given.states, given.kept[:, None, None]
+        if self.null == "first":
+            first = jnp.arange(states_BLE.shape[-1]) == 0
+            states_BLE = jnp.where(kept_B11, states_BLE, first[None, None].astype(states_BLE.dtype))
+        states_BLE = states_BLE.astype(dtype)
+        x_BLD = states_BLE if self.project is None else self.project(states_BLE)
+        if self.null == "zeros":
+            x_BLD = jnp.where(given.mask[..., None] & kept_B11, x_BLD, 0)
+        return x_BLD, given.mask
 
 
 def linear(size: int, dim: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
@@ -57,22 +94,47 @@ def linear(size: int, dim: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
     )
 
 
-class FrozenText(nnx.Module):
-    """States of a frozen text encoder to features, zero where there is no text or it is left out.
+def read(
+    readers: dict[str, nnx.Module],
+    specs: Sequence[ConditionSpec],
+    conditions: Conditions,
+    dtype: str,
+    *,
+    attend_padding: bool = False,
+) -> Features:
+    """Features of all conditions, each read in its way.
 
-    States as wide as the model are taken as they are, as transformers does.
+    Args:
+      readers: a `CaptionEncoder` or `StateReader` by the name of each condition.
+      specs: how each is read; prefixes follow one another in this order.
+      conditions: by name, of B rows.
+      dtype: of the features.
+      attend_padding: attention sees text's padding, as audiocraft's does.
+
+    Returns:
+      The features of each way.
+
+    Raises:
+      ValueError: other names than those of the specs.
     """
+    if conditions.keys() != {spec.name for spec in specs}:
+        names = ", ".join(spec.name for spec in specs)
+        raise ValueError(f"the model is conditioned on {names}; got {', '.join(conditions)}")
+    found: dict[str, list] = {"cross": [], "prefix": [], "frame": []}
+    for spec in specs:
+        x_BLD, mask_BL = readers[spec.name](conditions[spec.name], dtype)
+        if attend_padding:
+            mask_BL = jnp.ones_like(mask_BL)
+        found[spec.way].append((x_BLD, mask_BL))
+    some_BLD, some_BL = next(part for parts in found.values() for part in parts)
+    joined = {way: _joined(parts) for way, parts in found.items()}
+    prefix = joined["prefix"] or (some_BLD[:, :0], some_BL[:, :0])
+    frames = sum(x_BFD for x_BFD, _ in found["frame"]) if found["frame"] else None
+    return Features(*prefix, joined["cross"], frames)
 
-    def __init__(self, size: int, dim: int, dtype: str, rngs: nnx.Rngs):
-        self.project = linear(size, dim, dtype, rngs) if size != dim else None
 
-    def __call__(self, conditions: EncodedConditions, dtype=jnp.float32) -> tuple[Array, Array]:
-        """Features `[B, L, D]` and the mask `[B, L]`.
-
-        Text that is left out stays in the mask: attention to zeros gives zeros, and in a prefix it
-        keeps its places.
-        """
-        states_BLE = conditions.states.astype(dtype)
-        x_BLD = states_BLE if self.project is None else self.project(states_BLE)
-        there_BL1 = (conditions.mask & conditions.kept[:, None])[..., None]
-        return jnp.where(there_BL1, x_BLD, 0), conditions.mask
+def _joined(parts: list[tuple[Array, Array]]) -> tuple[Array, Array] | None:
+    """Features and masks one after another; None if there are none."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return tuple(jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))

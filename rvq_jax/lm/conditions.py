@@ -1,64 +1,70 @@
-"""What a token model is conditioned on, what of it may be left out, and guidance by that.
+"""Conditions of a token model: named entries, what is left out of them, guidance by that."""
 
-A model that reads captions with its own encoder takes bytes `[B, L]`; one that reads a frozen text
-encoder takes `EncodedConditions`. Either is a pytree with one row per example.
-"""
-
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from rvq_jax.typing import Array
 
 
-class EncodedConditions(NamedTuple):
-    """States of a frozen text encoder and, for models that follow one, a melody."""
+class ConditionSpec(NamedTuple):
+    """How a model reads one of its conditions."""
 
-    states: Array  # [B, L, E]
-    mask: Array  # [B, L] bool, where there is text
-    kept: Array  # [B] bool, False where the text is left out: its features are then zeros
-    melody: Array | None = None  # [B, P, bins] one-hot chroma
+    name: str
+    way: Literal["cross", "prefix", "frame"]
+    """Attended to by every layer; put before the codes; or added to the frame's embedding."""
+    dim: int | None = None
+    """E, features of its states; None: bytes of a text, read by an encoder of the model's own."""
+    null: Literal["zeros", "first"] = "zeros"
+    """Where it is left out: features of zeros, or states that are one-hot in the first place."""
 
 
-Conditions = Array | EncodedConditions
-# One weight, or two of double guidance: the outer, and the inner of the text over the melody.
+class Condition(NamedTuple):
+    """One condition of B examples."""
+
+    states: Array  # [B, L, E], or [B, L] int32 of bytes plus 1 (see `conditioner.to_bytes`)
+    mask: Array  # [B, L] bool, where there is something
+    kept: Array  # [B] bool, False where it is left out
+
+
+Conditions = dict[str, Condition]
+# One weight, or two of double guidance: the outer, and the inner of the text over all others.
 Guidance = None | float | Array | tuple[Array, Array]
 
 
-def encode_conditions(states: Array, mask: Array, melody: Array | None = None) -> EncodedConditions:
-    """All of it; a row without any text counts as left out."""
-    return EncodedConditions(states, mask, mask.any(axis=1), melody)
+def condition(states: Array, mask: Array | None = None) -> Condition:
+    """A condition that is kept wherever there is any of it; all of it is there without a mask."""
+    mask = jnp.ones(states.shape[:2], bool) if mask is None else jnp.asarray(mask, bool)
+    return Condition(states, mask, mask.any(axis=1))
 
 
-def without_text(conditions: Conditions, kept_B: Array | bool = False) -> Conditions:
-    """Text left out of the rows where `kept` is False."""
-    if not isinstance(conditions, EncodedConditions):
-        return jnp.where(jnp.reshape(kept_B, (-1, 1)), conditions, 0)
-    return conditions._replace(kept=conditions.kept & kept_B)
+def text_condition(text_BL: Array) -> Condition:
+    """The condition of texts as bytes `[B, L]`, padded with 0."""
+    return condition(text_BL, text_BL > 0)
 
 
-def without_melody(conditions: Conditions, kept_B: Array | bool = False) -> Conditions:
-    """The melody left out, all of its frames in bin 0, of the rows where `kept` is False."""
-    if not isinstance(conditions, EncodedConditions) or conditions.melody is None:
-        return conditions
-    silent = jnp.arange(conditions.melody.shape[-1]) == 0
-    kept = jnp.reshape(kept_B, (-1, 1, 1))
-    melody = jnp.where(kept, conditions.melody, silent[None, None].astype(conditions.melody.dtype))
-    return conditions._replace(melody=melody)
+def without(conditions: Conditions, *names: str, kept_B: Array | bool = False) -> Conditions:
+    """Conditions with these entries, all of them by default, left out where `kept_B` is False."""
+    names = names or tuple(conditions)
+    left = {
+        name: one._replace(kept=one.kept & kept_B)
+        for name, one in conditions.items()
+        if name in names
+    }
+    return conditions | left
 
 
 def branches(conditions: Conditions, guidance: Guidance) -> list[Conditions]:
     """The conditions whose logits `guide` puts together, the full ones first."""
     if guidance is None:
         return [conditions]
-    null = without_melody(without_text(conditions))
     if isinstance(guidance, tuple):
-        return [conditions, without_text(conditions), null]
-    return [conditions, null]
+        return [conditions, without(conditions, "text"), without(conditions)]
+    return [conditions, without(conditions)]
 
 
-def guide(logits: list[Array], guidance: Guidance) -> Array:
-    """Logits moved away from those of fewer conditions (Ho & Salimans 2022).
+def guide(logits: Array | list[Array], guidance: Guidance) -> Array:
+    """Logits of all branches moved away from those of fewer conditions (Ho & Salimans 2022).
 
     One weight: null + w · (full - null), which w = 1 leaves as it is. Two: null + w · (middle +
     v · (full - middle) - null), the middle without the text (Copet et al. 2023, style).
@@ -70,3 +76,8 @@ def guide(logits: list[Array], guidance: Guidance) -> Array:
         return null + guidance * (logits[0] - null)
     outer, inner = guidance
     return null + outer * (logits[1] + inner * (logits[0] - logits[1]) - null)
+
+
+def count_branches(guidance: Guidance) -> int:
+    """How many branches guidance puts together."""
+    return 1 if guidance is None else 3 if isinstance(guidance, tuple) else 2

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rvq_jax.lm.conditions import Conditions, Guidance, branches, guide
-from rvq_jax.lm.model import ModelCache, TokenLM, bits, teacher_inputs
-from rvq_jax.lm.sampling import PLAIN, Sampling, sample
+from rvq_jax.lm.conditions import Conditions, Guidance, branches, count_branches
+from rvq_jax.lm.model import ModelCache, TokenLM, frames_of_steps, teacher_inputs
+from rvq_jax.lm.sampling import PLAIN, Sampling
 from rvq_jax.patterns import Pattern
 from rvq_jax.typing import Array, Codes, Key
 
@@ -90,13 +90,14 @@ def prefill(
     parts = branches(conditions, guidance)
     if not sequential_guidance:
         parts = [jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)]
-    logits, caches = [], []
+    hidden, caches = [], []
+    together = count_branches(guidance) // len(parts)
     for part in parts:
-        rows = jnp.tile(inputs_BKn, (_count(guidance) // len(parts), 1, 1))
-        found, cache = model.prefill(rows, pattern.steps, part)
-        logits += jnp.split(found, _count(guidance) // len(parts))
+        rows = jnp.tile(inputs_BKn, (together, 1, 1))
+        found, cache = model.prefill(rows, pattern.steps, part, frames_of_steps(pattern))
+        hidden.append(found.reshape(together, len(forced), *found.shape[1:]))
         caches.append(cache)
-    cost_BKn = bits(guide(logits, guidance), jnp.maximum(forced_BKT[:, :, :prefill_steps], 0))
+    cost_BKn = model.heads.bits(jnp.concatenate(hidden), tokens_BKT[:, :, :prefill_steps], guidance)
     inputs_BK = (
         tokens_BKT[:, :, prefill_steps - 1]
         if prefill_steps
@@ -122,33 +123,34 @@ def decode_until(
     Returns:
       The state before step `until`.
     """
-    count = _count(request.guidance)
-
-    def sample_row(key, logits_KN):
-        return sample(key, logits_KN, request.sampling)
 
     def step(state: DecodeState) -> DecodeState:
         t, inputs_BK, caches, tokens_BKT, bits_BKT = state
-        rows = jnp.tile(inputs_BK, (count // len(caches), 1))
-        logits, after = [], []
+        together = count_branches(request.guidance) // len(caches)
+        rows = jnp.tile(inputs_BK, (together, 1))
+        hidden, after = [], []
         for cache in caches:
             found, cache = model.step(rows, t, cache)
-            logits += jnp.split(found, count // len(caches))
+            hidden.append(found.reshape(together, *inputs_BK.shape[:1], -1))
             after.append(cache)
-        logits_BKN = guide(logits, request.guidance)
         forced_BK, valid_BK = (
             jax.lax.dynamic_index_in_dim(x, t, 2, keepdims=False)
             for x in (request.forced, request.valid)
         )
         keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, t)
-        codes_BK = jnp.where(forced_BK >= 0, forced_BK, jax.vmap(sample_row)(keys, logits_BKN))
-        cost_BK = bits(logits_BKN, codes_BK)
-        codes_BK = jnp.where(valid_BK, codes_BK, model.config.codebook_size)
+        tokens_BK, cost_BK = model.heads.sample(
+            keys,
+            jnp.concatenate(hidden),
+            forced_BK,
+            valid_BK,
+            request.sampling,
+            request.guidance,
+        )
         tokens_BKT, bits_BKT = (
             jax.lax.dynamic_update_index_in_dim(x, row, t, 2)
-            for x, row in ((tokens_BKT, codes_BK), (bits_BKT, cost_BK))
+            for x, row in ((tokens_BKT, tokens_BK), (bits_BKT, cost_BK))
         )
-        return DecodeState(t + 1, codes_BK, after, tokens_BKT, bits_BKT)
+        return DecodeState(t + 1, tokens_BK, after, tokens_BKT, bits_BKT)
 
     return jax.lax.while_loop(lambda state: state.step < until, step, state)
 
@@ -197,8 +199,3 @@ def decode(
         sequential_guidance=sequential_guidance,
     )
     return gather_codes(pattern, request, decode_until(model, request, state, last_step(request)))
-
-
-def _count(guidance: Guidance) -> int:
-    """How many branches guidance puts together."""
-    return 1 if guidance is None else 3 if isinstance(guidance, tuple) else 2

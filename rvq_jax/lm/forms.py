@@ -12,6 +12,7 @@ from flax import nnx
 
 from rvq_jax import files
 from rvq_jax.lm.model import LMConfig, TokenLM
+from rvq_jax.typing import Key
 
 LAYER = re.compile(r"(?<=blocks/)\d+/")
 
@@ -19,7 +20,12 @@ LAYER = re.compile(r"(?<=blocks/)\d+/")
 @functools.lru_cache(maxsize=32)
 def _parts(config: LMConfig, stacked: bool):
     """The graph of a model and the shapes of its parameters; computes nothing."""
-    return nnx.split(nnx.eval_shape(lambda: TokenLM(config, nnx.Rngs(0), stacked=stacked)))
+    return nnx.split(nnx.eval_shape(lambda: config.build(nnx.Rngs(0), stacked=stacked)))
+
+
+def init(config: LMConfig, key: Key) -> nnx.State:
+    """Random parameters with stacked layers."""
+    return nnx.state(config.build(nnx.Rngs(params=key), stacked=True), nnx.Param)
 
 
 def abstract(config: LMConfig, stacked: bool = False) -> nnx.State:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.axes import place
-from rvq_jax.lm import transformer
-from rvq_jax.lm.conditioner import CaptionEncoder, FrozenText, linear
-from rvq_jax.lm.conditions import Conditions, Guidance, branches, guide
+from rvq_jax.lm import conditioner, transformer
+from rvq_jax.lm.conditioner import CaptionEncoder, Features, StateReader
+from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
+from rvq_jax.lm.heads import Heads, IndependentHeads
 from rvq_jax.lm.transformer import Block, CrossKV, KVCache, LayerNorm
 from rvq_jax.patterns import Pattern
 from rvq_jax.typing import Array, Codes, Tokens
@@ -36,6 +37,7 @@ class LMConfig:
     melody_frames: int = 235  # P, of a melody; shorter ones are repeated
     window: int | None = None  # frames it was trained on at once; None: any length goes
     attend_padding: bool = False  # cross-attention sees the text's padding, as audiocraft's does
+    end: bool = False  # the first level may sample id N, which ends its row: lengths are outputs
     dtype: str = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute layers in the backward pass: less memory, more time
 
@@ -43,13 +45,31 @@ class LMConfig:
         if self.melody_bins and not self.text_dim:
             raise ValueError("a melody goes with a frozen text encoder: give text_dim too")
 
+    @property
+    def conditions(self) -> tuple[ConditionSpec, ...]:
+        """What the model is conditioned on, prefixes in their order."""
+        if self.melody_bins is None:
+            return (ConditionSpec("text", "cross", self.text_dim),)
+        melody = ConditionSpec("melody", "prefix", self.melody_bins, null="first")
+        return melody, ConditionSpec("text", "prefix", self.text_dim)
 
-class Features(NamedTuple):
-    """The conditions as the layers read them: by cross-attention, or as a prefix of the codes."""
+    def condition_shapes(self, frames: int, text: int) -> dict[str, tuple[int, ...]]:
+        """Shapes `[L, E]` of conditions by name, `[L]` of bytes; text: tokens of a frozen one."""
+        lengths = {"text": text, "melody": self.melody_frames}
+        return {
+            spec.name: (self.caption_bytes,)
+            if spec.dim is None
+            else (lengths.get(spec.name, frames), spec.dim)
+            for spec in self.conditions
+        }
 
-    prefix: Array  # [B, P, D], P = 0 without one
-    prefix_mask: Array  # [B, P] bool
-    cross: tuple[Array, Array] | None  # features [B, L, D] and mask [B, L]
+    def build(self, rngs: nnx.Rngs, *, stacked: bool = False) -> "TokenLM":
+        """The model of this config; stacked: layers as one module, for training."""
+        return TokenLM(self, rngs, stacked=stacked)
+
+    def build_heads(self, rngs: nnx.Rngs, *, stacked: bool = False) -> Heads:
+        """From hidden states to codes."""
+        return IndependentHeads(self.levels, self.codebook_size, self.dim, rngs, end=self.end)
 
 
 class ModelCache(NamedTuple):
@@ -58,6 +78,7 @@ class ModelCache(NamedTuple):
     cross_kv: list[CrossKV | None]
     self_kv: list[KVCache]
     prefix_mask: Array  # [B, P]
+    added: Array | None  # [B, T, D], of conditions that are added frame by frame
 
 
 class TokenLM(nnx.Module):
@@ -73,40 +94,74 @@ class TokenLM(nnx.Module):
         )
         words_KVD = self.embed[...] * 0.5 ** jnp.arange(c.levels)[:, None, None]
         self.embed.set_value(words_KVD.at[:, c.codebook_size].set(0.0))
-        if c.text_dim:
-            self.text = FrozenText(c.text_dim, c.dim, c.dtype, rngs)
-        else:
-            self.captions = CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs, stacked=stacked)
-        if c.melody_bins:
-            self.melody = linear(c.melody_bins, c.dim, c.dtype, rngs)
+
+        def reader(spec: ConditionSpec):
+            if spec.dim is None:
+                return CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs, stacked=stacked)
+            return StateReader(spec, c.dim, c.dtype, rngs)
+
+        self.readers = nnx.Dict({spec.name: reader(spec) for spec in c.conditions})
+        cross = any(spec.way == "cross" for spec in c.conditions)
 
         def make(rngs):
-            return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=not c.melody_bins)
+            return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=cross)
 
         self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
         self.norm = LayerNorm(c.dim)
-        self.heads = transformer.weight(
-            rngs, (c.levels, c.codebook_size, c.dim), (None, "vocab", "embed"), c.dim
-        )
+        self.heads = c.build_heads(rngs, stacked=stacked)
 
     def __call__(self, inputs: Tokens, conditions: Conditions) -> Array:
-        """Logits `[B, K, T, N]`, float32; inputs at step t are the tokens of step t - 1."""
+        """Logits `[B, K, T, N]` of heads whose levels are independent; inputs as of `hidden`."""
+        return self.heads.logits(self.hidden(inputs, conditions))
+
+    def hidden(
+        self, inputs: Tokens, conditions: Conditions, frame_of: Array | None = None
+    ) -> Array:
+        """Hidden states that heads read, of all steps at once.
+
+        Args:
+          inputs: `[B, K, T]` tokens; those of step t are the tokens of step t - 1.
+          conditions: by name, of B rows.
+          frame_of: `[T]` frame of each step, -1 for none (see `frames_of_steps`); for conditions
+            that are added frame by frame. Step t is frame t by default.
+
+        Returns:
+          States `[B, T, D]`.
+        """
         features = self._features(conditions)
-        x_BTD, angles, mask = self._sequence(inputs, features)
+        added_BTD = _at_steps(features.frames, frame_of, inputs.shape[2])
+        x_BTD, angles, mask = self._sequence(inputs, features, added_BTD)
 
         def body(block, x_BTD):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
             return block(x_BTD, cross_kv, angles, **mask)
 
         x_BTD = transformer.scan_layers(self.blocks, x_BTD, body, remat=self.config.remat)
-        return self._logits(x_BTD[:, features.prefix.shape[1] :])
+        # Every step where its part of the vocabulary is: else the heads would be gathered.
+        return place(self.norm(x_BTD[:, features.prefix.shape[1] :]), "batch", None, None)
 
     def prefill(
-        self, inputs: Tokens, steps: int, conditions: Conditions
+        self,
+        inputs: Tokens,
+        steps: int,
+        conditions: Conditions,
+        frame_of: Array | None = None,
     ) -> tuple[Array, ModelCache]:
-        """Logits `[B, K, n, N]` of the first n of `steps` steps, and the cache for the others."""
+        """Reads the conditions and the first steps; decoding goes on from there by `step`.
+
+        Args:
+          inputs: `[B, K, n]` tokens of the first n steps, as of `hidden`.
+          steps: T, of the whole sequence.
+          conditions: by name, of B rows.
+          frame_of: `[T]`, as of `hidden`.
+
+        Returns:
+          Hidden states `[B, n, D]`, and the cache for the steps after them.
+        """
         features = self._features(conditions)
-        x_BTD, angles, mask = self._sequence(inputs, features)
+        added_BTD = _at_steps(features.frames, frame_of, steps)
+        first = None if added_BTD is None else added_BTD[:, : inputs.shape[2]]
+        x_BTD, angles, mask = self._sequence(inputs, features, first)
         heads, length = self.config.heads, features.prefix.shape[1] + steps
         values = jnp.zeros((len(x_BTD), heads, length, self.config.dim // heads), x_BTD.dtype)
         cross, own = [], []
@@ -118,15 +173,17 @@ class TokenLM(nnx.Module):
                 self_kv = self_kv.update(filled, 0)
             cross.append(cross_kv)
             own.append(self_kv)
-        logits = self._logits(x_BTD[:, features.prefix.shape[1] :])
-        return logits, ModelCache(cross, own, features.prefix_mask)
+        hidden_BnD = self.norm(x_BTD[:, features.prefix.shape[1] :])
+        return hidden_BnD, ModelCache(cross, own, features.prefix_mask, added_BTD)
 
     def step(self, inputs_BK: Array, t: Array, cache: ModelCache) -> tuple[Array, ModelCache]:
-        """Logits `[B, K, N]` of step t alone, and the cache with it: equal to the whole at t."""
+        """Hidden state `[B, D]` of step t alone, and the cache with it: equal to the whole at t."""
         before = cache.prefix_mask.shape[1]
         length = cache.self_kv[0].values.shape[2]
         added, angles = self._positions(cache.prefix_mask.sum(1, keepdims=True) + t, length)
         x_B1D = self._embed(inputs_BK[:, :, None]) + added
+        if cache.added is not None:
+            x_B1D = x_B1D + jax.lax.dynamic_slice_in_dim(cache.added, t, 1, axis=1)
         x_DB = x_B1D[:, 0].T
         past_BT = (jnp.arange(length - before) <= t)[None]
         past_BT = jnp.broadcast_to(past_BT, (len(inputs_BK), length - before))
@@ -137,27 +194,23 @@ class TokenLM(nnx.Module):
         ):
             x_DB, self_kv = block.step(x_DB, self_kv, before + t, past_BT, cross_kv, angles)
             after.append(self_kv)
-        logits_KNB = transformer.product(self.heads[...], self.norm(x_DB, axis=0))
-        logits_BKN = logits_KNB.transpose(2, 0, 1).astype(jnp.float32)
-        return logits_BKN, cache._replace(self_kv=after)
+        return self.norm(x_DB, axis=0).T, cache._replace(self_kv=after)
 
     def _features(self, conditions: Conditions) -> Features:
         c = self.config
-        x_BLD, mask_BL = (self.text if c.text_dim else self.captions)(conditions, c.dtype)
-        if c.attend_padding:
-            mask_BL = jnp.ones_like(mask_BL)
-        if not c.melody_bins:
-            return Features(x_BLD[:, :0], mask_BL[:, :0], (x_BLD, mask_BL))
-        melody_BPD = self.melody(conditions.melody.astype(c.dtype))
-        heard_BP = jnp.ones(melody_BPD.shape[:2], bool)
-        prefix = jnp.concatenate([melody_BPD, x_BLD], axis=1)
-        return Features(prefix, jnp.concatenate([heard_BP, mask_BL], axis=1), None)
+        return conditioner.read(
+            self.readers, c.conditions, conditions, c.dtype, attend_padding=c.attend_padding
+        )
 
-    def _sequence(self, inputs: Tokens, features: Features) -> tuple[Array, Array | None, dict]:
+    def _sequence(
+        self, inputs: Tokens, features: Features, added_BTD: Array | None
+    ) -> tuple[Array, Array | None, dict]:
         """What the layers start from `[B, P + T, D]`, their angles, self-attention's mask."""
-        prefix_BPD, mask_BP, _ = features
+        prefix_BPD, mask_BP = features.prefix, features.prefix_mask
         before, steps = prefix_BPD.shape[1], inputs.shape[2]
         x_BTD = self._embed(inputs)
+        if added_BTD is not None:
+            x_BTD = x_BTD + added_BTD
         if not before:
             added, angles = self._positions(jnp.arange(steps)[None], steps)
             return x_BTD + added, angles, {"is_causal": True}
@@ -182,13 +235,6 @@ class TokenLM(nnx.Module):
             return jnp.asarray(transformer.sinusoids(length, c.dim), c.dtype)[places_BT], None
         angles = jnp.asarray(transformer.rope_angles(length, c.dim // c.heads))[places_BT]
         return jnp.zeros((1, 1, c.dim), c.dtype), angles
-
-    def _logits(self, x_BTD: Array) -> Array:
-        # Every step where its part of the vocabulary is: else the heads would be gathered.
-        y_BTD = place(self.norm(x_BTD), "batch", None, None)
-        y_BTKN = transformer.project(y_BTD, self.heads[...])
-        y_BTKN = place(y_BTKN, "batch", None, None, "vocab")
-        return y_BTKN.swapaxes(1, 2).astype(jnp.float32)
 
 
 def teacher_inputs(tokens: Tokens, special: int) -> Tokens:
@@ -227,13 +273,24 @@ def score(
         else (mask_BF[:, None, :])
     )
     masked = jnp.where(mask_B1F, codes, special)
-    inputs = teacher_inputs(pattern.interleave(masked, fill=special), special)
-    logits = [model(inputs, branch) for branch in branches(conditions, guidance)]
-    logits_BKFN = pattern.deinterleave(guide(logits, guidance))
-    return jnp.where(mask_B1F, bits(logits_BKFN, codes), 0.0)
+    tokens = pattern.interleave(masked, fill=special)
+    inputs, frame_of = teacher_inputs(tokens, special), frames_of_steps(pattern)
+    hidden = [model.hidden(inputs, branch, frame_of) for branch in branches(conditions, guidance)]
+    bits_BKT = model.heads.bits(jnp.stack(hidden), tokens, guidance)
+    return jnp.where(mask_B1F, pattern.deinterleave(bits_BKT), 0.0)
 
 
-def bits(logits: Array, codes: Array) -> Array:
-    """-log2 of the softmax probability of codes `[...]` under logits `[..., N]`."""
-    chosen = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
-    return (jax.nn.logsumexp(logits, axis=-1) - chosen) / jnp.log(2.0)
+def frames_of_steps(pattern: Pattern) -> Array:
+    """The frame `[T]` of each step: of the first level that has a code there, -1 for none."""
+    has_KT = pattern.frame_at >= 0
+    level_T = jnp.argmax(has_KT, axis=0)
+    return jnp.take_along_axis(jnp.asarray(pattern.frame_at), level_T[None], axis=0)[0]
+
+
+def _at_steps(frames: Array | None, frame_of: Array | None, steps: int) -> Array | None:
+    """Features `[B, F, D]` of frames at the steps `[B, T, D]` that are of them, zero elsewhere."""
+    if frames is None:
+        return None
+    frame_of = jnp.arange(steps) if frame_of is None else frame_of
+    inside = (frame_of >= 0) & (frame_of < frames.shape[1])
+    return jnp.where(inside[None, :, None], frames[:, jnp.maximum(frame_of, 0)], 0)

@@ -41,6 +41,10 @@ class T5Config:
     distance: int = 128  # where the last range begins, about
     eps: float = 1e-6  # of the norms
 
+    def build(self, rngs: nnx.Rngs) -> "T5Encoder":
+        """The encoder of this config."""
+        return T5Encoder(self, rngs)
+
 
 class T5Encoder(nnx.Module):
     """Tokens int32 `[B, L]` and their mask `[B, L]` to states `[B, L, D]` (Raffel et al. 2020).

@@ -10,14 +10,14 @@ from rvq_jax import patterns
 from rvq_jax.axes import RULES
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import EncodedConditions
+from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.decoding import programs
 from rvq_jax.train import runs
 from rvq_jax.train.runs import CodecRun, LMRun
 from rvq_jax.train.state import Task, TrainState, abstract_state, make_program
 from rvq_jax.train.tasks.codec import codec_task
-from rvq_jax.train.tasks.lm import lm_task
+from rvq_jax.train.tasks.lm import PREFIX, lm_task
 
 TEXT = 64  # tokens that captions are padded to where a frozen encoder reads them
 PROMPTS = 8  # generated at a time by `rvq-jax generate`
@@ -82,12 +82,15 @@ def shapes(run: CodecRun | LMRun) -> dict:
         "codes": array(lm.levels, run.frames, dtype="int32"),
         "mask": array(run.frames, dtype="bool"),
     }
-    if lm.text_dim:
-        batch |= {"states": array(TEXT, lm.text_dim), "text_mask": array(TEXT, dtype="bool")}
+    given = lm.condition_shapes(run.frames, TEXT)
+    text = given.pop("text")
+    if len(text) == 1:
+        batch["text"] = array(*text, dtype="int32")
     else:
-        batch["text"] = array(lm.caption_bytes, dtype="int32")
-    if lm.melody_bins:
-        batch["melody"] = array(lm.melody_frames, lm.melody_bins)
+        batch |= {"states": array(*text), "text_mask": array(TEXT, dtype="bool")}
+    if "melody" in given:
+        batch["melody"] = array(*given.pop("melody"))
+    batch |= {f"{PREFIX}{name}": array(*shape) for name, shape in given.items()}
     return batch
 
 
@@ -121,11 +124,11 @@ def decoding(run: LMRun, device: Any) -> Decoding:
     params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
     pattern = _pattern(run)
     pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), pattern)
-    conditions = array(B, lm.caption_bytes, dtype="int32")
-    if lm.text_dim:
-        melody = array(B, lm.melody_frames, lm.melody_bins) if lm.melody_bins else None
-        mask, kept = array(B, TEXT, dtype="bool"), array(B, dtype="bool")
-        conditions = EncodedConditions(array(B, TEXT, lm.text_dim), mask, kept, melody)
+    conditions = {}
+    for name, shape in lm.condition_shapes(run.frames, TEXT).items():
+        states = array(B, *shape, dtype="int32" if len(shape) == 1 else "float32")
+        mask, kept = array(B, shape[0], dtype="bool"), array(B, dtype="bool")
+        conditions[name] = Condition(states, mask, kept)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
     forced = array(B, lm.levels, run.frames, dtype="int32")

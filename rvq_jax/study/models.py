@@ -11,6 +11,7 @@ import numpy as np
 from rvq_jax import files, metrics, patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.lm.conditions import text_condition
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
@@ -161,7 +162,7 @@ def generate_and_compare(
       distance; and the audio `[B, S, C]`.
     """
     pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
-    text = to_bytes(captions, run.lm.caption_bytes)
+    conditions = {"text": text_condition(to_bytes(captions, run.lm.caption_bytes))}
     forced = np.full((len(captions), run.lm.levels, run.frames), -1, np.int32)
 
     def generate(seed: int) -> np.ndarray:
@@ -169,7 +170,7 @@ def generate_and_compare(
             run.lm,
             params,
             pattern,
-            text,
+            conditions,
             jax.random.key(seed),
             forced,
             guidance=guidance,

@@ -255,7 +255,7 @@ class Codec:
 
 def _weights(config: Config, key: Key) -> dict:
     model_key, book_key = jax.random.split(key)
-    params = nnx.state(config.autoencoder(nnx.Rngs(params=model_key)), nnx.Param)
+    params = nnx.state(config.build(nnx.Rngs(params=model_key)), nnx.Param)
     return {"params": params, "quantizer": config.quantizer(book_key)}
 
 

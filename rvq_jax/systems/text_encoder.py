@@ -13,7 +13,7 @@ from flax import nnx
 from rvq_jax import files
 from rvq_jax.convert import layout, t5, tensors
 from rvq_jax.errors import UserError
-from rvq_jax.lm.t5 import T5Config, T5Encoder
+from rvq_jax.lm.t5 import T5Config
 from rvq_jax.typing import Array
 
 TOKENIZER, PIECES = "tokenizer.json", "spiece.model"  # of tokenizers, of sentencepiece
@@ -177,7 +177,7 @@ def _of_sentencepiece(data: bytes) -> Callable[[str], list[int]]:
 
 @functools.lru_cache(maxsize=32)
 def _shapes(config: T5Config) -> nnx.State:
-    return jax.eval_shape(lambda: nnx.state(T5Encoder(config, nnx.Rngs(0)), nnx.Param))
+    return jax.eval_shape(lambda: nnx.state(config.build(nnx.Rngs(0)), nnx.Param))
 
 
 def leaf_shapes(config: T5Config) -> dict:
@@ -189,7 +189,7 @@ def leaf_shapes(config: T5Config) -> dict:
 
 @functools.lru_cache(maxsize=32)
 def _graph(config: T5Config):
-    return nnx.graphdef(nnx.eval_shape(lambda: T5Encoder(config, nnx.Rngs(0))))
+    return nnx.graphdef(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
 
 
 @functools.partial(jax.jit, static_argnames="config")

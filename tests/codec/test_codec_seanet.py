@@ -145,7 +145,7 @@ def test_published_sizes(system, count, frame_rate):
     parameter names its axes, or it could not be placed on a mesh."""
     config = system()
     assert config.frame_rate == frame_rate
-    params = nnx.state(nnx.eval_shape(lambda: config.autoencoder(nnx.Rngs(0))), nnx.Param)
+    params = nnx.state(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))), nnx.Param)
     if count is not None:
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
     for path, variable in nnx.to_flat_state(params):

@@ -20,6 +20,7 @@ from small_lm import (
     each_pattern,
     free,
     log2_table,
+    of_text,
     random_codes,
 )
 
@@ -36,8 +37,8 @@ def test_scoring_at_once_is_decoding_step_by_step(name, positions):
     the same codes to agree: what is measured is what generation would draw from."""
     codes, pattern = random_codes(2), aligned_pattern(name)
     config = dataclasses.replace(CONFIG, positions=positions)
-    whole = score_codes(config, PARAMS, pattern, codes, TEXT)
-    steps = generate_codes(config, PARAMS, pattern, TEXT, KEY, codes)
+    whole = score_codes(config, PARAMS, pattern, codes, of_text(TEXT))
+    steps = generate_codes(config, PARAMS, pattern, of_text(TEXT), KEY, codes)
     assert (np.asarray(steps.codes) == codes).all()
     np.testing.assert_allclose(steps.bits, whole, atol=1e-4, rtol=0)
 
@@ -67,8 +68,8 @@ def test_six_patterns_of_one_shape_are_one_compile_each():
     codes, text = random_codes(3), to_bytes(["a", "b", ""], CONFIG.caption_bytes)
     before = score_codes._cache_size(), generate_codes._cache_size()
     for name in SIX:
-        score_codes(CONFIG, PARAMS, aligned_pattern(name), codes, text)
-        generate_codes(CONFIG, PARAMS, aligned_pattern(name), text, KEY, free(3))
+        score_codes(CONFIG, PARAMS, aligned_pattern(name), codes, of_text(text))
+        generate_codes(CONFIG, PARAMS, aligned_pattern(name), of_text(text), KEY, free(3))
     assert (score_codes._cache_size(), generate_codes._cache_size()) == (
         before[0] + 1,
         before[1] + 1,
@@ -84,7 +85,7 @@ def test_bits_depend_on_exactly_the_codes_that_are_visible(name):
     places = np.arange(K * F)
     rows[1 + places, places] = (rows[1 + places, places] + 1) % N
     text = np.tile(TEXT[:1], (len(rows), 1))
-    bits = score_codes(CONFIG, PARAMS, pattern, rows.reshape(-1, K, F), text)
+    bits = score_codes(CONFIG, PARAMS, pattern, rows.reshape(-1, K, F), of_text(text))
     bits = np.asarray(bits).reshape(len(rows), K * F)
     moved = np.abs(bits[1:] - bits[0]).T > 1e-5  # [the code whose bits, the code changed]
     np.fill_diagonal(moved, False)
@@ -107,7 +108,7 @@ def test_every_pattern_is_a_distribution_over_sequences():
     codes = np.indices((3,) * 4).reshape(4, -1).T.reshape(-1, 2, 2).astype(np.int32)
     text, PARAMS = np.zeros((len(codes), 4), np.int32), draw(config)
     for name in SIX:
-        bits = score_codes(config, PARAMS, aligned_pattern(name, 2, 2), codes, text)
+        bits = score_codes(config, PARAMS, aligned_pattern(name, 2, 2), codes, of_text(text))
         assert np.sum(2.0 ** -np.asarray(bits, np.float64).sum((1, 2))) == pytest.approx(1.0, 1e-5)
 
 
@@ -118,31 +119,35 @@ def test_a_masked_frame_costs_nothing_and_its_codes_are_not_seen():
     other = np.where(mask[:, None], codes, other)
     for name in SIX:
         a, b = (
-            score_codes(CONFIG, PARAMS, aligned_pattern(name), x, TEXT, mask)
+            score_codes(CONFIG, PARAMS, aligned_pattern(name), x, of_text(TEXT), mask)
             for x in (codes, other)
         )
         assert np.array_equal(a, b)
         assert (np.asarray(a)[1, :, 3:] == 0).all() and (np.asarray(a)[1, :, :3] > 0).all()
-        whole = score_codes(CONFIG, PARAMS, aligned_pattern(name), codes, TEXT)
+        whole = score_codes(CONFIG, PARAMS, aligned_pattern(name), codes, of_text(TEXT))
         np.testing.assert_allclose(a[0], whole[0], atol=1e-5)
 
 
 def test_a_caption_is_the_same_in_any_padding():
     """Positions that hold no byte are masked in the encoder and in every cross-attention."""
     codes, pattern = random_codes(2), aligned_pattern("delay")
-    wide = score_codes(CONFIG, PARAMS, pattern, codes, to_bytes(CAPTIONS, 32))
-    np.testing.assert_allclose(score_codes(CONFIG, PARAMS, pattern, codes, TEXT), wide, atol=1e-5)
-    swapped = score_codes(CONFIG, PARAMS, pattern, codes, TEXT[::-1])
+    wide = score_codes(CONFIG, PARAMS, pattern, codes, of_text(to_bytes(CAPTIONS, 32)))
+    np.testing.assert_allclose(
+        score_codes(CONFIG, PARAMS, pattern, codes, of_text(TEXT)), wide, atol=1e-5
+    )
+    swapped = score_codes(CONFIG, PARAMS, pattern, codes, of_text(TEXT[::-1]))
     assert np.abs(np.asarray(swapped) - wide).max() > 1e-3, "captions have no effect"
 
 
 def test_no_caption_is_the_null_condition():
     """An empty caption attends to nothing but its zeros: finite bits, however long the padding."""
     codes, pattern = random_codes(2), aligned_pattern("delay")
-    null = score_codes(CONFIG, PARAMS, pattern, codes, to_bytes(["", ""], 16))
+    null = score_codes(CONFIG, PARAMS, pattern, codes, of_text(to_bytes(["", ""], 16)))
     assert np.isfinite(null).all()
     np.testing.assert_allclose(
-        score_codes(CONFIG, PARAMS, pattern, codes, to_bytes(["", ""], 32)), null, atol=1e-5
+        score_codes(CONFIG, PARAMS, pattern, codes, of_text(to_bytes(["", ""], 32))),
+        null,
+        atol=1e-5,
     )
 
 
@@ -160,7 +165,7 @@ def test_captions_are_cut_in_bytes_and_never_hold_the_padding_id():
 def test_scores_do_not_depend_on_the_batch():
     """A row alone has the bits it has among others."""
     codes, pattern = random_codes(2), aligned_pattern("delay")
-    both = score_codes(CONFIG, PARAMS, pattern, codes, TEXT)
+    both = score_codes(CONFIG, PARAMS, pattern, codes, of_text(TEXT))
     for i in range(2):
-        alone = score_codes(CONFIG, PARAMS, pattern, codes[i : i + 1], TEXT[i : i + 1])
+        alone = score_codes(CONFIG, PARAMS, pattern, codes[i : i + 1], of_text(TEXT[i : i + 1]))
         np.testing.assert_allclose(alone[0], both[i], atol=1e-5)

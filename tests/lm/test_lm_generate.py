@@ -16,6 +16,7 @@ from small_lm import (
     each_pattern,
     free,
     log2_table,
+    of_text,
     random_codes,
 )
 
@@ -29,11 +30,11 @@ def test_draws_do_not_depend_on_the_batch():
     """Row i draws from keys folded from i: neither its neighbours nor their number change it, and
     rows alike in caption still differ."""
     pattern = aligned_pattern("delay")
-    both = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2))
-    alone = generate_codes(CONFIG, PARAMS, pattern, TEXT[:1], KEY, free(1))
+    both = generate_codes(CONFIG, PARAMS, pattern, of_text(TEXT), KEY, free(2))
+    alone = generate_codes(CONFIG, PARAMS, pattern, of_text(TEXT[:1]), KEY, free(1))
     assert np.array_equal(alone.codes[0], both.codes[0])
     np.testing.assert_allclose(alone.bits[0], both.bits[0], atol=1e-4)
-    twins = generate_codes(CONFIG, PARAMS, pattern, TEXT[[1, 1]], KEY, free(2))
+    twins = generate_codes(CONFIG, PARAMS, pattern, of_text(TEXT[[1, 1]]), KEY, free(2))
     assert np.array_equal(twins.codes[1], both.codes[1])
     assert not np.array_equal(twins.codes[0], twins.codes[1])
 
@@ -41,9 +42,9 @@ def test_draws_do_not_depend_on_the_batch():
 @each_pattern
 def test_drawn_codes_cost_what_scoring_says(name):
     """Codes are in range, and the bits reported while drawing are those of scoring them after."""
-    drawn = generate_codes(CONFIG, PARAMS, aligned_pattern(name), TEXT, KEY, free(2))
+    drawn = generate_codes(CONFIG, PARAMS, aligned_pattern(name), of_text(TEXT), KEY, free(2))
     assert ((np.asarray(drawn.codes) >= 0) & (np.asarray(drawn.codes) < N)).all()
-    whole = score_codes(CONFIG, PARAMS, aligned_pattern(name), drawn.codes, TEXT)
+    whole = score_codes(CONFIG, PARAMS, aligned_pattern(name), drawn.codes, of_text(TEXT))
     np.testing.assert_allclose(drawn.bits, whole, atol=1e-4, rtol=0)
 
 
@@ -52,9 +53,9 @@ def test_a_prompt_is_kept_and_conditions_the_rest(name):
     """Forced codes come back as they were, and the rest is drawn given them."""
     prompt, codes = free(2), random_codes(2)
     prompt[:, :, :2] = codes[:, :, :2]
-    drawn = generate_codes(CONFIG, PARAMS, aligned_pattern(name), TEXT, KEY, prompt)
+    drawn = generate_codes(CONFIG, PARAMS, aligned_pattern(name), of_text(TEXT), KEY, prompt)
     assert np.array_equal(drawn.codes[:, :, :2], codes[:, :, :2])
-    whole = score_codes(CONFIG, PARAMS, aligned_pattern(name), drawn.codes, TEXT)
+    whole = score_codes(CONFIG, PARAMS, aligned_pattern(name), drawn.codes, of_text(TEXT))
     np.testing.assert_allclose(drawn.bits, whole, atol=1e-4, rtol=0)
 
 
@@ -62,8 +63,10 @@ def test_a_prompt_is_kept_and_conditions_the_rest(name):
 def test_temperature_0_takes_the_likeliest_code(name):
     """No other value of any drawn code costs less, and the key has no say."""
     pattern = aligned_pattern(name)
-    drawn = generate_codes(CONFIG, PARAMS, pattern, TEXT, KEY, free(2), sampling=COLD)
-    other = generate_codes(CONFIG, PARAMS, pattern, TEXT, jax.random.key(9), free(2), sampling=COLD)
+    drawn = generate_codes(CONFIG, PARAMS, pattern, of_text(TEXT), KEY, free(2), sampling=COLD)
+    other = generate_codes(
+        CONFIG, PARAMS, pattern, of_text(TEXT), jax.random.key(9), free(2), sampling=COLD
+    )
     assert np.array_equal(drawn.codes, other.codes)
     table = log2_table(PARAMS, pattern, np.asarray(drawn.codes[0]), TEXT[0])
     chosen = np.take_along_axis(table, np.asarray(drawn.codes[0])[..., None], axis=2)[..., 0]
@@ -75,7 +78,7 @@ def test_guidance_is_its_definition(name):
     """Guided bits are those of null + guidance · (caption - null), normalized again; with
     guidance 1 that is the model without guidance."""
     pattern, codes = aligned_pattern(name), random_codes(2)
-    decode = functools.partial(generate_codes, CONFIG, PARAMS, pattern, TEXT, KEY, codes)
+    decode = functools.partial(generate_codes, CONFIG, PARAMS, pattern, of_text(TEXT), KEY, codes)
     plain = decode()
     np.testing.assert_allclose(decode(guidance=1.0).bits, plain.bits, atol=1e-4, rtol=0)
     conditional = log2_table(PARAMS, pattern, codes[0], TEXT[0])

@@ -6,7 +6,7 @@ import pytest
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import encode_conditions
+from rvq_jax.lm.conditions import condition
 from rvq_jax.lm.model import teacher_inputs
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.decoding import programs, windows
@@ -57,7 +57,7 @@ def logits_of(peer, ours: MusicGen, ids: np.ndarray, mask: np.ndarray, frames: i
     melody = melody_of(ours, len(ids))
     conditions = ours.encode_conditions({"input_ids": ids, "attention_mask": mask})
     if melody is not None:
-        conditions = conditions._replace(melody=melody)
+        conditions["melody"] = condition(melody)
     got = np.asarray(forms.model(c, ours.params)(inputs, conditions))
     theirs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     if melody is not None:
@@ -91,7 +91,7 @@ def test_logits_of_the_token_model_alone_are_theirs(pairs):
     c, rng = ours.config, np.random.default_rng(0)
     inputs = rng.integers(0, c.codebook_size + 1, (2, c.levels, FRAMES))
     states = rng.normal(size=(2, 7, c.dim)).astype(np.float32)
-    got = forms.model(c, ours.params)(inputs, encode_conditions(states, MASK > 0))
+    got = forms.model(c, ours.params)(inputs, {"text": condition(states, MASK > 0)})
     theirs = peer(
         peers.rows(inputs),
         encoder_hidden_states=torch.tensor(states * MASK[..., None]).float(),
@@ -111,7 +111,7 @@ def test_greedy_codes_are_theirs(pairs, kind):
         conditions = ours.encode_conditions({"input_ids": ids, "attention_mask": mask})
         inputs = {"input_ids": ids, "attention_mask": mask}
         if kind == "melody":
-            conditions = conditions._replace(melody=melody_of(ours, 1))
+            conditions["melody"] = condition(melody_of(ours, 1))
             inputs["input_features"] = melody_of(ours, 1)
         want = peers.drawn(peer, 100, **inputs)
         got = greedy(ours, conditions, 100)

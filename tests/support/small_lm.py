@@ -8,6 +8,7 @@ from flax import nnx
 from rvq_jax import patterns
 from rvq_jax.lm import forms
 from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.lm.conditions import text_condition
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.systems.decoding.programs import score_codes
 
@@ -21,6 +22,11 @@ TEXT = to_bytes(CAPTIONS, CONFIG.caption_bytes)
 KEY = jax.random.key(3)
 
 each_pattern = pytest.mark.parametrize("name", SIX)
+
+
+def of_text(text_BL) -> dict:
+    """The conditions of texts as bytes."""
+    return {"text": text_condition(text_BL)}
 
 
 def aligned_pattern(name: str, levels: int = K, frames: int = F) -> patterns.Pattern:
@@ -62,7 +68,7 @@ def replaced(codes_KF: np.ndarray) -> np.ndarray:
 def log2_table(params, pattern, codes_KF: np.ndarray, text_L: np.ndarray) -> np.ndarray:
     """`[K, F, N]`: log2 p of every value of every code, given what it sees of the codes."""
     text = np.tile(text_L, (K * F * N, 1))
-    bits = np.asarray(score_codes(CONFIG, params, pattern, replaced(codes_KF), text))
+    bits = np.asarray(score_codes(CONFIG, params, pattern, replaced(codes_KF), of_text(text)))
     bits = bits.reshape(K, F, N, K, F)
     k, f = np.ogrid[:K, :F]
     return -bits[k, f, :, k, f]

@@ -15,6 +15,7 @@ from tiers import tried
 from rvq_jax.convert import names
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.conditions import condition
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.decoding import programs, windows
 from rvq_jax.systems.musicgen import MusicGen
@@ -37,7 +38,7 @@ def conditions_of(model: MusicGen, expected: dict):
         {name: expected[name] for name in ("input_ids", "attention_mask")}
     )
     if "input_features" in expected:
-        conditions = conditions._replace(melody=expected["input_features"])
+        conditions["melody"] = condition(expected["input_features"])
     return conditions
 
 

@@ -13,6 +13,7 @@ from tiers import slow
 from rvq_jax import quantize
 from rvq_jax.axes import spec
 from rvq_jax.errors import UserError
+from rvq_jax.lm.conditions import text_condition
 from rvq_jax.train import sharding
 from rvq_jax.train.loop import LoopConfig, fit
 from rvq_jax.train.tasks.lm import ConditionDropout, drop
@@ -138,12 +139,14 @@ def check_split(state, mesh) -> None:
 
 def test_dropping_captions_is_each_records_own_draw():
     """Whether a caption is dropped depends on the record and the key, not on its batch."""
-    text, key = jnp.ones((4, 3), jnp.int32), jax.random.key(0)
-    index = jnp.arange(4)
-    kept = drop(key, text, index, ConditionDropout(0.5))
-    assert np.array_equal(drop(key, text, index[::-1], ConditionDropout(0.5)), kept[::-1])
-    assert np.array_equal(drop(key, text[2:], index[2:], ConditionDropout(0.5)), kept[2:])
-    assert (drop(key, text, index, ConditionDropout(0.0)) == 1).all()
-    assert (drop(key, text, index, ConditionDropout(1.0)) == 0).all()
-    many = drop(key, jnp.ones((2000, 1), jnp.int32), jnp.arange(2000), ConditionDropout(0.25))
-    assert 0.70 < float(many.mean()) < 0.80
+    key, index = jax.random.key(0), jnp.arange(4)
+
+    def kept(index, share: float):
+        text = text_condition(jnp.ones((len(index), 3), jnp.int32))
+        return drop(key, {"text": text}, index, ConditionDropout(share))["text"].kept
+
+    some = kept(index, 0.5)
+    assert np.array_equal(kept(index[::-1], 0.5), some[::-1])
+    assert np.array_equal(kept(index[2:], 0.5), some[2:])
+    assert kept(index, 0.0).all() and not kept(index, 1.0).any()
+    assert 0.70 < float(kept(jnp.arange(2000), 0.25).mean()) < 0.80

@@ -97,6 +97,42 @@ def groups(name: str, levels: int, lengths: np.ndarray) -> list[np.ndarray]:
     return [np.arange(len(lengths))]
 
 
+def sample_all(
+    config: LMConfig,
+    params: nnx.State,
+    name: str,
+    request: GenerationRequest,
+    conditions_at: Callable[[int], Conditions],
+    keys: Key,
+    settings: SamplingSettings,
+) -> Codes:
+    """All codes `[B, K, F]` of a request, rows that cannot be sampled together one after another.
+
+    Args:
+      config: of the token model.
+      params: its parameters, with lists of layers.
+      name: of its pattern.
+      request: what is to be generated.
+      conditions_at: from the frame that a window begins at to its conditions.
+      keys: `[B]`, one of each row.
+      settings: how codes are sampled.
+
+    Returns:
+      Codes; after the end of its row a code means nothing.
+    """
+    codes = np.zeros_like(request.forced)
+    for rows in groups(name, config.levels, request.lengths):
+        lengths = request.lengths[rows]
+        part = request._replace(forced=request.forced[rows, :, : lengths.max()], lengths=lengths)
+
+        def at(begin: int, rows=rows) -> Conditions:
+            return jax.tree.map(lambda x: x[rows], conditions_at(begin))
+
+        found = list(sample(config, params, name, part, at, keys[rows], settings))
+        codes[rows, :, : lengths.max()] = np.concatenate(found, axis=2)
+    return codes
+
+
 def sample(
     config: LMConfig,
     params: nnx.State,

@@ -42,7 +42,7 @@ def load(path: str | Path) -> Loaded:
         raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a musicgen")
     pattern = patterns.canonical(data.pop("pattern", ""))
     config = _checked(configs.from_dict(LMConfig, data, f"{path}/config.json"), path)
-    params = files.load_weights(path, forms.abstract(config))
+    params = files.load_weights(path, forms.abstract(config), _of_0_1)
     _check_finite(files.named(params), path)
     text = TextEncoder.load(path / "text") if config.text_dim else None
     return config, pattern, jax.device_put(params), Codec.load(path / "codec"), text
@@ -70,6 +70,19 @@ def save(
         codec.save(target / "codec")
         if text is not None:
             text.save(target / "text")
+
+
+def _of_0_1(name: str) -> str:
+    """The name of an array today, of any version."""
+    first, _, rest = name.partition("/")
+    if first == "heads" and not rest.startswith("weight"):
+        return f"heads/weight/{rest}"
+    first = {
+        "captions": "readers/text",
+        "text": "readers/text",
+        "melody": "readers/melody/project",
+    }.get(first, first)
+    return f"{first}/{rest}"
 
 
 def _load_published(path: Path, data: dict) -> Loaded:

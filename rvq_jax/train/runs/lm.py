@@ -84,7 +84,7 @@ def train_lm(
     """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
 
     They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them.
-    init_params: parameters to begin with, of run.init_from (`rvq_jax.train.runs.musicgen` reads it).
+    init_params: parameters to begin with, those of run.init_from (see `runs.musicgen`).
     text: the frozen encoder of a model with text_dim; its states of all captions are kept in the
     folder. profile: updates to trace.
 

@@ -40,7 +40,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, codebook_batches: 
     """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding)."""
 
     def init(key: Key):
-        return nnx.state(config.autoencoder(nnx.Rngs(params=key)), nnx.Param)
+        return nnx.state(config.build(nnx.Rngs(params=key)), nnx.Param)
 
     def init_codebooks(params, quantizer, batches, key):
         frames = [latents(config, params, batch["audio"]) for batch in batches]

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import Conditions, encode_conditions, without_melody, without_text
+from rvq_jax.lm.conditions import Conditions, condition, text_condition, without
 from rvq_jax.lm.model import LMConfig, TokenLM, score
 from rvq_jax.patterns import Pattern
 from rvq_jax.train.state import Task
 from rvq_jax.typing import Array, Key
+
+PREFIX = "condition/"  # of the names of a batch's other conditions
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class ConditionDropout:
     all: float = 0.1  # without any of them
     text: float = 0.0  # of the rest, without the text
     melody: float = 0.0  # of the rest, without the melody
+    others: float = 0.0  # of the rest, without each of the other conditions
 
 
 def lm_task(
@@ -40,7 +43,7 @@ def lm_task(
     def init(key: Key):
         if init_params is not None:
             return jax.tree.map(jnp.zeros_like, forms.abstract(config, stacked=True))
-        return nnx.state(TokenLM(config, nnx.Rngs(params=key)), nnx.Param)
+        return forms.init(config, key)
 
     def loss(params, pattern, batch, key):
         model = forms.model(config, params, stacked=True)
@@ -69,18 +72,37 @@ def frames_of(batch: dict) -> Array:
 
 
 def conditions_of(batch: dict) -> Conditions:
-    """Conditions of a batch."""
-    if "states" not in batch:
-        return batch["text"]
-    return encode_conditions(batch["states"], batch["text_mask"], batch.get("melody"))
+    """Conditions of a batch: its text or the states of it, a melody, and `condition/NAME`."""
+    if "states" in batch:
+        found = {"text": condition(batch["states"], batch["text_mask"])}
+    else:
+        found = {"text": text_condition(batch["text"])}
+    if "melody" in batch:
+        found["melody"] = condition(batch["melody"])
+    named = {name.removeprefix(PREFIX): batch[name] for name in batch if name.startswith(PREFIX)}
+    return found | {name: condition(states) for name, states in named.items()}
 
 
 def drop(
     key: Key, conditions: Conditions, index_B: Array, condition_dropout: ConditionDropout
 ) -> Conditions:
-    """Conditions left out of a share of examples; each draw is its own record's."""
+    """Conditions left out of a share of examples.
+
+    Args:
+      key: of the update.
+      conditions: by name, of B rows.
+      index_B: of the records, so that a draw is its record's own, whatever the batch.
+      condition_dropout: shares of examples.
+
+    Returns:
+      The same entries, marked where they are left out.
+    """
+    names = sorted(conditions)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index_B)
-    draws_B3 = jax.vmap(lambda k: jax.random.uniform(k, 3))(keys)
-    any_B = draws_B3[:, 0] >= condition_dropout.all
-    conditions = without_text(conditions, any_B & (draws_B3[:, 1] >= condition_dropout.text))
-    return without_melody(conditions, any_B & (draws_B3[:, 2] >= condition_dropout.melody))
+    draws_BN = jax.vmap(lambda k: jax.random.uniform(k, 1 + len(names)))(keys)
+    any_B = draws_BN[:, 0] >= condition_dropout.all
+    shares = {"text": condition_dropout.text, "melody": condition_dropout.melody}
+    for i, name in enumerate(names, 1):
+        kept_B = any_B & (draws_BN[:, i] >= shares.get(name, condition_dropout.others))
+        conditions = without(conditions, name, kept_B=kept_B)
+    return conditions
