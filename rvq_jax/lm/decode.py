@@ -17,13 +17,15 @@ class Decoded(NamedTuple):
 
     codes: Codes  # [B, K, F]
     bits: Array  # [B, K, F], -log2 of the probability under the (guided) logits
+    lengths: Array  # [B] frames; those asked for, or fewer where an end was sampled
 
 
 class DecodeRequest(NamedTuple):
     """What stays the same at every step of decoding."""
 
     forced: Array  # [B, K, T] int32, -1 where a token is to be sampled
-    valid: Array  # [B, K, T] bool, where there is a code
+    frames: Array  # [K, T], the frame of each place, -1 for none
+    lengths: Array  # [B], frames of each row at most
     keys: Key  # [B]
     guidance: Guidance
     sampling: Sampling
@@ -37,6 +39,7 @@ class DecodeState(NamedTuple):
     caches: list[ModelCache]  # one of all branches of guidance, or one of each
     tokens: Array  # [B, K, T]
     bits: Array  # [B, K, T]
+    lengths: Array  # [B], frames of each row as far as it is known
 
 
 def row_keys(key: Key, rows: int) -> Key:
@@ -104,8 +107,11 @@ def prefill(
         else jnp.full_like(tokens_BKT[:, :, 0], special)
     )
     bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :prefill_steps].set(cost_BKn)
-    request = DecodeRequest(forced_BKT, valid_BKT, row_keys(key, len(forced)), guidance, sampling)
-    state = DecodeState(jnp.asarray(prefill_steps), inputs_BK, caches, tokens_BKT, bits_BKT)
+    frames_KT, keys = jnp.asarray(pattern.frame_at), row_keys(key, len(forced))
+    request = DecodeRequest(forced_BKT, frames_KT, lengths, keys, guidance, sampling)
+    state = DecodeState(
+        jnp.asarray(prefill_steps), inputs_BK, caches, tokens_BKT, bits_BKT, lengths
+    )
     return request, state
 
 
@@ -125,7 +131,7 @@ def decode_until(
     """
 
     def step(state: DecodeState) -> DecodeState:
-        t, inputs_BK, caches, tokens_BKT, bits_BKT = state
+        t, inputs_BK, caches, tokens_BKT, bits_BKT, lengths_B = state
         together = count_branches(request.guidance) // len(caches)
         rows = jnp.tile(inputs_BK, (together, 1))
         hidden, after = [], []
@@ -133,10 +139,9 @@ def decode_until(
             found, cache = model.step(rows, t, cache)
             hidden.append(found.reshape(together, *inputs_BK.shape[:1], -1))
             after.append(cache)
-        forced_BK, valid_BK = (
-            jax.lax.dynamic_index_in_dim(x, t, 2, keepdims=False)
-            for x in (request.forced, request.valid)
-        )
+        forced_BK = jax.lax.dynamic_index_in_dim(request.forced, t, 2, keepdims=False)
+        frames_K = jax.lax.dynamic_index_in_dim(request.frames, t, 1, keepdims=False)
+        valid_BK = (frames_K >= 0)[None] & (frames_K[None] < lengths_B[:, None])
         keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, t)
         tokens_BK, cost_BK = model.heads.sample(
             keys,
@@ -150,22 +155,40 @@ def decode_until(
             jax.lax.dynamic_update_index_in_dim(x, row, t, 2)
             for x, row in ((tokens_BKT, tokens_BK), (bits_BKT, cost_BK))
         )
-        return DecodeState(t + 1, tokens_BK, after, tokens_BKT, bits_BKT)
+        if model.config.end:
+            is_end_B = valid_BK[:, 0] & (tokens_BK[:, 0] == model.config.codebook_size)
+            lengths_B = jnp.where(is_end_B, frames_K[0], lengths_B)
+        return DecodeState(t + 1, tokens_BK, after, tokens_BKT, bits_BKT, lengths_B)
 
-    return jax.lax.while_loop(lambda state: state.step < until, step, state)
+    def goes_on(state: DecodeState) -> Array:
+        if not model.config.end:
+            return state.step < until
+        # Not beyond the last code of rows that ended.
+        return state.step < jnp.minimum(until, last_step(request, state.lengths))
+
+    return jax.lax.while_loop(goes_on, step, state)
 
 
-def last_step(request: DecodeRequest) -> Array:
-    """The step after the last that has a code."""
-    T = request.valid.shape[2]
-    return jnp.max(jnp.where(request.valid.any((0, 1)), jnp.arange(1, T + 1), 0))
+def last_step(request: DecodeRequest, lengths: Array) -> Array:
+    """The step after the last that has a code, of rows of so many frames `[B]`."""
+    T = request.frames.shape[1]
+    has_T = ((request.frames >= 0) & (request.frames < lengths.max())).any(axis=0)
+    return jnp.max(jnp.where(has_T, jnp.arange(1, T + 1), 0))
 
 
 def gather_codes(pattern: Pattern, request: DecodeRequest, state: DecodeState) -> Decoded:
-    """The codes of all steps; 0 where there is none, or none yet."""
-    valid = pattern.deinterleave(request.valid)
-    codes = jnp.where(valid, pattern.deinterleave(state.tokens), 0)
-    return Decoded(codes, jnp.where(valid, pattern.deinterleave(state.bits), 0.0))
+    """The codes of all steps so far; 0 after the end of a row.
+
+    An end that was sampled has its bits on the first level, at the frame after the row's last.
+    """
+    f_F = jnp.arange(pattern.frames)[None]
+    valid_B1F = (f_F < state.lengths[:, None])[:, None]
+    end_BF = (f_F == state.lengths[:, None]) & (f_F < request.lengths[:, None])
+    first_K1 = (jnp.arange(pattern.levels) == 0)[:, None]
+    codes = jnp.where(valid_B1F, pattern.deinterleave(state.tokens), 0)
+    counted_BKF = valid_B1F | (end_BF[:, None] & first_K1[None])
+    bits = jnp.where(counted_BKF, pattern.deinterleave(state.bits), 0.0)
+    return Decoded(codes, bits, state.lengths)
 
 
 def decode(
@@ -198,4 +221,5 @@ def decode(
         prefill_steps=prefill_steps,
         sequential_guidance=sequential_guidance,
     )
-    return gather_codes(pattern, request, decode_until(model, request, state, last_step(request)))
+    state = decode_until(model, request, state, last_step(request, lengths))
+    return gather_codes(pattern, request, state)

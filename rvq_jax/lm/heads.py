@@ -92,8 +92,9 @@ class IndependentHeads(nnx.Module):
         if not self.end:
             return logits
         levels, outputs = logits.shape[-2:]
-        is_end = jnp.arange(outputs) == self.codebook_size
-        return jnp.where(is_end & (jnp.arange(levels) > 0)[:, None], -jnp.inf, logits)
+        is_end_N = jnp.arange(outputs) == self.codebook_size
+        never_KN = (jnp.arange(levels) > 0)[:, None] & is_end_N[None]
+        return jnp.where(jnp.broadcast_to(never_KN, logits.shape), -jnp.inf, logits)
 
 
 def bits(logits: Array, codes: Array) -> Array:

@@ -264,7 +264,8 @@ def score(
         `conditions.guide`.
 
     Returns:
-      Bits `[B, K, F]`, 0 where the mask is False.
+      Bits `[B, K, F]`, 0 where the mask is False; of a model that ends rows itself (config.end)
+      also those of the end, on the first level at the frame after a row's last.
     """
     special = model.config.codebook_size
     mask_B1F = (
@@ -277,6 +278,12 @@ def score(
     inputs, frame_of = teacher_inputs(tokens, special), frames_of_steps(pattern)
     hidden = [model.hidden(inputs, branch, frame_of) for branch in branches(conditions, guidance)]
     bits_BKT = model.heads.bits(jnp.stack(hidden), tokens, guidance)
+    if model.config.end:
+        # The special id on the first level, after the last frame, says that the row ends.
+        first_1K1 = (jnp.arange(len(codes[0])) == 0)[None, :, None]
+        lengths_B11 = mask_B1F.sum(2, keepdims=True)
+        after_B1F = jnp.arange(codes.shape[2])[None, None] == lengths_B11
+        mask_B1F = mask_B1F | (first_1K1 & after_B1F)
     return jnp.where(mask_B1F, pattern.deinterleave(bits_BKT), 0.0)
 
 
