@@ -12,7 +12,7 @@ from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.errors import UserError
 from rvq_jax.study import StudyConfig
 from rvq_jax.train.hosts import Hosts
-from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.runs import CodecRun, Run
 
 
 @dataclass(frozen=True)
@@ -148,37 +148,24 @@ class Train:
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> dict:
-        from rvq_jax.data import builder
-        from rvq_jax.data.codes import CodeSet
-        from rvq_jax.systems.text_encoder import TextEncoder
-        from rvq_jax.train import hosts, runs, sharding
-        from rvq_jax.train.codes import load_codec
-        from rvq_jax.train.runs.musicgen import train_musicgen
+        from rvq_jax.train import hosts, sharding
 
         hosts.join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
         mesh = sharding.make_mesh(fsdp=self.fsdp, tensor=self.tensor)
-        if isinstance(run, CodecRun):
-            source = builder.open_split(self.data, "train")
-            model = runs.train_codec(self.out, source, run, mesh, profile=self.profile)
-        else:
-            codec = None if self.codec is None else load_codec(self.codec)
-            text = None if self.text is None else TextEncoder.load(self.text)
-            data = CodeSet.load(self.data)
-            model = train_musicgen(self.out, data, run, mesh, codec, text, profile=self.profile)
-        # A token model without a codec stays in its checkpoints: it has no folder to be heard from.
-        kept = isinstance(run, CodecRun) or model.codec is not None
-        if kept and hosts.first():
+        given = {"codec": self.codec, "text": self.text, "profile": self.profile}
+        model = run.train(self.out, self.data, mesh, **given)
+        if model is not None and hosts.first():
             model.save(self.out / "model")
         hosts.together("saved")
         if not hosts.first():
             return None
         say(self.json, f"run: {self.out}")
-        return {"run": str(self.out), "model": str(self.out / "model") if kept else None}
+        return {"run": str(self.out), "model": None if model is None else str(self.out / "model")}
 
 
-def load_config(path: Path) -> CodecRun | LMRun:
+def load_config(path: Path) -> Run:
     """What get_config() of a Python file returns; raises UserError if it has none."""
     if not Path(path).is_file():
         raise UserError(f"config {path} is not there; configs/ has examples")
@@ -189,6 +176,6 @@ def load_config(path: Path) -> CodecRun | LMRun:
         config = module.get_config()
     except Exception as error:
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, CodecRun | LMRun):
-        raise UserError(f"config {path}: get_config() must return a CodecRun or an LMRun")
+    if not isinstance(config, Run):
+        raise UserError(f"config {path}: get_config() must return a Run, as CodecRun or LMRun is")
     return config

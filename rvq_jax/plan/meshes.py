@@ -2,7 +2,7 @@
 
 from rvq_jax.axes import MESH
 from rvq_jax.errors import UserError
-from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.runs import Run
 
 # A mesh is taken without being asked for where states fill at most this share of the memory: that
 # leaves room for activations, and an update reads and writes all of them.
@@ -24,7 +24,7 @@ def parse(text: str) -> dict[str, int]:
     return sizes
 
 
-def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
+def possible(run: Run, chips: int) -> list[dict[str, int]]:
     """All meshes whose batch and model can be shared out evenly, fewest chips on tensor first.
 
     Raises UserError if there is none.
@@ -32,7 +32,8 @@ def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
     found = []
     for tensor in _divisors(chips):
         ways = chips // tensor
-        if not _splits(run, tensor) or run.batch % (ways * run.optimizer.accumulate):
+        shared = run.batch % (ways * run.optimizer.accumulate) == 0
+        if tensor > MOST_TENSOR or not shared or not run.splits_over(tensor):
             continue
         found += [
             {"data": ways // fsdp, "fsdp": fsdp, "tensor": tensor} for fsdp in _divisors(ways)
@@ -45,7 +46,7 @@ def possible(run: CodecRun | LMRun, chips: int) -> list[dict[str, int]]:
     return found
 
 
-def default(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> dict:
+def default(run: Run, chips: int, state: float, memory: float | None) -> dict:
     """Chooses the mesh to take where none is asked for.
 
     It has as few chips on the axis tensor as the batch allows, and splits parameters over just so
@@ -72,7 +73,7 @@ def default(run: CodecRun | LMRun, chips: int, state: float, memory: float | Non
     return max(meshes, key=lambda mesh: (mesh["tensor"] == fewest, mesh["fsdp"]))
 
 
-def candidates(run: CodecRun | LMRun, chips: int, state: float, memory: float | None) -> list[dict]:
+def candidates(run: Run, chips: int, state: float, memory: float | None) -> list[dict]:
     """Lists the meshes that a search compiles.
 
     They are the possible meshes where states fit and few chips are on the axis tensor; of the ways
@@ -103,13 +104,6 @@ def candidates(run: CodecRun | LMRun, chips: int, state: float, memory: float | 
         powers = [m for m in row if m["fsdp"] & (m["fsdp"] - 1) == 0] or row
         kept += powers[::2] if len(powers) > 4 else powers
     return kept
-
-
-def _splits(run: CodecRun | LMRun, tensor: int) -> bool:
-    """Whether heads and feed-forwards divide over so many chips; a codec has neither."""
-    if isinstance(run, CodecRun):
-        return tensor == 1
-    return tensor <= MOST_TENSOR and run.lm.heads % tensor == 0 and run.lm.mlp_dim % tensor == 0
 
 
 def _divisors(count: int) -> list[int]:

@@ -1,25 +1,22 @@
 """FLOPs that a model needs, read off what is differentiated before any compiler sees it."""
 
-import dataclasses
 import math
 
 import jax
 from jax.extend import core
 
 from rvq_jax.plan.flops import pairs
-from rvq_jax.plan.programs import shapes, task
-from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.runs import Run
 
 
-def model_flops(run: CodecRun | LMRun) -> float:
+def model_flops(run: Run) -> float:
     """FLOPs of one update of the whole batch: forward and backward, nothing recomputed.
 
     Products of matrices and convolutions, a multiply-add as two; attention counts every pair of
     positions, those too that a causal mask hides.
     """
-    if isinstance(run, LMRun):
-        run = dataclasses.replace(run, lm=dataclasses.replace(run.lm, remat=False))
-    made = task(run)
+    run = run.without_remat()
+    made = run.task()
 
     def looked(batch, key):
         params = made.init(key)
@@ -27,7 +24,7 @@ def model_flops(run: CodecRun | LMRun) -> float:
         return gradient(params, made.aux, batch, key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return of_jaxpr(jax.make_jaxpr(looked)(shapes(run), key).jaxpr)
+    return of_jaxpr(jax.make_jaxpr(looked)(run.batch_shapes(), key).jaxpr)
 
 
 def of_jaxpr(jaxpr) -> float:

@@ -12,7 +12,8 @@ from rvq_jax.plan.compiled import Compiled, compile_for, roofline
 from rvq_jax.plan.model_flops import model_flops
 from rvq_jax.plan.programs import Step
 from rvq_jax.train import sharding
-from rvq_jax.train.runs import CodecRun, LMRun
+from rvq_jax.train.runs import Run
+from rvq_jax.train.runs.run import Decoding
 from rvq_jax.train.sharding import make_mesh
 from rvq_jax.train.state import TrainState, make_optimizer
 
@@ -20,7 +21,7 @@ ROWS = 64  # times the rows of a batch that are looked at for the largest that f
 
 
 def plan(
-    run: CodecRun | LMRun,
+    run: Run,
     topology: str,
     mesh: dict[str, int] | None = None,
     *,
@@ -69,8 +70,9 @@ def plan(
         result["meshes"] = [_brief(figures) for _, _, figures in sorted(tried.values(), key=_price)]
     if largest and chip.memory is not None:
         result["largest_batch"] = _largest(step, found, chip)
-    if decode and isinstance(run, LMRun):
-        result["decode"] = _decoding(run, devices[0], chip)
+    decoding = run.decoding(devices[0]) if decode else None
+    if decoding is not None:
+        result["decode"] = _decoding(decoding, chip)
     result["tool_seconds"] = time.perf_counter() - began
     return result
 
@@ -149,10 +151,12 @@ def _replicated(state: TrainState) -> dict:
     return {"arrays": len(found), "bytes": sum(size for _, size in found), "largest": largest}
 
 
-def _state_bytes(run: CodecRun | LMRun) -> float:
+def _state_bytes(run: Run) -> float:
     """Bytes of parameters, their mean and the optimizer, on all chips together."""
-    params = jax.eval_shape(programs.task(run).init, jax.random.key(0))
-    opt = jax.eval_shape(make_optimizer(run.optimizer, run.loop.steps).init, params)
+    params = jax.eval_shape(run.task().init, jax.random.key(0))
+    opt = jax.eval_shape(
+        make_optimizer(run.optimizer, run.loop.steps, run.task().optimizers).init, params
+    )
     return float(
         sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves((params, params, opt)))
     )
@@ -202,14 +206,13 @@ def _largest(step: Step, found: Compiled, chip: chips.Chip) -> dict:
     return {"batch": max(fit, default=0) * ways, "estimate": estimate * ways}
 
 
-def _decoding(run: LMRun, device, chip: chips.Chip) -> dict:
+def _decoding(decoding: Decoding, chip: chips.Chip) -> dict:
     """Generation of a crop's frames, all steps, on one chip as `rvq-jax generate` runs it."""
-    job = programs.decoding(run, device)
-    found = compile_for(chip, job.lower(), "decoding on one chip", job.steps)
-    params = _local(job.arguments[0])
+    found = compile_for(chip, decoding.lowered, "decoding on one chip", decoding.steps)
+    params = _local(decoding.params)
     figures = {
-        "prompts": programs.PROMPTS,
-        "steps": job.steps,
+        "prompts": decoding.rows,
+        "steps": decoding.steps,
         "fits": found.fits,
         "bytes": {"parameters": params, "total": found.memory["total"], "limit": found.limit},
         "compile_seconds": found.compile_seconds,

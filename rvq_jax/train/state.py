@@ -27,6 +27,7 @@ class OptimizerConfig:
     clip: float = 1.0  # largest global norm of the gradient
     ema: float = 0.99  # of the weights used for evaluation; shorter at first
     accumulate: int = 1  # parts of a batch, worked through one after another: less memory
+    every: int = 1  # updates of the run for one of this optimizer; it does not move at the others
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Task:
     # What a batch counts for in the mean over parts of one: the loss is a mean of that many. None
     # for a loss that changes `aux`, which parts cannot share.
     weight: Callable[[dict], Array] | None = None
+    # Of several networks that are trained together, {name: params}: an optimizer for each name.
+    # The run's own then says how parts of a batch and the running mean are worked out, no more.
+    optimizers: dict[str, OptimizerConfig] | None = None
 
 
 class TrainState(NamedTuple):
@@ -65,14 +69,24 @@ class TrainState(NamedTuple):
     skips: Array  # int32 [2], updates that changed nothing: in a row up to now, and in all
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer of a run of `steps` updates."""
-    warmup = min(config.warmup, max(steps - 1, 1))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, steps)
-    return optax.chain(
+def make_optimizer(
+    config: OptimizerConfig, steps: int, networks: dict[str, OptimizerConfig] | None = None
+) -> optax.GradientTransformation:
+    """The optimizer of a run of `steps` updates; networks: one each, by their names."""
+    if networks is not None:
+        each = {name: make_optimizer(one, steps) for name, one in networks.items()}
+        return optax.partition(each, {name: name for name in networks})
+    own_steps = -(-steps // config.every)
+    warmup = min(config.warmup, max(own_steps - 1, 1))
+    decay = max(own_steps, warmup + 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, decay)
+    tx = optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay),
     )
+    if config.every == 1:
+        return tx
+    return optax.conditionally_mask(tx, lambda step, **_: step % config.every == 0)
 
 
 class Program(NamedTuple):
@@ -88,7 +102,7 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
 
     Raises UserError for a task whose batches cannot be worked through in parts.
     """
-    tx, parts = make_optimizer(optimizer, steps), optimizer.accumulate
+    tx, parts = make_optimizer(optimizer, steps, task.optimizers), optimizer.accumulate
     if parts < 1 or (parts > 1 and task.weight is None):
         more = "" if task.weight is None else " or more"
         raise UserError(f"optimizer.accumulate must be 1{more}")
@@ -113,7 +127,8 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         old = state._replace(step=new.step, skips=skips)
         new = jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
         counted = {"skipped_in_a_row": skips[0], "skipped": skips[1]}
-        return new, {"loss": loss, "gradient_norm": norm, **metrics, **counted}
+        norms = {f"gradient_norm_{n}": optax.tree.norm(grads[n]) for n in task.optimizers or ()}
+        return new, {"loss": loss, "gradient_norm": norm, **norms, **metrics, **counted}
 
     placed = jax.tree.map(lambda x: x.sharding, abstract_state(task, optimizer, steps, mesh))
     # A start is many random draws, run once: LLVM's full effort took 14 s on it, this 3 s.
@@ -138,13 +153,13 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
 
 def abstract_state(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:
     """The shapes of a run's state, and where each lies on the mesh; computes nothing."""
-    tx = make_optimizer(optimizer, steps)
+    tx = make_optimizer(optimizer, steps, task.optimizers)
     shapes = jax.eval_shape(lambda: _init_state(task, tx, jax.random.key(0)))
     shapes = shapes._replace(aux=jax.eval_shape(lambda: task.aux))
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         shapes,
-        state_shardings(shapes, tx, mesh),
+        state_shardings(shapes, mesh),
     )
 
 
@@ -193,17 +208,11 @@ def _loss_and_grads_by_parts(parts: int, task: Task, state: TrainState, batch: d
     return (loss, (state.aux, metrics)), grads
 
 
-def state_shardings(abstract: TrainState, tx: optax.GradientTransformation, mesh: Mesh):
-    """Shardings of a train state: parameters and frozen ones by the table, what mirrors them
+def state_shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
+    """Shardings of a train state: variables by the table, those of an optimizer that mirror them
     alike, all else whole."""
-    params = sharding.of_params(abstract.params, mesh)
-    aux = sharding.of_params(abstract.aux, mesh)
     whole = sharding.replicated(mesh)
-    opt = optax.tree.map_params(
-        tx,
-        lambda _, placed: placed,
-        abstract.opt,
-        params,
-        transform_non_params=lambda _: whole,
+    params, opt, aux = (
+        sharding.of_params(tree, mesh) for tree in (abstract.params, abstract.opt, abstract.aux)
     )
     return TrainState(whole, whole, params, params, opt, aux, whole)

@@ -78,7 +78,7 @@ def test_memory_is_xlas_own(meshed):
     """
     compiled = programs.step(BIG, sharding.make_mesh(2, 2, 2)).lower().compile()
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    T = programs.task(BIG).aux.steps
+    T = BIG.task().aux.steps
     assert f"[{BIG.batch // 4},{T}," in text and f"[{BIG.batch},{T}," not in text
     # Between the parts of a layer devices of model keep their share of the steps.
     assert f"[{BIG.batch // 4},{T // 2},{LM.dim}]" in text

@@ -33,7 +33,7 @@ def sent(found) -> float:
 def numbers_of(run) -> int:
     return sum(
         math.prod(x.shape)
-        for x in jax.tree.leaves(jax.eval_shape(programs.task(run).init, jax.random.key(0)))
+        for x in jax.tree.leaves(jax.eval_shape(run.task().init, jax.random.key(0)))
     )
 
 

@@ -7,8 +7,8 @@ from small_runs import RUN
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.lm.model import LMConfig
-from rvq_jax.plan import programs
 from rvq_jax.train.runs import CodecRun
+from rvq_jax.train.runs.lm import TOKENS
 
 LM = LMConfig(
     levels=3,
@@ -27,7 +27,7 @@ BIG = dataclasses.replace(RUN, lm=LM, batch=8, frames=50)
 
 def by_hand(run, remat: bool) -> float:
     """FLOPs of an update: projections, attention, feed-forward and heads of every row."""
-    lm, T, L = run.lm, programs.task(run).aux.steps, programs.TEXT
+    lm, T, L = run.lm, run.task().aux.steps, TOKENS
     D = lm.dim
     attend = 2 * T * D * D * 4 + 2 * 2 * T * T * D
     cross = 2 * T * D * D * 2 + 2 * L * D * D * 2 + 2 * 2 * T * L * D

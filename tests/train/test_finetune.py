@@ -285,7 +285,9 @@ def test_a_model_that_follows_a_melody_is_trained(tmp_path):
     sung = {"melodies": melodies, "melody_bins": 12, "melody_rate": 50.0}
     model = train_musicgen(tmp_path, dataclasses.replace(codes(), **sung), run, text=TEXT)
     start = nnx.state(TokenLM(MELODY, nnx.Rngs(params=jax.random.key(0))), nnx.Param)
-    moved = model.params["melody"]["kernel"][...] / np.asarray(start["melody"]["kernel"][...])
+    moved = model.params["readers"]["melody"]["project"]["kernel"][...] / np.asarray(
+        start["readers"]["melody"]["project"]["kernel"][...]
+    )
     # Decay alone would scale every row alike.
     spread = moved.std(axis=1)
     assert (spread[:9] > 1e-4).all() and (spread[9:] < 1e-5).all()

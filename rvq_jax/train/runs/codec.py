@@ -3,23 +3,25 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax.codec.config import CodecConfig, tiny
-from rvq_jax.data import loader
+from rvq_jax.data import builder, loader
 from rvq_jax.errors import UserError
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train import hosts
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.runs.batches import batches_of, check_batch, one_device
-from rvq_jax.train.state import OptimizerConfig
+from rvq_jax.train.runs.run import Run
+from rvq_jax.train.state import OptimizerConfig, Task
 from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task
 
 
 @dataclass(frozen=True)
-class CodecRun:
+class CodecRun(Run):
     """Training a codec on random crops of audio."""
 
     codec: CodecConfig = field(default_factory=tiny)
@@ -31,6 +33,41 @@ class CodecRun:
     batch: int = 12  # crops per update, over all devices
     seconds: float = 0.5  # of a crop
 
+    @property
+    def samples(self) -> int:
+        """Of a crop: whole frames."""
+        hop = self.codec.hop
+        return max(1, int(np.ceil(self.seconds * self.codec.rate / hop))) * hop
+
+    def task(self) -> Task:
+        """As of `Run`."""
+        # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
+        vectors = self.batch * (self.samples // self.codec.hop)
+        codebook_batches = -(-4 * self.codec.levels * self.codec.codebook_size // vectors)
+        return codec_task(self.codec, self.loss, codebook_batches)
+
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """As of `Run`."""
+        rows = self.batch, self.samples
+        return {
+            "index": jax.ShapeDtypeStruct(rows[:1], "int32"),
+            "audio": jax.ShapeDtypeStruct((*rows, self.codec.channels), "float32"),
+            "mask": jax.ShapeDtypeStruct(rows, "bool"),
+        }
+
+    def train(
+        self,
+        folder: Path,
+        data: Path,
+        mesh: Mesh,
+        *,
+        codec: Path | None = None,
+        text: Path | None = None,
+        profile: int | None = None,
+    ) -> Codec:
+        """As of `Run`; data: a dataset of `rvq-jax data build`."""
+        return train_codec(folder, builder.open_split(data, "train"), self, mesh, profile=profile)
+
 
 def train_codec(
     folder: str | Path,
@@ -41,27 +78,33 @@ def train_codec(
     *,
     profile: int | None = None,
 ) -> Codec:
-    """The codec of a run in `folder`, trained or resumed; its weights are the running means.
+    """Trains a codec, or goes on.
 
-    source: records of audio (`rvq_jax.data.builder.open_split`). profile: updates to trace. Raises
-    UserError if the folder holds a run of another config, or the corpus is too small to start the
-    codebooks; see also `fit`.
+    Args:
+      folder: of the run.
+      source: records of audio (`rvq_jax.data.builder.open_split`).
+      run: its config.
+      mesh: of devices; the first one alone by default.
+      label: of the progress bar.
+      profile: updates to trace; none for None.
+
+    Returns:
+      The codec, whose weights are the running means.
+
+    Raises:
+      UserError: a folder that holds a run of another config, a corpus too small to start the
+        codebooks; see also `fit`.
     """
     folder = Path(folder)
     open_run(folder, configs.to_dict(run))
-    samples = samples_of(run)
     if run.codec.channels < 1:
         raise UserError("codec.seanet.channels must be at least 1")
     mesh = one_device() if mesh is None else mesh
     check_batch(run, mesh)
-    # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
-    vectors = run.batch * (samples // run.codec.hop)
-    codebook_batches = -(-4 * run.codec.levels * run.codec.codebook_size // vectors)
-    task = codec_task(run.codec, run.loss, codebook_batches)
     state = fit(
         folder,
-        task,
-        batches_of(source, loader.cut_audio(samples), run, mesh),
+        run.task(),
+        batches_of(source, loader.cut_audio(run.samples), run, mesh),
         run.loop,
         run.optimizer,
         mesh=mesh,
@@ -71,9 +114,3 @@ def train_codec(
         profile=profile,
     )
     return Codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.aux.books))
-
-
-def samples_of(run: CodecRun) -> int:
-    """Samples of a crop: whole frames."""
-    hop = run.codec.hop
-    return max(1, int(np.ceil(run.seconds * run.codec.rate / hop))) * hop

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from rvq_jax import config as configs
 from rvq_jax import patterns
@@ -15,21 +16,29 @@ from rvq_jax.data.codes import CodeSet
 from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.sampling import Sampling
 from rvq_jax.patterns import Pattern, padded_pattern
+from rvq_jax.systems.decoding.programs import generate_codes
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train import hosts
 from rvq_jax.train.captions import caption_states
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.runs.batches import batches_of, check_batch, one_device
-from rvq_jax.train.state import OptimizerConfig, Program, make_program
-from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
+from rvq_jax.train.runs.run import Decoding, Run, Savable
+from rvq_jax.train.state import OptimizerConfig, Program, Task, make_program
+from rvq_jax.train.tasks.lm import PREFIX, ConditionDropout, lm_task
 from rvq_jax.train.tasks.lora import lora_task, merged
+
+TOKENS = 64  # that captions are padded to where a frozen encoder reads them
+# What `rvq-jax generate` does by default.
+PROMPTS, GUIDANCE, TOP_K = 8, 3.0, 250
 
 
 @dataclass(frozen=True)
-class LMRun:
+class LMRun(Run):
     """Training a token model on random crops of codes."""
 
     pattern: str = "delay"
@@ -43,6 +52,92 @@ class LMRun:
         None  # folder of a MusicGen to fine-tune; lm and pattern are then its own
     )
     lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=None))  # None: all is trained
+
+    def task(self) -> Task:
+        """As of `Run`."""
+        if self.init_from is not None or self.lora.rank is not None:
+            raise UserError("leave out init_from and lora.rank, and give lm its sizes")
+        return lm_task(self.lm, self._pattern(), self.condition_dropout)
+
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """As of `Run`."""
+
+        def array(*shape, dtype="float32"):
+            return jax.ShapeDtypeStruct((self.batch, *shape), dtype)
+
+        others = self.lm.condition_shapes(self.frames, TOKENS)
+        text = others.pop("text")
+        batch = {
+            "index": array(dtype="int32"),
+            "codes": array(self.lm.levels, self.frames, dtype="int32"),
+            "mask": array(self.frames, dtype="bool"),
+        }
+        if len(text) == 1:
+            batch["text"] = array(*text, dtype="int32")
+        else:
+            batch |= {"states": array(*text), "text_mask": array(text[0], dtype="bool")}
+        if "melody" in others:
+            batch["melody"] = array(*others.pop("melody"))
+        return batch | {f"{PREFIX}{name}": array(*shape) for name, shape in others.items()}
+
+    def train(
+        self,
+        folder: Path,
+        data: Path,
+        mesh: Mesh,
+        *,
+        codec: Path | None = None,
+        text: Path | None = None,
+        profile: int | None = None,
+    ) -> Savable | None:
+        """As of `Run`; data: a code cache. Without a codec there is no folder to be heard from."""
+        from rvq_jax.train.codes import load_codec
+        from rvq_jax.train.runs.musicgen import train_musicgen
+
+        made = None if codec is None else load_codec(codec)
+        encoder = None if text is None else TextEncoder.load(text)
+        codes = CodeSet.load(data)
+        model = train_musicgen(folder, codes, self, mesh, made, encoder, profile=profile)
+        return None if model.codec is None else model
+
+    def splits_over(self, tensor: int) -> bool:
+        """Heads and feed-forwards divide over the devices."""
+        return self.lm.heads % tensor == 0 and self.lm.mlp_dim % tensor == 0
+
+    def without_remat(self) -> "LMRun":
+        """As of `Run`."""
+        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=False))
+
+    def decoding(self, device) -> Decoding:
+        """All steps of as many frames as the run's crops, as `rvq-jax generate` runs them.
+
+        The model is whole on the device, in float32 as trained parameters are.
+        """
+        place = SingleDeviceSharding(device)
+
+        def array(*shape, dtype="float32"):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+        lm = self.lm
+        params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
+        pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), self._pattern())
+        conditions = {}
+        for name, shape in lm.condition_shapes(self.frames, TOKENS).items():
+            states = array(PROMPTS, *shape, dtype="int32" if len(shape) == 1 else "float32")
+            mask, kept = array(PROMPTS, shape[0], dtype="bool"), array(PROMPTS, dtype="bool")
+            conditions[name] = Condition(states, mask, kept)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
+        forced = array(PROMPTS, lm.levels, self.frames, dtype="int32")
+        lowered = generate_codes.lower(
+            lm, params, pattern, conditions, key, forced, array(PROMPTS, dtype="int32"),
+            guidance=GUIDANCE, sampling=Sampling(1.0, TOP_K, 0.0),
+        )  # fmt: skip
+        steps = patterns.named(self.pattern, lm.levels, self.frames).steps
+        return Decoding(lowered, params, PROMPTS, steps)
+
+    def _pattern(self) -> Pattern:
+        return padded_pattern(self.pattern, self.lm.levels, self.frames)
 
 
 def musicgen_recipe(lm: LMConfig) -> LMRun:
@@ -81,15 +176,25 @@ def train_lm(
     text: TextEncoder | None = None,
     profile: int | None = None,
 ) -> nnx.State:
-    """Parameters of a token model of a run in `folder`, trained or resumed; the running means.
+    """Trains a token model, or goes on.
 
-    They have lists of layers (see `rvq_jax.lm.forms`), and adapters are merged into them.
-    init_params: parameters to begin with, those of run.init_from (see `runs.musicgen`).
-    text: the frozen encoder of a model with text_dim; its states of all captions are kept in the
-    folder. profile: updates to trace.
+    Args:
+      folder: of the run; the states of all captions are kept in it too.
+      codes: what it is trained on.
+      run: its config.
+      mesh: of devices; the first one alone by default.
+      program: compiled functions to share with runs alike (see `lm_program`).
+      label: of the progress bar; the pattern's name by default.
+      init_params: parameters to begin with, those of run.init_from (see `runs.musicgen`).
+      text: the frozen encoder of a model with text_dim.
+      profile: updates to trace; none for None.
 
-    Raises UserError if the folder holds a run of another config, the pattern is unknown, or the
-    codes have another number of levels or sizes than the model; see also `fit`.
+    Returns:
+      Parameters with lists of layers (see `rvq_jax.lm.forms`): the running means, adapters merged.
+
+    Raises:
+      UserError: a folder that holds a run of another config, an unknown pattern, codes of another
+        number of levels or sizes than the model; see also `fit`.
     """
     folder, mesh = Path(folder), one_device() if mesh is None else mesh
     name = patterns.canonical(run.pattern)

@@ -1,0 +1,89 @@
+"""What training, plan, the command line and exports ask of a kind of run."""
+
+import abc
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jax.sharding import Mesh
+
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.state import OptimizerConfig, Task
+
+
+class Savable(Protocol):
+    """What a run ends with."""
+
+    def save(self, path: str | Path) -> None:
+        """Writes a folder, whole or not at all."""
+
+
+class Decoding(NamedTuple):
+    """A program that a trained model will run on one chip, and the shapes it takes."""
+
+    lowered: Any  # jax.stages.Lowered
+    params: Any  # shapes of the parameters on the chip
+    rows: int  # examples at a time
+    steps: int  # that its loop runs
+
+
+class Run(abc.ABC):
+    """A frozen dataclass of a run's config, and what depends on its kind.
+
+    Subclasses have these fields beside their own.
+    """
+
+    loop: LoopConfig
+    optimizer: OptimizerConfig
+    batch: int  # examples per update, over all devices
+
+    @abc.abstractmethod
+    def task(self) -> Task:
+        """What the loop trains, from random parameters.
+
+        Raises UserError for a run that begins with those of a folder.
+        """
+
+    @abc.abstractmethod
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a batch, as the loader makes it."""
+
+    @abc.abstractmethod
+    def train(
+        self,
+        folder: Path,
+        data: Path,
+        mesh: Mesh,
+        *,
+        codec: Path | None = None,
+        text: Path | None = None,
+        profile: int | None = None,
+    ) -> Savable | None:
+        """Trains from files, or goes on.
+
+        Args:
+          folder: of the run.
+          data: the dataset or code cache.
+          mesh: of devices.
+          codec: folder of a codec to keep beside the model, for kinds that take one.
+          text: folder of a frozen text encoder, for kinds that take one.
+          profile: updates to trace; none for None.
+
+        Returns:
+          The model; None if there is no folder format for it.
+
+        Raises:
+          UserError: what does not fit.
+        """
+
+    def splits_over(self, tensor: int) -> bool:
+        """Whether the model divides over so many devices of the mesh axis tensor."""
+        return tensor == 1
+
+    def without_remat(self) -> "Run":
+        """The same run, nothing recomputed in the backward pass."""
+        return self
+
+    def decoding(self, device) -> Decoding | None:
+        """Generation of a crop on one device, of shapes alone; None for a kind without any."""
+        return None

@@ -1,0 +1,135 @@
+"""Several networks in one run: an optimizer each, and gradients of one simultaneous step.
+
+The second user of two seams: a generator whose codebooks learn by running means, and a critic that
+is updated every other step; a kind of run of its own, which training, plan and the command line
+take as they take the library's.
+"""
+
+import dataclasses
+import json
+
+import command
+import jax
+import numpy as np
+import optax
+import pytest
+from small_networks import RUN, apart
+from small_runs import bits_of, log_of, one_device
+
+from rvq_jax.plan import plan
+from rvq_jax.systems.codec import Codec
+from rvq_jax.train import sharding
+from rvq_jax.train.loop import LoopConfig, fit
+from rvq_jax.train.state import make_program
+
+KEY = jax.random.key(0)
+
+
+def started(run, mesh=None):
+    mesh = one_device() if mesh is None else mesh
+    task = run.task()
+    program = make_program(task, run.optimizer, run.loop.steps, mesh)
+    return program, program.init(KEY, task.aux), iter(run.batches(mesh))
+
+
+def changed(before, after) -> bool:
+    return bits_of(before) != bits_of(after)
+
+
+def test_a_network_moves_at_its_own_interval_and_nothing_of_it_between():
+    """Neither weights, moments nor counters; the other network moves at every update. The first
+    of each has a rate of zero."""
+    program, state, batches = started(RUN)
+    weights, moments = [], []
+    for _ in range(4):
+        before = jax.tree.map(np.asarray, (state.params, state.opt.inner_states))
+        state, metrics = program.step(state, sharding.place_batch(next(batches), one_device()))
+        after = state.params, state.opt.inner_states
+        weights.append([changed(before[0][n], after[0][n]) for n in ("generator", "critic")])
+        generator = [x["generator"].inner_state for x in (before[1], after[1])]
+        # All but the count of calls, by which the interval is known.
+        critic = [x["critic"].inner_state.inner_state for x in (before[1], after[1])]
+        moments.append([changed(*generator), changed(*critic)])
+        assert metrics["gradient_norm_critic"] > 0 and metrics["gradient_norm_generator"] > 0
+    assert weights == [[False, False], [True, False], [True, True], [True, False]]
+    assert moments == [[True, True], [True, False], [True, True], [True, False]]
+
+
+def test_both_networks_move_by_gradients_at_the_same_point():
+    """As two optimizers on their own would, each with its own betas, clipping and rate."""
+    run = apart(every=1)
+    program, state, batches = started(run)
+    task, batch = run.task(), sharding.place_batch(next(batches), one_device())
+    params = jax.tree.map(np.asarray, state.params)
+    key = jax.random.fold_in(state.key, 0)
+    grads = jax.jit(jax.grad(task.loss, has_aux=True))(params, task.aux, batch, key)[0]
+    state, _ = program.step(state, batch)
+    for name, config in (("generator", run.optimizer), ("critic", run.critic)):
+        schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, 1, run.loop.steps)
+        tx = optax.chain(
+            optax.clip_by_global_norm(config.clip),
+            optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay),
+        )
+        updates, _ = jax.jit(tx.update)(grads[name], tx.init(params[name]), params[name])
+        want = optax.apply_updates(params[name], updates)
+        for a, b in zip(jax.tree.leaves(state.params[name]), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    run, mesh = RUN, one_device()
+    whole = fit(tmp_path / "whole", run.task(), run.batches(mesh), run.loop, run.optimizer)
+    batches, taken = run.batches(mesh), iter(range(3))
+
+    class Stopped:
+        get_state, set_state = batches.get_state, batches.set_state
+
+        def __next__(self):
+            if next(taken, None) is None:
+                raise KeyboardInterrupt
+            return next(batches)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", run.task(), Stopped(), run.loop, run.optimizer)
+    again = fit(tmp_path / "cut", run.task(), run.batches(mesh), run.loop, run.optimizer)
+    assert bits_of(again) == bits_of(whole)
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+
+
+def test_a_mesh_changes_no_number(tmp_path):
+    """Codebooks, moments and both networks; at a rate at which rounding stays small."""
+    slow = dataclasses.replace(RUN.optimizer, learning_rate=1e-4)
+    critic = dataclasses.replace(RUN.critic, learning_rate=1e-4)
+    loop = LoopConfig(steps=4, log_every=1, checkpoint_every=9)
+    run = dataclasses.replace(RUN, optimizer=slow, critic=critic, loop=loop)
+    done = []
+    for i, mesh in enumerate((one_device(), sharding.make_mesh(2, 2, 2))):
+        task, batches = run.task(), run.batches(mesh)
+        done.append(fit(tmp_path / f"{i}", task, batches, loop, run.optimizer, mesh=mesh))
+    for a, b in zip(*(jax.tree.leaves((x.params, x.aux)) for x in done), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    # Moments lie where the weights do.
+    spread = [x for x in jax.tree.leaves(done[1].opt) if not x.sharding.is_fully_replicated]
+    assert spread
+
+
+CONFIG = """
+from small_networks import RUN
+
+def get_config():
+    return RUN
+"""
+
+
+def test_the_command_line_and_plan_take_a_kind_of_run_they_never_met(capsys, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    words = ["train", tmp_path / "config.py", "--data", tmp_path, "--out", tmp_path / "out"]
+    code, out, lines = command.run(capsys, *words, "--loop.steps", 3, "--critic.every", 3, "--json")
+    assert (code, lines) == (0, [])
+    assert log_of(tmp_path / "out")[-1]["step"] == 3
+    codec = Codec.load(json.loads(out)["model"])
+    assert codec.config == RUN.codec
+    found = plan(RUN, "cpu:2", largest=False)
+    assert found["mesh"]["tensor"] == 1 and "decode" not in found
+    sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(RUN.task().init, KEY))]
+    assert found["bytes_per_chip"]["optimizer"] >= 2 * sum(sizes) / 2
