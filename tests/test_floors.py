@@ -157,6 +157,28 @@ def test_a_file_is_one_idea(path):
     assert ast.get_docstring(ast.parse(path.read_text())) or path.name == "__main__.py"
 
 
+MANY = 3  # arguments that one sentence can still explain
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arguments_are_explained(path):
+    """Of public functions with many: each by its name, or by pointing to who has the same."""
+    missing = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        names = [arg.arg for arg in given if arg.arg not in ("self", "cls")]
+        said = ast.get_docstring(node)
+        # Functions inside of others have no docstring, and no reader but theirs.
+        points = said is not None and "Args:" not in said and "s of `" in " ".join(said.split())
+        if len(names) <= MANY or said is None or points:
+            continue
+        left_out = [name for name in names if f"{name}: " not in said]
+        missing += [f"{node.name}: {name}" for name in left_out]
+    assert missing == []
+
+
 def python(code: str) -> list:
     """What a fresh interpreter prints, as JSON."""
     done = subprocess.run(

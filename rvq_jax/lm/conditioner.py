@@ -86,7 +86,17 @@ class StateReader(nnx.Module):
 
 
 def linear(size: int, dim: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
-    """A layer with a bias, its parameters with logical axis names; dtype of what it computes."""
+    """A linear layer with a bias, its parameters with logical axis names.
+
+    Args:
+      size: features that go in.
+      dim: D, features that come out.
+      dtype: of what it computes; parameters stay float32.
+      rngs: of the initial weights.
+
+    Returns:
+      The layer.
+    """
     kernel = nnx.with_metadata(nnx.initializers.lecun_normal(), axes=(None, "embed"))
     bias = nnx.with_metadata(nnx.initializers.zeros_init(), axes=("embed",))
     return nnx.Linear(

@@ -40,7 +40,17 @@ class KVCache(NamedTuple):
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> nnx.Param:
-    """A truncated normal of standard deviation 1 / sqrt(fan_in), with logical axis names."""
+    """A weight drawn from a truncated normal of standard deviation 1 / sqrt(fan_in).
+
+    Args:
+      rngs: of the draw.
+      shape: of the weight, axes that come out first.
+      axes: logical names of its axes, for `rvq_jax.axes`.
+      fan_in: how many inputs a sum has.
+
+    Returns:
+      The parameter.
+    """
     draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
     return nnx.Param(draw * fan_in**-0.5, axes=axes)
 
@@ -95,9 +105,19 @@ class Attention(nnx.Module):
     def step(
         self, x_DB: Array, keys: Array, values: Array, mask_BT: Array, angles: Array | None = None
     ) -> Array:
-        """Attends from one position to those of keys and values in the mask.
+        """Attends from one position to those in the mask; equal to the whole sequence at once.
 
-        Equal to the whole. Products of one row are sums, which XLA fuses with reading the cache.
+        Products of one row are sums, which XLA fuses with reading the cache.
+
+        Args:
+          x_DB: the position's features, as columns.
+          keys: `[B, H, D / H, T]`.
+          values: `[B, H, T, D / H]`.
+          mask_BT: positions that are seen.
+          angles: `[B, 1, D / 2H]` rotary angles of the query; None for none.
+
+        Returns:
+          Features, as columns `[D, B]`.
         """
         query_BH1E = product(self.query[...], x_DB).transpose(2, 0, 1)[:, :, None]
         query_BHE1 = rotate(query_BH1E, angles).swapaxes(2, 3)
@@ -183,7 +203,19 @@ class Block(nnx.Module):
         cross_kv: CrossKV | None = None,
         angles: Array | None = None,
     ) -> tuple[Array, KVCache]:
-        """One position, written to its row of the cache; it attends to the rows in `past`."""
+        """One position through the layer; equal to the whole sequence at once.
+
+        Args:
+          x_DB: the position's features, as columns.
+          cache: keys and values of the positions before.
+          position: the row of the cache that this one is written to.
+          past_BT: rows of the cache that it attends to.
+          cross_kv: keys and values of the condition; None without one.
+          angles: `[B, 1, D / 2H]` rotary angles; None for none.
+
+        Returns:
+          Features, as columns `[D, B]`, and the cache with this position.
+        """
         y_DB = self.norm_self(x_DB, axis=0)
         cache = cache.update(self.attend_self.project_step(y_DB, angles), position)
         x_DB = x_DB + self.attend_self.step(y_DB, *cache, past_BT, angles)
@@ -198,8 +230,18 @@ class Block(nnx.Module):
 
 
 def layers(count: int, make, rngs: nnx.Rngs, *, stacked: bool):
-    """`count` layers that make(rngs) builds: stacked, one module of parameters `[count, …]` to be
-    scanned over in training; else a list of modules for inference."""
+    """Builds several layers alike.
+
+    Args:
+      count: how many.
+      make: from nnx.Rngs to a layer.
+      rngs: of the initial weights; every layer has its own.
+      stacked: as one module of parameters `[count, …]`, to be scanned over in training; else as a
+        list of modules for inference.
+
+    Returns:
+      The module or nnx.List.
+    """
     if not stacked:
         return nnx.List([make(rngs) for _ in range(count)])
     keys = jax.random.split(rngs.params(), count)
@@ -209,7 +251,17 @@ def layers(count: int, make, rngs: nnx.Rngs, *, stacked: bool):
 
 
 def scan_layers(blocks, x, body, *, remat: bool = False):
-    """x through all layers, body(layer, x) -> x; a stack of them compiles once for all."""
+    """Passes x through all layers; a stack of them compiles once for all.
+
+    Args:
+      blocks: what `layers` gave.
+      x: what the first layer takes.
+      body: (layer, x) -> x.
+      remat: recompute each layer in the backward pass of a stack: less memory, more time.
+
+    Returns:
+      What the last layer gives.
+    """
     if isinstance(blocks, nnx.List):
         for block in blocks:
             x = body(block, x)

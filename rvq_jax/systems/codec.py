@@ -122,12 +122,20 @@ class Codec:
         lengths: Array | None = None,
         chunk: float | None = None,
     ) -> Coded:
-        """Codes of audio `[B, S, C]` at the codec's rate.
+        """Encodes audio to codes.
 
-        levels: a prefix of the levels, or kbps: as many as fit into that bandwidth; all by default.
-        lengths `[B]`: samples of each item, the rest of its row is padding and changes nothing.
-        chunk: seconds per step for long audio; the same codes in memory that does not grow.
-        Raises ValueError if shape, type, levels or lengths do not fit, or audio is not finite.
+        Args:
+          audio: float `[B, S, C]` in [-1, 1] at the codec's rate.
+          levels: a prefix of the levels; all by default.
+          kbps: in place of levels: as many as fit into this bandwidth.
+          lengths: `[B]` samples of each item; the rest of its row is padding and changes nothing.
+          chunk: seconds per step for long audio: the same codes, in memory that does not grow.
+
+        Returns:
+          Codes `[B, K, F]`, with what decoding needs to give back the exact length.
+
+        Raises:
+          ValueError: shape, type, levels or lengths that do not fit, or audio that is not finite.
         """
         levels = self.levels_of(levels, kbps)
         self._check(audio)

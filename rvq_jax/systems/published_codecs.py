@@ -41,9 +41,19 @@ def load(path: str | Path, kind: str | None = None) -> Codec:
 def of_file(found: Tensors, beside: dict, path: str | Path, kind: str | None = None) -> Codec:
     """The codec of a file's tensors and of what lies beside them.
 
-    kind: one of `KINDS`; by default the one that its tensors fit. A DAC's sizes are those that the
-    file states, if it states them. Raises UserError for tensors that fit no kind, or not the given
-    one.
+    A DAC's sizes are those that the file states, if it states them.
+
+    Args:
+      found: arrays by name.
+      beside: all else in the file.
+      path: where they are from, for errors.
+      kind: one of `KINDS`; by default the one that the tensors fit.
+
+    Returns:
+      The codec.
+
+    Raises:
+      UserError: tensors that fit no kind, or not the given one.
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"--kind {kind!r} is not known; known: {', '.join(KINDS)}")

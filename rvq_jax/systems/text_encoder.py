@@ -194,5 +194,15 @@ def _graph(config: T5Config):
 
 @functools.partial(jax.jit, static_argnames="config")
 def states(config: T5Config, params: nnx.State, ids_BL: Array, mask_BL: Array) -> Array:
-    """`T5Encoder` as one program per shape."""
+    """`T5Encoder` as one program per shape.
+
+    Args:
+      config: of the encoder.
+      params: its parameters.
+      ids_BL: tokens.
+      mask_BL: where there is one.
+
+    Returns:
+      States `[B, L, D]` float32, zero where the mask is False.
+    """
     return nnx.merge(_graph(config), params)(ids_BL, mask_BL)

@@ -46,12 +46,22 @@ def sound_of(codec: Codec, rate: int | None, channels: int | None) -> tuple[int,
 
 
 def encode_records(codec: Codec, source, label: str, melody: int | None = None) -> CodeSet:
-    """Codes `[K, F]` of every record, F whole frames that cover it; and its melody, if asked for
-    in so many pitch classes.
+    """Encodes every record of a dataset.
 
     Records of more channels than the codec's are encoded channel by channel, the levels of all
-    channels side by side, as stereo MusicGen has them. Raises UserError for channels that do not
-    fit, or a codec that codes segments apart.
+    channels side by side, as stereo MusicGen has them.
+
+    Args:
+      codec: that encodes them.
+      source: records with audio `[S, C]`, name, caption and label.
+      label: of the progress bar.
+      melody: pitch classes to keep each record's melody in; no melody for None.
+
+    Returns:
+      Codes `[K, F]` of every record, F whole frames that cover it.
+
+    Raises:
+      UserError: channels that do not fit, or a codec that codes segments apart.
     """
     config = codec.config
     _check_whole(codec)
@@ -77,9 +87,20 @@ def encode_records(codec: Codec, source, label: str, melody: int | None = None) 
 def cached_codes(
     path: str | Path, codec: Codec, source, label: str, melody: int | None = None
 ) -> CodeSet:
-    """The code cache at `path`, written first if it is not there.
+    """The code cache of a dataset, written first if it is not there.
 
-    Raises UserError if it is damaged, another codec's, or has not the melody asked for.
+    Args:
+      path: the .npz.
+      codec: that encodes the records.
+      source: records, as of `encode_records`.
+      label: of the progress bar.
+      melody: pitch classes of the melody; no melody is asked for by None.
+
+    Returns:
+      The codes.
+
+    Raises:
+      UserError: a cache that is damaged, another codec's, or has not the melody asked for.
     """
     path = Path(path)
     if not path.exists():

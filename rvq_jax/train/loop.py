@@ -85,18 +85,33 @@ def fit(
     dataset: dict | None = None,
     profile: int | None = None,
 ) -> TrainState:
-    """Trains for `config.steps` updates, resuming from the newest checkpoint in `folder`.
+    """Trains a task, resuming from the newest checkpoint in the folder.
 
-    batches yields dicts of arrays `[B, …]` with the records' `index` `[B]`, and its
-    get_state / set_state give the position that checkpoints keep: a run killed at any moment and
-    started again ends with the same bits as one never killed. `program` shares compiled functions
-    between runs (see `make_program`). dataset: JSON values that tell the data from others.
-    profile: updates to trace into folder / profile.
+    A run killed at any moment and started again ends with the same bits as one never killed. An
+    update whose loss or gradient is not finite is skipped. A spike of the loss (`config.spike`)
+    leads back to the newest checkpoint and past the data seen since.
 
-    An update whose loss or gradient is not finite is skipped. A spike of the loss (`config.spike`)
-    leads back to the newest checkpoint and past the data seen since. Raises UserError after
-    `config.skips` in a row, naming the step and the records, after spikes without an end, for a
-    folder that another run holds, or data that changed; Preempted after SIGTERM, with all saved.
+    Args:
+      folder: of the run: metrics.jsonl, checkpoints.
+      task: what is trained.
+      batches: yields dicts of arrays `[B, …]` with the records' `index` `[B]`; its get_state and
+        set_state give the position that checkpoints keep.
+      config: length and habits.
+      optimizer: of the run.
+      mesh: of devices; the first one alone by default.
+      names: from indices of records to their names, for errors.
+      label: of the progress bar.
+      program: compiled functions that runs share (see `make_program`).
+      dataset: JSON values by which the data differ from others.
+      profile: updates to trace into folder / profile; none for None.
+
+    Returns:
+      The state after `config.steps` updates, or that of the least loss (`config.result`).
+
+    Raises:
+      UserError: `config.skips` updates in a row that were skipped, with the step and the records;
+        spikes without an end; a folder that another run holds; data that changed.
+      Preempted: after SIGTERM, with all saved.
     """
     folder, dataset = Path(folder), {} if dataset is None else dataset
     mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh

@@ -11,9 +11,19 @@ from rvq_jax.errors import UserError
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
-    """A mesh of axes data, fsdp, tensor; -1 for data takes all remaining devices.
+    """A mesh of the axes data, fsdp and tensor.
 
-    Raises UserError if the sizes do not multiply to the number of devices.
+    Args:
+      data: devices that share the batch; -1 takes all that remain.
+      fsdp: devices that share the batch and split parameters.
+      tensor: devices that split heads, feed-forwards and the vocabulary.
+      devices: all there are by default.
+
+    Returns:
+      The mesh.
+
+    Raises:
+      UserError: sizes that do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if data == -1:

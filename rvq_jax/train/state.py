@@ -97,10 +97,19 @@ class Program(NamedTuple):
 
 
 def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
-    """The program of runs of `steps` updates; seed, `task.aux` and `task.init_params` are its
-    arguments.
+    """The functions of a run, compiled once for all runs of the same shapes.
 
-    Raises UserError for a task whose batches cannot be worked through in parts.
+    Args:
+      task: what is trained; its aux and init_params are arguments of the functions.
+      optimizer: of the run.
+      steps: updates of the run, for the learning rate's schedule.
+      mesh: of devices.
+
+    Returns:
+      The two functions.
+
+    Raises:
+      UserError: a task whose batches cannot be worked through in parts.
     """
     tx, parts = make_optimizer(optimizer, steps, task.optimizers), optimizer.accumulate
     if parts < 1 or (parts > 1 and task.weight is None):
@@ -152,7 +161,17 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
 
 
 def abstract_state(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:
-    """The shapes of a run's state, and where each lies on the mesh; computes nothing."""
+    """The shapes of a run's state, and where each lies on the mesh; computes nothing.
+
+    Args:
+      task: what is trained.
+      optimizer: of the run.
+      steps: updates of the run.
+      mesh: of devices.
+
+    Returns:
+      A state of jax.ShapeDtypeStruct with shardings.
+    """
     tx = make_optimizer(optimizer, steps, task.optimizers)
     shapes = jax.eval_shape(lambda: _init_state(task, tx, jax.random.key(0)))
     shapes = shapes._replace(aux=jax.eval_shape(lambda: task.aux))

@@ -19,7 +19,7 @@ melody = pytest.importorskip(
 def peer_filters(rate, n_fft, bins=12):
     """Theirs of all their defaults, `[bins, n_fft // 2 + 1]`."""
     return audio_utils.chroma_filter_bank(
-        num_frequency_bins=n_fft, num_chroma=bins, sampling_rate=rate, optimizer=0
+        num_frequency_bins=n_fft, num_chroma=bins, sampling_rate=rate, tuning=0
     )
 
 

@@ -131,5 +131,6 @@ def test_the_command_line_and_plan_take_a_kind_of_run_they_never_met(capsys, tmp
     assert codec.config == RUN.codec
     found = plan(RUN, "cpu:2", largest=False)
     assert found["mesh"]["tensor"] == 1 and "decode" not in found
-    sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(RUN.task().init, KEY))]
+    shapes = jax.tree.leaves(jax.eval_shape(RUN.task().init, KEY))
+    sizes = [x.size * x.dtype.itemsize for x in shapes]
     assert found["bytes_per_chip"]["optimizer"] >= 2 * sum(sizes) / 2

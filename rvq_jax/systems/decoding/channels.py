@@ -23,7 +23,18 @@ def join(audio: Audio, ways: int) -> Audio:
 def encode(
     codec: Codec, audio: Audio, ways: int, levels: int | None = None, lengths: Array | None = None
 ) -> np.ndarray:
-    """Codes `[B, K · ways, F]` of audio `[B, S, C · ways]`; levels and lengths as of `encode`."""
+    """Encodes every channel apart and puts their levels side by side, in turn.
+
+    Args:
+      codec: of one channel's worth of audio.
+      audio: `[B, S, C · ways]`.
+      ways: channels that are coded apart.
+      levels: a prefix of the codec's levels; all by default.
+      lengths: `[B]` samples of each item; all by default.
+
+    Returns:
+      Codes `[B, K · ways, F]`.
+    """
     rows, samples, channels = audio.shape
     apart = np.asarray(audio).reshape(rows, samples, ways, channels // ways).swapaxes(1, 2)
     apart = apart.reshape(rows * ways, samples, channels // ways)

@@ -58,7 +58,17 @@ def save(
 ) -> None:
     """Writes a folder, whole or not at all: in transformers' format where it has one.
 
-    Raises UserError for a model without a codec that transformers cannot hold either.
+    Args:
+      path: the folder.
+      config: of the token model.
+      pattern: name of its pattern.
+      params: its parameters, with lists of layers.
+      codec: its codec, written into the same folder.
+      text: its frozen text encoder, written into the same folder.
+
+    Raises:
+      UserError: a place that cannot be written to, or a model without a codec that transformers
+        cannot hold either.
     """
     with files.writing(path) as target:
         if _save_published(target, config, pattern, params, codec, text):
@@ -113,7 +123,20 @@ def _load_published(path: Path, data: dict) -> Loaded:
 def of_tensors(
     config: LMConfig, found: dict, path: str | Path, prefix: str = "decoder."
 ) -> nnx.State:
-    """Parameters of tensors under transformers' names; UserError if they do not fit or are NaN."""
+    """Parameters of tensors under transformers' names.
+
+    Args:
+      config: of the token model.
+      found: arrays by name.
+      path: where they are from, for errors.
+      prefix: of the names; "" for the token model alone.
+
+    Returns:
+      Parameters with lists of layers, on the device.
+
+    Raises:
+      UserError: tensors that do not fit the config, or are not finite.
+    """
     _check_finite(found, path)
     places = musicgen.layout(config, prefix)
     wanted = layout.shapes(places, _leaves(_checked(config, path)))

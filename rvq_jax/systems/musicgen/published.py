@@ -25,11 +25,21 @@ def of_file(
     codec: str | Path | None,
     text: str | Path | None,
 ) -> MusicGen:
-    """The model of a file's tensors and of what lies beside them; see `originals.read`.
+    """The model of a file's tensors and of what lies beside them.
 
-    codec: a codec's folder, or a published file such as compression_state_dict.bin. text: a folder
-    of the T5 of transformers that it was trained with. Raises UserError if one is not given, they
-    do not fit each other, or as `convert.audiocraft.read` does.
+    Args:
+      tensors: arrays by name, as `published_codecs.read` gives them.
+      beside: all else in the file.
+      path: where they are from, for errors.
+      codec: a codec's folder, or a published file such as compression_state_dict.bin.
+      text: a folder of the T5 of transformers that the model was trained with.
+
+    Returns:
+      The model.
+
+    Raises:
+      UserError: a part that is not given, parts that do not fit each other, or as
+        `convert.audiocraft.read` does.
     """
     found = audiocraft.read(tensors, beside, path)
     lm, name = found.lm, found.text or f"a T5 of {found.lm.text_dim} features"

@@ -9,7 +9,17 @@ from rvq_jax.train import hosts, sharding
 
 
 def batches_of(source, cut, run, mesh: Mesh):
-    """This process's share of every batch."""
+    """This process's share of every batch of a run.
+
+    Args:
+      source: records, with random access.
+      cut: (record, random generator) -> an example.
+      run: its batch and seed.
+      mesh: of devices, which says what rows this process feeds.
+
+    Returns:
+      An endless iterator of batches with a state (see `rvq_jax.data.loader.batches`).
+    """
     return loader.batches(source, cut, run.batch, run.loop.seed, hosts.rows(mesh, run.batch))
 
 

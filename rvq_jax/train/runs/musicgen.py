@@ -28,12 +28,26 @@ def train_musicgen(
     *,
     profile: int | None = None,
 ) -> MusicGen:
-    """The model of a run in `folder`, trained or resumed (see `runs.train_lm`).
+    """Trains a MusicGen in one piece, or goes on.
 
     With run.init_from it begins with the weights of that model, has its sizes and pattern, and
-    keeps its codec and text encoder where none is given. Raises UserError, before any
-    training, for a folder that holds no model, and for sizes, a codec or a text encoder that do
-    not fit.
+    keeps its codec and text encoder where none is given.
+
+    Args:
+      folder: of the run.
+      codes: what it is trained on.
+      run: its config.
+      mesh: of devices; the first one alone by default.
+      codec: to keep beside the model, so that it can be heard.
+      text: the frozen text encoder of a model with text_dim.
+      profile: updates to trace; none for None.
+
+    Returns:
+      The model.
+
+    Raises:
+      UserError: before any training, for a folder that holds no model, and for sizes, a codec or a
+        text encoder that do not fit.
     """
     base = None
     if run.init_from is not None:

@@ -32,12 +32,20 @@ def lm_task(
     condition_dropout: ConditionDropout = ConditionDropout(),
     init_params: nnx.State | None = None,
 ) -> Task:
-    """Mean bits per code over batches of codes `[B, K, F]`, mask `[B, F]`, text `[B, L]`.
+    """Training a token model: mean bits per code.
 
-    With a frozen text encoder, batches have its states `[B, L, E]` and text_mask `[B, L]` in
-    place of the text, and perhaps a melody `[B, P, bins]`. The pattern travels in the state:
-    patterns of one shape share one compiled step. init_params: parameters to begin with, with lists
-    of layers; random without.
+    Batches have codes `[B, K, F]`, mask `[B, F]` and text `[B, L]` in bytes; with a frozen text
+    encoder its states `[B, L, E]` and text_mask `[B, L]` in place of the text, and perhaps a melody
+    `[B, P, bins]`. The pattern travels in the state: patterns of one shape share one compiled step.
+
+    Args:
+      config: of the model.
+      pattern: of the crops.
+      condition_dropout: shares of examples trained without their conditions.
+      init_params: parameters to begin with, with lists of layers; random for None.
+
+    Returns:
+      The task.
     """
 
     def init(key: Key):
@@ -58,7 +66,18 @@ def lm_task(
 def mean_bits(
     model: TokenLM, pattern: Pattern, batch: dict, key: Key, condition_dropout: ConditionDropout
 ) -> tuple[Array, dict]:
-    """Mean bits per code of a batch, and metrics."""
+    """The loss of a batch.
+
+    Args:
+      model: with stacked layers.
+      pattern: of F frames.
+      batch: as of `lm_task`.
+      key: of the update, for dropout.
+      condition_dropout: shares of examples.
+
+    Returns:
+      Mean bits per code, and metrics.
+    """
     conditions = drop(key, conditions_of(batch), batch["index"], condition_dropout)
     bits_BKF = score(model, pattern, batch["codes"], conditions, batch["mask"])
     frames = jnp.maximum(frames_of(batch), 1)

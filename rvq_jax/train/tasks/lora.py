@@ -32,9 +32,19 @@ def lora_task(
     pattern: Pattern,
     condition_dropout: ConditionDropout,
 ) -> Task:
-    """`lm_task` whose params are adapters of `base`, parameters with lists of layers.
+    """Training adapters of a token model, which stays as it is (Hu et al. 2021).
 
-    Hu et al. 2021. The optimizer, its moments and the running mean hold the adapters alone.
+    The optimizer, its moments and the running mean hold the adapters alone.
+
+    Args:
+      config: of the model.
+      adapted: rank and scale of the adapters.
+      base: its parameters, with lists of layers.
+      pattern: of the crops.
+      condition_dropout: shares of examples trained without their conditions.
+
+    Returns:
+      The task; batches are those of `lm_task`.
     """
 
     def init(key: Key) -> Adapters:
