@@ -166,14 +166,14 @@ class Import:
     def run(self) -> dict:
         from rvq_jax.convert import audiocraft
         from rvq_jax.systems import published_codecs
-        from rvq_jax.systems.musicgen import published
+        from rvq_jax.systems.musicgen import from_audiocraft
 
         _check_out(self.out)
         found = published_codecs.read(self.file)
         if audiocraft.is_token_model(found[0]):
             if self.kind is not None:
                 raise UserError(f"{self.file} is a token model; leave --kind away")
-            model = published.of_file(*found, self.file, self.codec, self.text)
+            model = from_audiocraft.of_file(*found, self.file, self.codec, self.text)
             model.save(self.out)
             name, levels = "musicgen", model.config.levels
             say(self.json, f"{name}, {levels} levels by {model.pattern}: {self.out}")

@@ -24,7 +24,7 @@ class Features(NamedTuple):
 def to_bytes(captions: Sequence[str], length: int) -> np.ndarray:
     """Captions as int32 `[B, L]`: UTF-8 bytes plus 1, cut or padded with 0 to `length`.
 
-    A caption cut inside a character keeps its whole bytes up to the cut.
+    A caption that is cut may end in an incomplete character: bytes are whole, UTF-8 may not be.
     """
     text_BL = np.zeros((len(captions), length), np.int32)
     for row, caption in zip(text_BL, captions, strict=True):
@@ -71,11 +71,11 @@ class StateReader(nnx.Module):
     def __call__(self, given: Condition, dtype=jnp.float32) -> tuple[Array, Array]:
         """Features `[B, L, D]` and the mask `[B, L]`.
 
-        What is left out stays in the mask: attention to zeros gives zeros, and a prefix keeps its
-        places.
+        What is dropped stays in the mask, unlike padding: attention to zeros gives zeros, and a
+        prefix keeps its places.
         """
         states_BLE, kept_B11 = given.states, given.kept[:, None, None]
-        if self.null == "first":
+        if self.null == "first_bin":
             first = jnp.arange(states_BLE.shape[-1]) == 0
             states_BLE = jnp.where(kept_B11, states_BLE, first[None, None].astype(states_BLE.dtype))
         states_BLE = states_BLE.astype(dtype)
@@ -119,7 +119,7 @@ def read(
       specs: how each is read; prefixes follow one another in this order.
       conditions: by name, of B rows.
       dtype: of the features.
-      attend_padding: attention sees text's padding, as audiocraft's does.
+      attend_padding: padding is attended to as well, as audiocraft does.
 
     Returns:
       The features of each way.
@@ -135,9 +135,9 @@ def read(
         x_BLD, mask_BL = readers[spec.name](conditions[spec.name], dtype)
         if attend_padding:
             mask_BL = jnp.ones_like(mask_BL)
-        found[spec.way].append((x_BLD, mask_BL))
+        found[spec.mechanism].append((x_BLD, mask_BL))
     some_BLD, some_BL = next(part for parts in found.values() for part in parts)
-    joined = {way: _joined(parts) for way, parts in found.items()}
+    joined = {mechanism: _joined(parts) for mechanism, parts in found.items()}
     prefix = joined["prefix"] or (some_BLD[:, :0], some_BL[:, :0])
     frames = sum(x_BFD for x_BFD, _ in found["frame"]) if found["frame"] else None
     return Features(*prefix, joined["cross"], frames)

@@ -1,4 +1,4 @@
-"""Conditions of a token model: named entries, what is left out of them, guidance by that."""
+"""Conditions of a token model: named entries, dropping them, guidance by that."""
 
 from typing import Literal, NamedTuple
 
@@ -11,12 +11,12 @@ class ConditionSpec(NamedTuple):
     """How a model reads one of its conditions."""
 
     name: str
-    way: Literal["cross", "prefix", "frame"]
+    mechanism: Literal["cross", "prefix", "frame"]
     """Attended to by every layer; put before the codes; or added to the frame's embedding."""
     dim: int | None = None
     """E, features of its states; None: bytes of a text, read by an encoder of the model's own."""
-    null: Literal["zeros", "first"] = "zeros"
-    """Where it is left out: features of zeros, or states that are one-hot in the first place."""
+    null: Literal["zeros", "first_bin"] = "zeros"
+    """What stands for it where it is dropped: features of zeros, or one-hot states of bin 0."""
 
 
 class Condition(NamedTuple):
@@ -24,16 +24,19 @@ class Condition(NamedTuple):
 
     states: Array  # [B, L, E], or [B, L] int32 of bytes plus 1 (see `conditioner.to_bytes`)
     mask: Array  # [B, L] bool, where there is something
-    kept: Array  # [B] bool, False where it is left out
+    kept: Array  # [B] bool, False for rows in which it is dropped
 
 
 Conditions = dict[str, Condition]
-# One weight, or two of double guidance: the outer, and the inner of the text over all others.
+# No guidance; one weight w; or two of double guidance (w, v), v that of the text over the others.
 Guidance = None | float | Array | tuple[Array, Array]
 
 
 def condition(states: Array, mask: Array | None = None) -> Condition:
-    """A condition that is kept wherever there is any of it; all of it is there without a mask."""
+    """A condition of states `[B, L, …]`; rows without any True in the mask count as dropped.
+
+    mask: `[B, L]`, True where there is something; all True by default.
+    """
     mask = jnp.ones(states.shape[:2], bool) if mask is None else jnp.asarray(mask, bool)
     return Condition(states, mask, mask.any(axis=1))
 
@@ -43,11 +46,11 @@ def text_condition(text_BL: Array) -> Condition:
     return condition(text_BL, text_BL > 0)
 
 
-def without(conditions: Conditions, *names: str, kept_B: Array | bool = False) -> Conditions:
-    """Conditions with these entries, all of them by default, left out where `kept_B` is False."""
+def drop(conditions: Conditions, *names: str, where_B: Array | bool = True) -> Conditions:
+    """Drops these conditions, all of them by default, in the rows where `where_B` is True."""
     names = names or tuple(conditions)
     left = {
-        name: one._replace(kept=one.kept & kept_B)
+        name: one._replace(kept=one.kept & ~jnp.asarray(where_B))
         for name, one in conditions.items()
         if name in names
     }
@@ -59,15 +62,16 @@ def branches(conditions: Conditions, guidance: Guidance) -> list[Conditions]:
     if guidance is None:
         return [conditions]
     if isinstance(guidance, tuple):
-        return [conditions, without(conditions, "text"), without(conditions)]
-    return [conditions, without(conditions)]
+        return [conditions, drop(conditions, "text"), drop(conditions)]
+    return [conditions, drop(conditions)]
 
 
 def guide(logits: Array | list[Array], guidance: Guidance) -> Array:
-    """Logits of all branches moved away from those of fewer conditions (Ho & Salimans 2022).
+    """Combines the logits of all branches by classifier-free guidance (Ho & Salimans 2022).
 
-    One weight: null + w · (full - null), which w = 1 leaves as it is. Two: null + w · (middle +
-    v · (full - middle) - null), the middle without the text (Copet et al. 2023, style).
+    One weight w: null + w · (full - null), where null drops every condition; w = 1 is no guidance.
+    Two, (w, v): null + w · (middle + v · (full - middle) - null), where middle drops the text alone
+    (double guidance, Rouard et al. 2024).
     """
     if guidance is None:
         return logits[0]

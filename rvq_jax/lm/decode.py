@@ -13,10 +13,10 @@ from rvq_jax.typing import Array, Codes, Key
 
 
 class Decoded(NamedTuple):
-    """Codes and what each cost the model that sampled them."""
+    """Codes, and the bits of each under the logits that it was sampled from."""
 
     codes: Codes  # [B, K, F]
-    bits: Array  # [B, K, F], -log2 of the probability under the (guided) logits
+    bits: Array  # [B, K, F], -log2 p under the guided logits, before temperature, top-k and top-p
     lengths: Array  # [B] frames; those asked for, or fewer where an end was sampled
 
 
@@ -118,7 +118,7 @@ def prefill(
 def decode_until(
     model: TokenLM, request: DecodeRequest, state: DecodeState, until: Array
 ) -> DecodeState:
-    """Runs all steps before step `until`, one token of each level at a time.
+    """Runs the steps from `state.step` up to, but not including, `until`.
 
     Args:
       model: with lists of layers.
@@ -164,13 +164,13 @@ def decode_until(
         if not model.config.end:
             return state.step < until
         # Not beyond the last code of rows that ended.
-        return state.step < jnp.minimum(until, last_step(request, state.lengths))
+        return state.step < jnp.minimum(until, end_step(request, state.lengths))
 
     return jax.lax.while_loop(goes_on, step, state)
 
 
-def last_step(request: DecodeRequest, lengths: Array) -> Array:
-    """The step after the last that has a code, of rows of so many frames `[B]`."""
+def end_step(request: DecodeRequest, lengths: Array) -> Array:
+    """One more than the last step that has a code, a scalar, for rows of so many frames `[B]`."""
     T = request.frames.shape[1]
     has_T = ((request.frames >= 0) & (request.frames < lengths.max())).any(axis=0)
     return jnp.max(jnp.where(has_T, jnp.arange(1, T + 1), 0))
@@ -204,7 +204,7 @@ def decode(
     prefill_steps: int = 0,
     sequential_guidance: bool = False,
 ) -> Decoded:
-    """Samples codes `[B, K, F]` step by step, with what each cost; arguments as of `prefill`.
+    """Samples codes `[B, K, F]` step by step, with the bits of each; arguments as of `prefill`.
 
     Call it inside `jax.jit` with the pattern as an argument: the loop over steps is one program,
     and another pattern of the same shape runs the same.
@@ -221,5 +221,5 @@ def decode(
         prefill_steps=prefill_steps,
         sequential_guidance=sequential_guidance,
     )
-    state = decode_until(model, request, state, last_step(request, lengths))
+    state = decode_until(model, request, state, end_step(request, lengths))
     return gather_codes(pattern, request, state)

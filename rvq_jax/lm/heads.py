@@ -76,7 +76,7 @@ class IndependentHeads(nnx.Module):
         sampling: Sampling,
         guidance: Guidance = None,
     ) -> tuple[Array, Array]:
-        """As of `Heads`: one draw of all levels."""
+        """As of `Heads`: all levels of a row with one key."""
         branches, batch, dim = hidden.shape
         # Columns, and all branches in one product: the weights are read once.
         logits_KNC = product(self.weight[...], hidden.reshape(-1, dim).T)

@@ -32,7 +32,7 @@ ADAPTED = re.compile(
 class LoRAConfig:
     """Weights become w + alpha / rank · b @ a (Hu et al. 2021)."""
 
-    rank: int | None = 8  # None: no adapters
+    rank: int | None = 8  # None: no adapters, all weights are trained
     alpha: float = 16.0
 
 
@@ -85,8 +85,8 @@ def as_matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return (*shape[:layers], math.prod(shape[layers:split]), math.prod(shape[split:]))
 
 
-def ends(path: str, axes: tuple) -> tuple:
-    """Of an adapted weight's axes: the first to go in, the first to come out."""
+def fan_axes(path: str, axes: tuple) -> tuple:
+    """Names of the first axis that goes into an adapted weight, and the first that comes out."""
     found = ADAPTED.search(path)
     out, into = AXES[found[found.lastindex]]
     return axes[-into], axes[-into - out]

@@ -35,8 +35,8 @@ class LMConfig:
         None  # of chroma: [melody, text, codes] in one sequence, no cross-attention
     )
     melody_frames: int = 235  # P, of a melody; shorter ones are repeated
-    window: int | None = None  # frames it was trained on at once; None: any length goes
-    attend_padding: bool = False  # cross-attention sees the text's padding, as audiocraft's does
+    window: int | None = None  # frames of the longest crop it was trained on; None: any length goes
+    attend_padding: bool = False  # cross-attention sees the text's padding, as in audiocraft
     end: bool = False  # the first level may sample id N, which ends its row: lengths are outputs
     dtype: str = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute layers in the backward pass: less memory, more time
@@ -50,11 +50,11 @@ class LMConfig:
         """What the model is conditioned on, prefixes in their order."""
         if self.melody_bins is None:
             return (ConditionSpec("text", "cross", self.text_dim),)
-        melody = ConditionSpec("melody", "prefix", self.melody_bins, null="first")
+        melody = ConditionSpec("melody", "prefix", self.melody_bins, null="first_bin")
         return melody, ConditionSpec("text", "prefix", self.text_dim)
 
     def condition_shapes(self, frames: int, text: int) -> dict[str, tuple[int, ...]]:
-        """Shapes `[L, E]` of conditions by name, `[L]` of bytes; text: tokens of a frozen one."""
+        """Shapes `[L, E]` of conditions by name, `[L]` of bytes; text: number of its tokens."""
         lengths = {"text": text, "melody": self.melody_frames}
         return {
             spec.name: (self.caption_bytes,)
@@ -101,7 +101,7 @@ class TokenLM(nnx.Module):
             return StateReader(spec, c.dim, c.dtype, rngs)
 
         self.readers = nnx.Dict({spec.name: reader(spec) for spec in c.conditions})
-        cross = any(spec.way == "cross" for spec in c.conditions)
+        cross = any(spec.mechanism == "cross" for spec in c.conditions)
 
         def make(rngs):
             return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=cross)
@@ -250,12 +250,12 @@ def score(
     mask_BF: Array | None = None,
     guidance: Guidance = None,
 ) -> Array:
-    """Bits that each code costs, -log2 p(code | codes of earlier steps, conditions).
+    """Bits of each code: -log2 p(code | what the model has seen before it, conditions).
 
-    One teacher-forced pass; the sum over K is bits per frame and compares patterns exactly.
+    One teacher-forced pass. The sum over K is bits per frame, by which patterns compare exactly.
 
     Args:
-      model: of either form.
+      model: with stacked layers or with lists of them.
       pattern: of F frames.
       codes: `[B, K, F]`.
       conditions: of B rows.

@@ -9,7 +9,7 @@ from rvq_jax.typing import Array, Key
 
 
 class Sampling(NamedTuple):
-    """How tokens are sampled; numbers, so that others run the same program."""
+    """How tokens are sampled: traced numbers, so that another value does not recompile."""
 
     temperature: float | Array = 1.0  # 0 takes the largest logit
     top_k: int | Array = 0  # largest logits to sample from; 0 for all
@@ -20,7 +20,7 @@ PLAIN = Sampling()
 
 
 def sample(key: Key, logits: Array, sampling: Sampling = PLAIN) -> Array:
-    """Draws an index `[...]` int32 from logits `[..., N]` with one key.
+    """Samples indices `[...]` int32 from logits `[..., N]`, all with one key.
 
     Top-p is of what top-k leaves, as in transformers (Holtzman et al. 2020).
     """

@@ -69,7 +69,7 @@ class T5Encoder(nnx.Module):
     def __call__(self, ids_BL: Array, mask_BL: Array) -> Array:
         """States float32, zero where the mask is False; what stands there changes nothing."""
         x_BLD = self.embed[...][ids_BL].astype(jnp.float32)
-        ranges_LL = ranges(ids_BL.shape[1], self.config.buckets, self.config.distance)
+        ranges_LL = relative_buckets(ids_BL.shape[1], self.config.buckets, self.config.distance)
         bias_HLL = self.bias[...][ranges_LL].astype(jnp.float32).transpose(2, 0, 1)
         for layer in self.layers:
             x_BLD = layer(x_BLD, bias_HLL, mask_BL)
@@ -105,7 +105,7 @@ class Layer(nnx.Module):
         return x_BLD + (y * rest[0] if c.gated else y) @ self.down[...]
 
 
-def ranges(length: int, buckets: int, distance: int) -> np.ndarray:
+def relative_buckets(length: int, buckets: int, distance: int) -> np.ndarray:
     """The range of distances `[L, L]` int32 that a query (row) sees a key (column) in.
 
     The first half of the ranges is for keys at or before the query. On either side half of them

@@ -3,8 +3,8 @@
 Every layer has two forms that compute the same: whole sequences for training and prompts, and one
 step with a cache for decoding. In training the parameters of all layers are stacked and scanned
 over; elsewhere they are lists, as a scan inside the loop over steps would copy them at every step.
-Weights have the axes that come out first. A step's activations are columns `[D, B]`: on a CPU a
-step of 2 columns takes as long as of rows, of 8 two thirds, of 32 half.
+Weights have the axes that come out first. A step's activations are columns `[D, B]`, not rows: on a
+CPU a step takes the same time for B = 2, two thirds of it for B = 8, and half of it for B = 32.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class CrossKV(NamedTuple):
 
 
 class KVCache(NamedTuple):
-    """One layer's self-attention keys and values; a step sums both over their third axis."""
+    """One layer's self-attention keys and values, for every step of the sequence and its prefix."""
 
     keys: Array  # [B, H, D / H, T]
     values: Array  # [B, H, T, D / H]
@@ -283,7 +283,7 @@ def sinusoids(steps: int, dim: int) -> np.ndarray:
 
 
 def rope_angles(steps: int, dim: int) -> np.ndarray:
-    """Rotary angles `[T, D / 2]` of heads of D features: t · 10000^(-2i / D) (Su et al. 2021)."""
+    """Rotary angles `[T, E / 2]` of heads of E features: t · 10000^(-2i / E) (Su et al. 2021)."""
     rate = 10000.0 ** (-np.arange(dim // 2)[None] / (dim // 2))
     return (np.arange(steps)[:, None] * rate).astype(np.float32)
 

@@ -185,8 +185,8 @@ def test_a_melody_of_any_rate_and_channels(capsys, tmp_path, models):
     whole = expected(models["melody"], PROMPTS[:2], 0.3, **options)
     for file, row in zip(conditions["files"], whole, strict=True):
         same(heard(file), row)
-    without = expected(models["melody"], PROMPTS[:2], 0.3, text_guidance_scale=2.0)
-    assert np.abs(without - whole).max() > 1e-3
+    drop = expected(models["melody"], PROMPTS[:2], 0.3, text_guidance_scale=2.0)
+    assert np.abs(drop - whole).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["text", "stereo"])

@@ -214,7 +214,7 @@ def spoiled(folder: Path) -> None:
     np.savez(folder / "weights.npz", **arrays)
 
 
-def without(prefix: str):
+def drop(prefix: str):
     """Takes the tensors of a part out of a folder."""
 
     def damage(folder: Path) -> None:
@@ -236,7 +236,7 @@ DAMAGE = {
     ),
     "NaN": ("own", spoiled, ["not finite", "blocks"]),
     "no codec": ("own", lambda f: (f / "codec" / "config.json").unlink(), ["codec"]),
-    "no text encoder": ("text", without("text_encoder."), ["no tensors text_encoder."]),
+    "no text encoder": ("text", drop("text_encoder."), ["no tensors text_encoder."]),
     "no text encoder in the config": (
         "text",
         lambda f: edited(f / "config.json", text_encoder=None),

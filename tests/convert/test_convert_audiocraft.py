@@ -18,7 +18,7 @@ from rvq_jax import files, patterns
 from rvq_jax.convert import audiocraft, layout, musicgen, names, torch_file
 from rvq_jax.errors import UserError
 from rvq_jax.systems import published_codecs
-from rvq_jax.systems.musicgen import published
+from rvq_jax.systems.musicgen import from_audiocraft
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "torch" / "audiocraft_lm.bin"
 DELAYS = {"text": [0, 1, 2], "melody": [0, 1, 2], "stereo": [0, 0, 1, 1, 2, 2]}
@@ -117,7 +117,7 @@ def test_a_codec_of_its_own_kind_of_file(capsys, tmp_path, models, parts, monkey
     codec = tmp_path / "compression_state_dict.bin"
     codec.write_bytes(torch_bytes(renamed(weights(model.codec), ENCODEC), {}, "best_state"))
     path = write(tmp_path / "state_dict.bin", model, config_of())
-    again = published.load(path, codec, parts[3])
+    again = from_audiocraft.load(path, codec, parts[3])
     audio = [m.generate(["slow"], 0.3, jax.random.key(0)) for m in (model, again)]
     np.testing.assert_array_equal(*audio)
 
@@ -296,6 +296,6 @@ def test_the_text_encoder_and_what_is_computed_are_left_behind(tmp_path, models,
     tensors[f"{CONDITIONERS}description.t5.shared.weight"] = np.ones((3, 3))
     path = tmp_path / "state_dict.bin"
     path.write_bytes(torch_bytes(tensors, {"xp.cfg": config_of("melody")}, "best_state"))
-    again = published.load(path, parts[1], parts[3])
+    again = from_audiocraft.load(path, parts[1], parts[3])
     for name, value in tensors_of(again).items():
         np.testing.assert_array_equal(value, tensors_of(model)[name])

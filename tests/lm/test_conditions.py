@@ -16,7 +16,7 @@ from small_runs import LM, RUN, code_set
 from rvq_jax import patterns
 from rvq_jax.data import loader
 from rvq_jax.lm.conditioner import to_bytes
-from rvq_jax.lm.conditions import ConditionSpec, condition, text_condition, without
+from rvq_jax.lm.conditions import ConditionSpec, condition, drop, text_condition
 from rvq_jax.lm.model import LMConfig, frames_of_steps
 from rvq_jax.plan import programs as plans
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
@@ -87,8 +87,8 @@ def test_a_frames_condition_is_of_its_frame_and_later_ones():
     other = np.asarray(score_codes(*args, codes, said(changed)))
     np.testing.assert_allclose(other[:, :, :3], there[:, :, :3], atol=1e-5)
     assert np.abs(other[:, :, 3:] - there[:, :, 3:]).min() > 0
-    silent = np.asarray(score_codes(*args, codes, without(said(tempo()), "tempo")))
-    nothing = np.asarray(score_codes(*args, codes, without(said(changed), "tempo")))
+    silent = np.asarray(score_codes(*args, codes, drop(said(tempo()), "tempo")))
+    nothing = np.asarray(score_codes(*args, codes, drop(said(changed), "tempo")))
     assert np.array_equal(silent, nothing) and np.abs(silent - there).max() > 1e-3
 
 

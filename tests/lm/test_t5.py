@@ -16,7 +16,7 @@ from small_t5 import REASON, TINY, encoder, tensors_of, write_tokenizer
 
 from rvq_jax.convert import layout, t5
 from rvq_jax.convert.tensors import save_folder
-from rvq_jax.lm.t5 import T5Config, T5Encoder, ranges
+from rvq_jax.lm.t5 import T5Config, T5Encoder, relative_buckets
 from rvq_jax.systems import text_encoder
 from rvq_jax.systems.text_encoder import TextEncoder, Tokenizer, leaf_shapes, load_tokenizer
 
@@ -130,7 +130,7 @@ def test_every_token_of_a_prompt_is_seen():
 
 @pytest.mark.parametrize("buckets, distance", [(32, 128), (8, 10), (12, 40), (4, 2)])
 def test_ranges_follow_their_law(buckets, distance):
-    found = ranges(300, buckets, distance)
+    found = relative_buckets(300, buckets, distance)
     assert found.dtype == np.int32
     expected = [[range_of(k - q, buckets, distance) for k in range(300)] for q in (0, 150, 299)]
     np.testing.assert_array_equal(found[[0, 150, 299]], expected)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from audiocraft_files import CONFIG, original
 
-from rvq_jax.systems.musicgen import MusicGen, published
+from rvq_jax.systems.musicgen import MusicGen, from_audiocraft
 
 REASON = "the parity peers are not installed"
 torch = pytest.importorskip("torch", reason=REASON)
@@ -39,7 +39,7 @@ def test_a_model_under_audiocrafts_names_is_the_one_of_transformers(tmp_path, ki
     config = CONFIG.format(seconds=1.6, heads=4, delays=DELAYS[kind])
     torch.save({"best_state": state, "xp.cfg": config}, tmp_path / "state_dict.bin")
     path, parts = tmp_path / "state_dict.bin", (tmp_path / "codec", tmp_path / "text")
-    ours, theirs = published.load(path, *parts), MusicGen.load(tmp_path / "whole")
+    ours, theirs = from_audiocraft.load(path, *parts), MusicGen.load(tmp_path / "whole")
     assert ours.pattern == theirs.pattern
     assert dataclasses.replace(ours.config, window=None) == dataclasses.replace(
         theirs.config, window=None

@@ -39,8 +39,8 @@ def test_defect_1_dead_codes_come_back_to_life():
     learned, out = learn(state, 400)
     assert (np.abs(np.asarray(learned.vectors)) < 100).all()
     assert out.stats.use[0] > 0.8
-    without, out = learn(state, 400, expiry=0.0)
-    assert (np.abs(np.asarray(without.vectors))[0, 4:] > 100).all()
+    drop, out = learn(state, 400, expiry=0.0)
+    assert (np.abs(np.asarray(drop.vectors))[0, 4:] > 100).all()
     assert out.stats.use[0] < 0.1
 
 

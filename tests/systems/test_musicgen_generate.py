@@ -13,12 +13,12 @@ from tiers import slow, tried
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import branches, condition, guide, without
+from rvq_jax.lm.conditions import branches, condition, drop, guide
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.decoding import programs, windows
-from rvq_jax.train.tasks.lm import ConditionDropout, drop
+from rvq_jax.train.tasks.lm import ConditionDropout, apply_dropout
 
 KEY = jax.random.key(5)
 HOW = Sampling(top_k=5)
@@ -35,7 +35,8 @@ def draw(model, conditions, keys, forced, lengths, **options):
     args = window.pattern, conditions, keys, window.forced, window.lengths
     options = {"guidance": 3.0, "sampling": HOW, "prefill_steps": window.prefill_steps} | options
     drawn = programs.generate_codes(model.config, model.params, *args, **options)
-    return jax.tree.map(lambda x: np.asarray(x)[:, :, : forced.shape[2]], drawn)
+    codes, bits = (np.asarray(x)[:, :, : forced.shape[2]] for x in (drawn.codes, drawn.bits))
+    return drawn._replace(codes=codes, bits=bits)
 
 
 def free(model, rows: int, frames: int) -> np.ndarray:
@@ -127,7 +128,7 @@ def test_attention_to_padding_is_a_switch():
 def test_what_is_left_out_has_no_effect_and_what_is_not_has():
     model = small("melody")
     conditions, codes = conditions_of(model), codes_of(model, 3, 6)
-    none = without(conditions)
+    none = drop(conditions)
     null = model.encode_conditions(["other", "words", "here"], None)
     kept = np.array([True, False, True])
     assert np.abs(model.score(codes, conditions) - model.score(codes, none))[0].max() > 1e-3
@@ -136,11 +137,11 @@ def test_what_is_left_out_has_no_effect_and_what_is_not_has():
     text = text._replace(states=text.states[::-1] + 1.0)
     other = {"text": text, "melody": null["melody"]}
     np.testing.assert_allclose(
-        model.score(codes, without(other, "text")), model.score(codes, none), atol=1e-4
+        model.score(codes, drop(other, "text")), model.score(codes, none), atol=1e-4
     )
-    some = model.score(codes, without(conditions, "text", kept_B=kept))
+    some = model.score(codes, drop(conditions, "text", where_B=~kept))
     np.testing.assert_allclose(some[::2], model.score(codes, conditions)[::2], atol=1e-4)
-    silent = model.score(codes, without(conditions, "text"))
+    silent = model.score(codes, drop(conditions, "text"))
     np.testing.assert_allclose(some[1], silent[1], atol=1e-4)
 
 
@@ -176,7 +177,9 @@ def test_each_condition_is_dropped_by_its_own_share():
     melody = np.eye(12, dtype=np.float32)[np.full((rows, 1), 5)]
     states = np.ones((rows, 1, 12), np.float32)
     conditions = {"text": condition(states), "melody": condition(melody)}
-    kept = drop(KEY, conditions, jnp.arange(rows), ConditionDropout(all=0.3, text=0.5, melody=0.2))
+    kept = apply_dropout(
+        KEY, conditions, jnp.arange(rows), ConditionDropout(all=0.3, text=0.5, melody=0.2)
+    )
     text, melody = (np.asarray(kept[name].kept) for name in ("text", "melody"))
     shares = {(True, True): 0.28, (False, True): 0.28, (True, False): 0.07, (False, False): 0.37}
     for (with_text, with_melody), share in shares.items():

@@ -139,7 +139,7 @@ def retensor(edit_tensors):
     return edit
 
 
-def without(prefix):
+def drop(prefix):
     return retensor(lambda found: {n: x for n, x in found.items() if not n.startswith(prefix)})
 
 
@@ -152,9 +152,9 @@ def with_nan(found):
 
 BAD = {
     "no text encoder in the config": (drop_part("text_encoder"), "'text_encoder'"),
-    "no tensors of the text encoder": (without("text_encoder."), "text_encoder."),
-    "no tensors of the codec": (without("audio_encoder."), "audio_encoder."),
-    "no projection": (without("enc_to_dec_proj"), "enc_to_dec_proj.weight"),
+    "no tensors of the text encoder": (drop("text_encoder."), "text_encoder."),
+    "no tensors of the codec": (drop("audio_encoder."), "audio_encoder."),
+    "no projection": (drop("enc_to_dec_proj"), "enc_to_dec_proj.weight"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
     "NaN": (retensor(with_nan), "layers.1.fc1.weight"),
     "another width": (change(ffn_dim=25), "of another shape"),

@@ -16,7 +16,7 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import text_condition
 from rvq_jax.train import sharding
 from rvq_jax.train.loop import LoopConfig, fit
-from rvq_jax.train.tasks.lm import ConditionDropout, drop
+from rvq_jax.train.tasks.lm import ConditionDropout, apply_dropout
 
 # The table of axes.
 
@@ -143,7 +143,7 @@ def test_dropping_captions_is_each_records_own_draw():
 
     def kept(index, share: float):
         text = text_condition(jnp.ones((len(index), 3), jnp.int32))
-        return drop(key, {"text": text}, index, ConditionDropout(share))["text"].kept
+        return apply_dropout(key, {"text": text}, index, ConditionDropout(share))["text"].kept
 
     some = kept(index, 0.5)
     assert np.array_equal(kept(index[::-1], 0.5), some[::-1])

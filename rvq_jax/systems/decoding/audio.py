@@ -62,10 +62,10 @@ def decode_pieces(
         parts = (Coded(codes, None, int(ends.max()), ends) for codes in pieces)
         blocks = map(codec.decode, parts)
     else:
-        apart = (channels.split(codes, ways) for codes in pieces)
+        apart = (channels.split_levels(codes, ways) for codes in pieces)
         blocks = _apart(codec, apart, np.repeat(lengths, ways), frames)
     for audio in blocks:
-        audio = channels.join(np.asarray(audio), ways)
+        audio = channels.join_channels(np.asarray(audio), ways)
         if audio.shape[1]:
             yield _silenced(audio, ends)
             ends = ends - audio.shape[1]
@@ -88,8 +88,8 @@ def _apart(
 @functools.partial(jax.jit, static_argnames=("config", "ways"))
 def _decode(config, params, quantizer: State, codes: Codes, lengths: Array, ways: int) -> Audio:
     ends = jnp.repeat(lengths, ways)
-    apart, edges = channels.split(codes, ways), Edges(jnp.zeros_like(ends), ends)
-    return channels.join(autoencoder.decode(config, params, quantizer, apart, edges), ways)
+    apart, edges = channels.split_levels(codes, ways), Edges(jnp.zeros_like(ends), ends)
+    return channels.join_channels(autoencoder.decode(config, params, quantizer, apart, edges), ways)
 
 
 def _silenced(audio: np.ndarray, ends: np.ndarray) -> Audio:

@@ -6,15 +6,15 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.typing import Array, Audio, Codes
 
 
-def split(codes: Codes, ways: int) -> Codes:
-    """Codes `[B · ways, K, F]` of `[B, K · ways, F]`."""
+def split_levels(codes: Codes, ways: int) -> Codes:
+    """Codes of each channel apart, `[B · ways, K, F]`, of all together, `[B, K · ways, F]`."""
     rows, total, frames = codes.shape
     apart = codes.reshape(rows, total // ways, ways, frames).swapaxes(1, 2)
     return apart.reshape(rows * ways, total // ways, frames)
 
 
-def join(audio: Audio, ways: int) -> Audio:
-    """Audio `[B, S, ways]` of `[B · ways, S, 1]`."""
+def join_channels(audio: Audio, ways: int) -> Audio:
+    """Audio of all channels together, `[B, S, ways]`, of each apart, `[B · ways, S, 1]`."""
     if ways == 1:
         return audio
     return audio[..., 0].reshape(len(audio) // ways, ways, audio.shape[1]).swapaxes(1, 2)

@@ -34,10 +34,10 @@ class SamplingSettings:
     )
 
     def __post_init__(self):
-        for name in ("temperature", "top_k", "top_p"):
-            value = getattr(self, name)
+        for pattern_name in ("temperature", "top_k", "top_p"):
+            value = getattr(self, pattern_name)
             if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+                raise ValueError(f"{pattern_name} must not be negative, got {value}")
 
     @property
     def options(self) -> dict:
@@ -71,10 +71,10 @@ class Window(NamedTuple):
     prefill_steps: int  # first steps that are forced in every row
 
 
-def window_of(name: str, forced: Codes, lengths: np.ndarray) -> Window:
+def window_of(pattern_name: str, forced: Codes, lengths: np.ndarray) -> Window:
     """A window of codes `[B, K, F]`, padded so that windows near in length share programs."""
     _, levels, frames = forced.shape
-    pattern = patterns.padded_pattern(name, levels, frames, pad_frames=True)
+    pattern = patterns.padded_pattern(pattern_name, levels, frames, pad_frames=True)
     forced = np.pad(
         forced, [(0, 0), (0, 0), (0, pattern.frames - frames)], constant_values=-1
     ).astype(np.int32)
@@ -85,14 +85,17 @@ def window_of(name: str, forced: Codes, lengths: np.ndarray) -> Window:
     return Window(pattern, forced, lengths, first // patterns.BUCKET * patterns.BUCKET)
 
 
-def groups(name: str, levels: int, lengths: np.ndarray) -> list[np.ndarray]:
-    """Rows that can be sampled together: all, if shorter rows have the first part of the table.
+def groups(pattern_name: str, levels: int, lengths: np.ndarray) -> list[np.ndarray]:
+    """Rows that can be sampled together.
 
-    A pattern that looks a whole level ahead has another table for every length.
+    All, if the steps of a shorter row are the first ones of a longer row. Not so in patterns that
+    finish one level before the next begins: there all steps depend on the length.
     """
-    whole = patterns.named(name, levels, int(lengths.max())).step_of
+    whole = patterns.named(pattern_name, levels, int(lengths.max())).step_of
     for frames in np.unique(lengths):
-        if not np.array_equal(whole[:, :frames], patterns.named(name, levels, frames).step_of):
+        if not np.array_equal(
+            whole[:, :frames], patterns.named(pattern_name, levels, frames).step_of
+        ):
             return [np.flatnonzero(lengths == frames) for frames in np.unique(lengths)]
     return [np.arange(len(lengths))]
 
@@ -100,7 +103,7 @@ def groups(name: str, levels: int, lengths: np.ndarray) -> list[np.ndarray]:
 def sample_all(
     config: LMConfig,
     params: nnx.State,
-    name: str,
+    pattern_name: str,
     request: GenerationRequest,
     conditions_at: Callable[[int], Conditions],
     keys: Key,
@@ -111,7 +114,7 @@ def sample_all(
     Args:
       config: of the token model.
       params: its parameters, with lists of layers.
-      name: of its pattern.
+      pattern_name: of its pattern.
       request: what is to be generated.
       conditions_at: from the frame that a window begins at to its conditions.
       keys: `[B]`, one of each row.
@@ -121,14 +124,14 @@ def sample_all(
       Codes; after the end of its row a code means nothing.
     """
     codes = np.zeros_like(request.forced)
-    for rows in groups(name, config.levels, request.lengths):
+    for rows in groups(pattern_name, config.levels, request.lengths):
         lengths = request.lengths[rows]
         part = request._replace(forced=request.forced[rows, :, : lengths.max()], lengths=lengths)
 
         def at(begin: int, rows=rows) -> Conditions:
             return jax.tree.map(lambda x: x[rows], conditions_at(begin))
 
-        found = list(sample(config, params, name, part, at, keys[rows], settings))
+        found = list(sample(config, params, pattern_name, part, at, keys[rows], settings))
         codes[rows, :, : lengths.max()] = np.concatenate(found, axis=2)
     return codes
 
@@ -136,7 +139,7 @@ def sample_all(
 def sample(
     config: LMConfig,
     params: nnx.State,
-    name: str,
+    pattern_name: str,
     request: GenerationRequest,
     conditions_at: Callable[[int], Conditions],
     keys: Key,
@@ -152,7 +155,7 @@ def sample(
     Args:
       config: of the token model.
       params: its parameters, with lists of layers.
-      name: of its pattern.
+      pattern_name: of its pattern.
       request: what is to be generated.
       conditions_at: from the frame that a window begins at to its conditions.
       keys: `[B]`, one of each row.
@@ -165,14 +168,14 @@ def sample(
     Raises:
       ValueError: rows of different lengths, in a pattern that has another table for each.
     """
-    if len(groups(name, config.levels, request.lengths)) > 1:
-        raise ValueError(f"rows of different lengths cannot be sampled together by {name}")
+    if len(groups(pattern_name, config.levels, request.lengths)) > 1:
+        raise ValueError(f"rows of different lengths cannot be sampled together by {pattern_name}")
     codes, total = request.forced.copy(), request.forced.shape[2]
     begin = done = 0
     while done < total:
         end = min(begin + request.window, total)
         lengths = np.clip(request.lengths - begin, 0, end - begin)
-        window = window_of(name, codes[:, :, begin:end], lengths)
+        window = window_of(pattern_name, codes[:, :, begin:end], lengths)
         row_keys = keys if begin == 0 else _folded(keys, begin)
         pieces = _pieces(config, params, window, conditions_at(begin), row_keys, settings, chunk)
         for first, piece in pieces:

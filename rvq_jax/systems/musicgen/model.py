@@ -28,7 +28,7 @@ Captions = Sequence[str] | dict[str, Array] | Conditions
 
 @dataclass(frozen=True, eq=False)
 class MusicGen:
-    """A token model with its pattern and, to be heard, its codec."""
+    """A token model, the name of its pattern, and its codec and text encoder if it has them."""
 
     config: LMConfig
     pattern: str
@@ -75,16 +75,18 @@ class MusicGen:
             not depend on the others.
           prompt: what is continued: audio `[B, S, C]`, or codes `[B, K, F']`; -1 is sampled.
           melody: audio `[B, S, C]` at the codec's rate, for models that follow one.
-          stride: seconds that every further window adds, for audio longer than the model's window.
+          stride: seconds that every further window adds; must be given for audio longer than the
+            crops that the model was trained on (config.window).
           guidance_scale: weight of classifier-free guidance, 1 for none.
-          text_guidance_scale: double guidance: the weight of the text over the melody.
+          text_guidance_scale: v of double guidance, the weight of the text over the melody (see
+            `rvq_jax.lm.conditions.guide`); none for None.
           temperature: of sampling; 0 takes the likeliest code.
           top_k: likeliest codes to sample from; all for None.
           top_p: of these the fewest that have this probability together; all for None.
           sequential_guidance: guided and unguided one after another: less memory, more time.
 
         Returns:
-          Audio `[B, S, C]`; a row is silent after its own end.
+          Audio `[B, S, C]`; a row is silent after its own seconds.
 
         Raises:
           ValueError: what does not fit the model, or each other.

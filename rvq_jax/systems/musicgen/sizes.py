@@ -4,7 +4,7 @@ from rvq_jax.lm.model import LMConfig
 
 
 def musicgen_small() -> LMConfig:
-    """The 300M model: 420 million parameters."""
+    """The model called 300M: 420 million parameters, without its T5 and codec."""
     return _sized(dim=1024, layers=24, heads=16)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import Conditions, condition, text_condition, without
+from rvq_jax.lm.conditions import Conditions, condition, drop, text_condition
 from rvq_jax.lm.model import LMConfig, TokenLM, score
 from rvq_jax.patterns import Pattern
 from rvq_jax.train.state import Task
@@ -78,7 +78,7 @@ def mean_bits(
     Returns:
       Mean bits per code, and metrics.
     """
-    conditions = drop(key, conditions_of(batch), batch["index"], condition_dropout)
+    conditions = apply_dropout(key, conditions_of(batch), batch["index"], condition_dropout)
     bits_BKF = score(model, pattern, batch["codes"], conditions, batch["mask"])
     frames = jnp.maximum(frames_of(batch), 1)
     bits_K = bits_BKF.sum((0, 2)) / frames
@@ -102,7 +102,7 @@ def conditions_of(batch: dict) -> Conditions:
     return found | {name: condition(states) for name, states in named.items()}
 
 
-def drop(
+def apply_dropout(
     key: Key, conditions: Conditions, index_B: Array, condition_dropout: ConditionDropout
 ) -> Conditions:
     """Conditions left out of a share of examples.
@@ -123,5 +123,5 @@ def drop(
     shares = {"text": condition_dropout.text, "melody": condition_dropout.melody}
     for i, name in enumerate(names, 1):
         kept_B = any_B & (draws_BN[:, i] >= shares.get(name, condition_dropout.others))
-        conditions = without(conditions, name, kept_B=kept_B)
+        conditions = drop(conditions, name, where_B=~kept_B)
     return conditions

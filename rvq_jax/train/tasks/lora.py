@@ -76,7 +76,7 @@ def placed(adapters: dict, config: LMConfig) -> Adapters:
     axes = dict(zip(files.named(shapes), (x.axes for x in variables), strict=True))
     found = {}
     for path, pair in adapters.items():
-        into, out = lora.ends(path, axes[path])
+        into, out = lora.fan_axes(path, axes[path])
         found[path] = {
             "a": nnx.Param(pair["a"], axes=(None, into)),
             "b": nnx.Param(pair["b"], axes=(out, None)),
