@@ -124,6 +124,7 @@ def test_other_conditions_than_the_models_are_refused():
         score_codes(OPEN, draw(OPEN), aligned("delay"), codes, {"text": said(tempo())["text"]})
 
 
+@pytest.mark.slow
 def test_it_trains_with_a_dropout_of_its_own_and_is_planned(tmp_path):
     lm = TempoConfig(**vars(LM))
     run = LMRun(**vars(RUN) | {"lm": lm, "condition_dropout": ConditionDropout(0.1, others=0.5)})
@@ -137,7 +138,7 @@ def test_it_trains_with_a_dropout_of_its_own_and_is_planned(tmp_path):
     loop = LoopConfig(steps=3, log_every=1, checkpoint_every=9)
     state = fit(tmp_path, task, loader.batches(code_set(), cut, 8, 0), loop, RUN.optimizer)
     kernel = state.params["readers"]["tempo"]["project"]["kernel"][...]
-    start = task.init(jax.random.fold_in(jax.random.key(0), 0))["readers"]["tempo"]["project"]
-    assert np.isfinite(kernel).all() and kernel.shape == start["kernel"][...].shape
+    start = task.init(jax.random.key(0))["readers"]["tempo"]["project"]
+    assert np.isfinite(kernel).all() and np.any(kernel != start["kernel"][...])
     assert f"{PREFIX}tempo" in run.batch_shapes()
     assert plans.step(run, sharding.make_mesh(fsdp=2, tensor=2)).lower().as_text()

@@ -48,9 +48,7 @@ class LMRun(Run):
     batch: int = 8  # crops per update, over all devices
     frames: int = 60  # of a crop
     condition_dropout: ConditionDropout = field(default_factory=ConditionDropout)
-    init_from: str | None = (
-        None  # folder of a MusicGen to fine-tune; lm and pattern are then its own
-    )
+    init_from: str | None = None  # folder of a MusicGen; lm and pattern are then its own
     lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(rank=None))  # None: all is trained
 
     def task(self) -> Task:
@@ -66,15 +64,15 @@ class LMRun(Run):
             return jax.ShapeDtypeStruct((self.batch, *shape), dtype)
 
         others = self.lm.condition_shapes(self.frames, TOKENS)
-        text = others.pop("text")
+        text = others.pop("text", None)
         batch = {
             "index": array(dtype="int32"),
             "codes": array(self.lm.levels, self.frames, dtype="int32"),
             "mask": array(self.frames, dtype="bool"),
         }
-        if len(text) == 1:
+        if text is not None and len(text) == 1:
             batch["text"] = array(*text, dtype="int32")
-        else:
+        elif text is not None:
             batch |= {"states": array(*text), "text_mask": array(text[0], dtype="bool")}
         if "melody" in others:
             batch["melody"] = array(*others.pop("melody"))

@@ -92,10 +92,11 @@ def frames_of(batch: dict) -> Array:
 
 def conditions_of(batch: dict) -> Conditions:
     """Conditions of a batch: its text or the states of it, a melody, and `condition/NAME`."""
+    found = {}
     if "states" in batch:
-        found = {"text": condition(batch["states"], batch["text_mask"])}
-    else:
-        found = {"text": text_condition(batch["text"])}
+        found["text"] = condition(batch["states"], batch["text_mask"])
+    elif "text" in batch:
+        found["text"] = text_condition(batch["text"])
     if "melody" in batch:
         found["melody"] = condition(batch["melody"])
     named = {name.removeprefix(PREFIX): batch[name] for name in batch if name.startswith(PREFIX)}
