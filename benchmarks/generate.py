@@ -177,7 +177,7 @@ def generation(params, model, batch: int, steps: int, rate: float) -> dict:
 def is_read(name: str) -> bool:
     """Whether a step reads all of a weight: not tables of words, nor what reads the text once."""
     once = name.startswith("embed") or "attend_cross/key_value" in name
-    return not once and not name.startswith("text")
+    return not once and not name.startswith("readers/")
 
 
 def training(model) -> dict:

@@ -61,7 +61,7 @@ def cases(run_of):
     # As many crops as fit one chip of much memory: one program for all of them.
     held = dataclasses.replace(small, batch=64)
     for chips, topology in HELD.items():
-        mesh = {"data": 1, "fsdp": min(chips, 64), "model": max(1, chips // 64)}
+        mesh = {"data": 1, "fsdp": min(chips, 64), "tensor": max(1, chips // 64)}
         yield "plan, batch held", topology, "musicgen_small", held, quick | {"mesh": mesh}
     for chips, topology in SLICES.items():
         wider = dataclasses.replace(small, batch=3 * chips)

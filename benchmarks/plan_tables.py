@@ -95,8 +95,8 @@ def main() -> None:
         "was run. Communication is its share of a step in which it overlaps with nothing.\n"
     )
     text = PAGE.read_text()
-    before, aux = text.split(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n" + made + "\n" + END + aux.split(END)[1])
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + made + "\n" + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

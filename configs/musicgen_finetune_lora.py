@@ -2,7 +2,7 @@
 
 The model in --init-from gives sizes, pattern, codec and text encoder; the run keeps them, so that
 runs/tuned/model is a whole MusicGen with the adapters merged, in the format that it came in.
-Without --lora.rank (or at 0) all weights are trained: take a rate of 1e-5 to 1e-4 then.
+With --lora.rank None all weights are trained: take a rate of 1e-5 to 1e-4 then.
 
 Command:  rvq-jax data build MUSIC --out runs/mine --codes MUSICGEN --piece 30
           rvq-jax train configs/musicgen_finetune_lora.py --init-from MUSICGEN \\

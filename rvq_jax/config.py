@@ -46,7 +46,7 @@ def from_dict(cls, data: dict, where: str):
         values[name] = _tuples(value)
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake in what the user gave (a file, a field, a folder), told in one line.
+    """A mistake in what the user gave (a file, a field, a folder), said in one line.
 
     The command line prints it without a traceback and exits with code 2.
     """

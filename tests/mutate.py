@@ -205,7 +205,13 @@ def main() -> int:
         }
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        ignore = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", ".jax_cache")
+        useless = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".jax_cache")
+
+        def ignore(folder: str, names: list[str]) -> set[str]:
+            """Outputs lie in `runs` at the top; the library has a folder of that name."""
+            at_top = {"runs"} if Path(folder) == args.tree else set()
+            return useless(folder, names) | at_top
+
         shutil.copytree(args.tree, tree, ignore=ignore)
         (ROOT / ".jax_cache").mkdir(exist_ok=True)
         (tree / ".jax_cache").symlink_to(ROOT / ".jax_cache")

@@ -1,6 +1,7 @@
 """The floors: which part of the library may know which, read off the source itself."""
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -211,6 +212,26 @@ def test_no_module_computes_when_imported():
     )
     backends, *names = python(code)
     assert backends == [] and names
+
+
+OUTER = ("benchmarks", "configs", "experiments", "tests")
+
+
+def test_what_is_imported_from_outside_is_there():
+    """Scripts and parity tests are run too rarely to show a name that is gone."""
+    missing = []
+    for path in (path for folder in OUTER for path in sorted((ROOT / folder).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rvq_jax"):
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    if not hasattr(module, name) and not _is_module(f"{node.module}.{name}"):
+                        missing.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert missing == []
+
+
+def _is_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
 def test_the_public_face_has_what_it_names():

@@ -65,7 +65,7 @@ def curve(name: str, train_MD: np.ndarray, held_MD: np.ndarray, seed: int) -> li
     dim = train_MD.shape[1]
     state = init(jax.random.key(seed), LEVELS, SIZE, dim)
     params = {"state": state, "encoder": jnp.eye(dim), "decoder": jnp.eye(dim)}
-    make_optimizer = optax.adam(1e-3)
+    optimizer = optax.adam(1e-3)
 
     def loss(params, x_MD, key):
         out = quantize.quantize(
@@ -77,7 +77,7 @@ def curve(name: str, train_MD: np.ndarray, held_MD: np.ndarray, seed: int) -> li
     @jax.jit
     def step(params, moments, x_MD, key):
         (_, learned), grads = jax.value_and_grad(loss, has_aux=True)(params, x_MD, key)
-        changes, moments = make_optimizer.update(grads, moments)
+        changes, moments = optimizer.update(grads, moments)
         # Means that learned by themselves have no gradient, and stay as they learned.
         return optax.apply_updates(params | {"state": learned}, changes), moments
 
@@ -92,7 +92,7 @@ def curve(name: str, train_MD: np.ndarray, held_MD: np.ndarray, seed: int) -> li
         return out.stats.use.mean(), out.stats.perplexity.mean(), error / jnp.var(held_MD)
 
     rng = np.random.default_rng(seed)
-    moments, rows = make_optimizer.init(params), []
+    moments, rows = optimizer.init(params), []
     for update in range(1, UPDATES + 1):
         batch = train_MD[rng.integers(0, len(train_MD), BATCH)]
         params, moments = step(params, moments, batch, jax.random.key(update))

@@ -38,6 +38,8 @@ def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
         if strange and not passes_on:
             raise _unknown(strange[0], cls) from None
         raise UserError(f"{name}: {_unboxed(box.getvalue())}") from None
+    except ValueError as error:  # of a dataclass, for values that do not go together
+        raise UserError(f"{name}: {error}") from error
     if passes_on:
         return dataclasses.replace(parsed, overrides=tuple(unknown))
     for word in unknown:

@@ -137,10 +137,10 @@ def loudness(audio: Audio, edges: Edges | None = None) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def fold_weight_norm(config, params):
-    """Parameters of `config.plain()`, prepared once: kernels without weight norm, layers apart."""
+def prepared_params(config, params):
+    """Parameters of `config.prepared()`: kernels without weight norm, layers apart."""
     model = nnx.merge(graph(config), params)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, Kernel | Transformer):
-            module.fold_weight_norm()
+            module.prepare()
     return nnx.state(model, nnx.Param)

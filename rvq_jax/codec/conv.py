@@ -201,7 +201,7 @@ class Kernel(nnx.Module):
             return v
         return v * (self.gain[...] * jax.lax.rsqrt(jnp.sum(v**2, self.over, keepdims=True)))
 
-    def fold_weight_norm(self) -> None:
+    def prepare(self) -> None:
         """Becomes the plain kernel that it stands for."""
         self.v[...], self.gain = self(), None
 

@@ -102,9 +102,9 @@ class Transformer(nnx.Module):
         self.down = nnx.Param(draw(c.mlp_dim, c.dim), axes=(None, "mlp", "embed"))
         self.mlp_scale = vector(c.layer_scale)
         if not c.stacked:
-            self.fold_weight_norm()
+            self.prepare()
 
-    def fold_weight_norm(self) -> None:
+    def prepare(self) -> None:
         """Keeps the parameters of every layer apart."""
         for name in Layer._fields:
             stacked = getattr(self, name)

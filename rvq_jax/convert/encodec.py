@@ -51,7 +51,7 @@ def from_fields(fields: dict, where: str) -> CodecConfig:
         levels=_levels(f["sampling_rate"], seanet.hop, f["codebook_size"], bandwidths),
         codebook_size=f["codebook_size"],
         normalize=f["normalize"],
-        segment=None if f["chunk_length_s"] is None else float(f["chunk_length_s"]),
+        segment=float(f["chunk_length_s"]) if f["chunk_length_s"] else None,
         overlap=0.01 if f["overlap"] is None else f["overlap"],
         bandwidths=bandwidths,
     )

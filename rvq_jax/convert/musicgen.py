@@ -103,6 +103,8 @@ def _decoder(fields: dict, where: str, text_dim: int | None = None) -> tuple[LMC
 def to_fields(config: LMConfig, pattern: str) -> dict | None:
     """The config of the token model; None if transformers has no words for it."""
     patterns = {"delay": 1, "stereo_partial_delay": 2}
+    if type(config) is not LMConfig or config.end:
+        return None
     if config.positions != "sinusoidal" or not config.text_dim or pattern not in patterns:
         return None
     kind = "musicgen_melody_decoder" if config.melody_bins else "musicgen_decoder"

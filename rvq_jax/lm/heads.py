@@ -60,11 +60,12 @@ class IndependentHeads(nnx.Module):
     def logits(self, hidden_BTD: Array) -> Array:
         """Logits `[B, K, T, N]` float32."""
         y_BTKN = place(project(hidden_BTD, self.weight[...]), "batch", None, None, "vocab")
-        return self._ends(y_BTKN.astype(jnp.float32)).swapaxes(1, 2)
+        return y_BTKN.swapaxes(1, 2).astype(jnp.float32)
 
     def bits(self, hidden: Array, tokens: Tokens, guidance: Guidance = None) -> Array:
         """As of `Heads`."""
         logits_BKTN = guide([self.logits(branch_BTD) for branch_BTD in hidden], guidance)
+        logits_BKTN = self._ends(logits_BKTN.swapaxes(1, 2)).swapaxes(1, 2)
         return bits(logits_BKTN, jnp.minimum(tokens, logits_BKTN.shape[-1] - 1))
 
     def sample(
@@ -80,15 +81,16 @@ class IndependentHeads(nnx.Module):
         branches, batch, dim = hidden.shape
         # Columns, and all branches in one product: the weights are read once.
         logits_KNC = product(self.weight[...], hidden.reshape(-1, dim).T)
-        logits_CKN = self._ends(logits_KNC.transpose(2, 0, 1).astype(jnp.float32))
-        logits_BKN = guide(logits_CKN.reshape(branches, batch, *logits_CKN.shape[1:]), guidance)
+        logits_CKN = logits_KNC.transpose(2, 0, 1).astype(jnp.float32)
+        logits_GBKN = logits_CKN.reshape(branches, batch, *logits_CKN.shape[1:])
+        logits_BKN = self._ends(guide(logits_GBKN, guidance))
         drawn_BK = jax.vmap(lambda key, logits: sample(key, logits, sampling))(keys, logits_BKN)
         tokens_BK = jnp.where(forced >= 0, forced, drawn_BK)
         cost_BK = bits(logits_BKN, jnp.minimum(tokens_BK, logits_BKN.shape[-1] - 1))
         return jnp.where(valid, tokens_BK, self.codebook_size), cost_BK
 
     def _ends(self, logits: Array) -> Array:
-        """Logits `[…, K, N + 1]` in which only the first level can end a sequence."""
+        """Guided logits `[…, K, N + 1]` in which only the first level can end a sequence."""
         if not self.end:
             return logits
         levels, outputs = logits.shape[-2:]

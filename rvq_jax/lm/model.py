@@ -42,6 +42,10 @@ class LMConfig:
     remat: bool = False  # recompute layers in the backward pass: less memory, more time
 
     def __post_init__(self):
+        for name in ("text_dim", "melody_bins", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, or None for none; got {value}")
         if self.melody_bins and not self.text_dim:
             raise ValueError("a melody goes with a frozen text encoder: give text_dim too")
 

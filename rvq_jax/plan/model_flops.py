@@ -18,13 +18,13 @@ def model_flops(run: Run) -> float:
     run = run.without_remat()
     made = run.task()
 
-    def looked(batch, key):
+    def update(batch, key):
         params = made.init(key)
         gradient = jax.value_and_grad(made.loss, has_aux=True)
         return gradient(params, made.aux, batch, key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return of_jaxpr(jax.make_jaxpr(looked)(run.batch_shapes(), key).jaxpr)
+    return of_jaxpr(jax.make_jaxpr(update)(run.batch_shapes(), key).jaxpr)
 
 
 def of_jaxpr(jaxpr) -> float:

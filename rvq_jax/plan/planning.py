@@ -53,17 +53,17 @@ def plan(
     sizes = mesh or meshes.default(run, len(devices), state, chip.memory)
     needed = model_flops(run)
 
-    def looked(sizes: dict[str, int]) -> tuple[Step, Compiled, dict]:
+    def look(sizes: dict[str, int]) -> tuple[Step, Compiled, dict]:
         step = programs.step(run, make_mesh(**sizes, devices=devices))
         label = f"a step on {topology}, {', '.join(f'{k} {v}' for k, v in sizes.items())}"
         found = compile_for(chip, step.lower(), label)
         return step, found, _figures(step, found, chip, needed)
 
-    tried = {tuple(sizes.values()): looked(sizes)}
+    tried = {tuple(sizes.values()): look(sizes)}
     if search:
         for other in meshes.candidates(run, len(devices), state, chip.memory):
             if tuple(other.values()) not in tried:
-                tried[tuple(other.values())] = looked(other)
+                tried[tuple(other.values())] = look(other)
     step, found, figures = min(tried.values(), key=_price) if search else tried[(*sizes.values(),)]
     result = {"topology": topology, "chip": name, "chips": len(devices), **figures}
     if search:

@@ -237,7 +237,7 @@ class Codec:
 
         Arrays of numpy, as files and training give them, would be copied there at every call.
         """
-        params = autoencoder.fold_weight_norm(self.config, self.params)
+        params = autoencoder.prepared_params(self.config, self.params)
         return self.config.prepared(), params, jax.device_put(self.quantizer)
 
     @property

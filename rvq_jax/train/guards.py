@@ -56,6 +56,6 @@ def check_dataset(before: dict, now: dict, folder: Path) -> None:
 
 
 def spiked(losses: Sequence[float], loss: float, factor: float | None) -> bool:
-    """Whether a loss is above `factor` times the median of those before; never for None."""
+    """Whether a loss is above `factor` times the median of those before; never for None or 0."""
     enough = len(losses) >= FEWEST
-    return factor is not None and enough and loss > factor * statistics.median(losses)
+    return bool(factor) and enough and loss > factor * statistics.median(losses)

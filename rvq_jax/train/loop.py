@@ -133,12 +133,12 @@ def fit(
         while step < config.steps:
             if task.init_codebooks is not None and step == task.codebook_step:
                 state = _init_codebooks(task, state, batches, mesh)
-            if profile is not None and taken == PROFILE_AFTER:
+            if profile and taken == PROFILE_AFTER:
                 traced.enter_context(jax.profiler.trace(folder / "profile"))
             batch = watch.log.take(batches)
             state, metrics = program.step(state, sharding.place_batch(batch, mesh))
             step, taken = step + 1, taken + 1
-            if profile is not None and taken == PROFILE_AFTER + profile:
+            if profile and taken == PROFILE_AFTER + profile:
                 jax.block_until_ready(state)
                 traced.close()
             stop = preempted(taken)

@@ -27,7 +27,7 @@ class OptimizerConfig:
     clip: float = 1.0  # largest global norm of the gradient
     ema: float = 0.99  # of the weights used for evaluation; shorter at first
     accumulate: int = 1  # parts of a batch, worked through one after another: less memory
-    every: int = 1  # updates of the run for one of this optimizer; it does not move at the others
+    every: int = 1  # updates of the run, skipped ones not counted, for one of this optimizer
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def make_optimizer(
     if networks is not None:
         each = {name: make_optimizer(one, steps) for name, one in networks.items()}
         return optax.partition(each, {name: name for name in networks})
+    if config.every < 1:
+        raise UserError(f"optimizer.every is {config.every}; set it to at least 1")
     own_steps = -(-steps // config.every)
     warmup = min(config.warmup, max(own_steps - 1, 1))
     decay = max(own_steps, warmup + 1)

@@ -87,7 +87,7 @@ def test_a_codec_of_segments_is_refused(capsys, built, codecs, tmp_path):
 
 
 def test_a_musicgen_lends_its_codec(capsys, tmp_path, built):
-    """The codes of its codec alone; and a folder without one is told."""
+    """The codes of its codec alone; and a folder without one is refused."""
     lm_codec = CodecConfig(
         RATE, small_codecs.seanet(lstm_layers=0), levels=LM.levels, codebook_size=LM.codebook_size
     )

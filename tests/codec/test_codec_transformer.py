@@ -123,7 +123,7 @@ def test_layers_apart_are_the_same_layers():
     graph, params = nnx.split(model)
     apart = nnx.merge(graph, jax.tree.map(lambda x: x, params))
     apart.config = dataclasses.replace(model.config, stacked=False)
-    apart.fold_weight_norm()
+    apart.prepare()
     like = Transformer(apart.config, nnx.Rngs(0))
     assert jax.tree.structure(nnx.state(apart)) == jax.tree.structure(nnx.state(like))
     x_BFD = noise(3, 9, 12)

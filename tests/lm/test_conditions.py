@@ -1,6 +1,6 @@
 """Conditions beyond text and melody, and rows that end themselves.
 
-The second user of the seam: a model that is also told a number for every frame, which is added
+The second user of the seam: a model with two numbers more for every frame, which are added
 frame by frame, and that samples where it ends.
 """
 
@@ -31,7 +31,7 @@ PATTERNS = ("parallel", "delay", "flatten", "partial_delay")
 
 @dataclass(frozen=True)
 class TempoConfig(LMConfig):
-    """A token model that is told a tempo for each frame too."""
+    """A token model that reads a tempo for each frame too."""
 
     @property
     def conditions(self):
@@ -73,6 +73,7 @@ def test_scores_are_those_of_decoding_step_by_step(name, guidance):
     assert np.array_equal(stepped.codes, np.where(inside[:, None], codes, 0))
     scored = score_codes(*args, codes, said(tempo()), inside, guidance)
     assert scored[0, 0, 3] > 0 and not scored[0, 1:, 3].any() and not scored[0, :, 4].any()
+    assert np.isfinite(scored).all()
     np.testing.assert_allclose(stepped.bits, scored, atol=2e-4, rtol=0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_parity_codecs import ENCODEC, MIMI, dac_peer, encodec_peer, mimi_peer, noise
+from test_parity_codecs import ENCODEC, MIMI, dac_peer, encodec_peer, mimi_peer, sounds
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "codecs"
 SMALL = {"num_filters": 2, "hidden_size": 8, "codebook_size": 16, "upsampling_ratios": [3, 2]}
@@ -41,7 +41,7 @@ def main():
     for name, peer in encodec_models():
         config = peer.config
         rate, channels = config.sampling_rate, config.audio_channels
-        audio = noise(2, int(1.37 * rate), channels, rate)
+        audio = sounds(2, int(1.37 * rate), channels, rate)
         found = peer.encode(torch.from_numpy(audio).mT, bandwidth=config.target_bandwidths[-1])
         last = found.last_frame_pad_length
         decoded = peer.decode(found.audio_codes, found.audio_scales, last_frame_pad_length=last)
@@ -51,7 +51,7 @@ def main():
         write(name, peer, audio, codes, decoded.audio_values, scales)
     sizes = {"encoder_hidden_size": 2, "decoder_hidden_size": 8, "downsampling_ratios": [2, 5]}
     peer = dac_peer(**sizes, n_codebooks=3, codebook_size=16, codebook_dim=3, sampling_rate=600)
-    audio = noise(2, 600, 1, 600)
+    audio = sounds(2, 600, 1, 600)
     codes = peer.encode(torch.from_numpy(audio).mT).audio_codes
     decoded = peer.decode(audio_codes=codes).audio_values[:, None]
     write("dac", peer, audio, codes, decoded)
@@ -59,7 +59,7 @@ def main():
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 12}
     books = {"vector_quantization_hidden_dimension": 4, "codebook_dim": 4, "codebook_size": 16}
     peer = mimi_peer(**MIMI["tiny"] | sizes | heads | books | {"sampling_rate": 600})
-    audio = noise(2, 823, 1, 600)
+    audio = sounds(2, 823, 1, 600)
     codes = peer.encode(torch.from_numpy(audio).mT).audio_codes
     write("mimi", peer, audio, codes, peer.decode(codes).audio_values)
 

@@ -6,7 +6,7 @@ import pytest
 from small_pieces import write_pieces
 
 from rvq_jax.convert import layout, t5
-from rvq_jax.lm.t5 import T5Config, ranges
+from rvq_jax.lm.t5 import T5Config, relative_buckets
 from rvq_jax.systems.text_encoder import TextEncoder, Tokenizer, load_tokenizer
 
 REASON = "the parity peers are not installed"
@@ -117,7 +117,7 @@ def test_ranges_of_distances_equal(buckets, distance):
     positions = torch.arange(512)
     ahead = positions[None] - positions[:, None]
     theirs = module._relative_position_bucket(ahead, True, buckets, distance)
-    np.testing.assert_array_equal(ranges(512, buckets, distance), theirs.numpy())
+    np.testing.assert_array_equal(relative_buckets(512, buckets, distance), theirs.numpy())
 
 
 def test_tokens_equal(tmp_path):

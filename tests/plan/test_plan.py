@@ -156,7 +156,7 @@ def test_a_roofline_is_three_quotients():
 
 
 def test_possible_meshes_share_batch_and_model_evenly():
-    """192 rows on 256 chips need chips on model; heads must divide over those."""
+    """192 rows on 256 chips need chips on tensor; heads must divide over those."""
     asked = dataclasses.replace(BIG, batch=192, lm=dataclasses.replace(LM, heads=8, mlp_dim=64))
     found = meshes.possible(asked, 256)
     assert found and all(math.prod(mesh.values()) == 256 for mesh in found)

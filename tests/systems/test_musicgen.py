@@ -1,4 +1,4 @@
-"""MusicGen in its folder: it comes back to the bit, and damage is told in one line."""
+"""MusicGen in its folder: it comes back to the bit, and damage is said in one line."""
 
 import gc
 import json

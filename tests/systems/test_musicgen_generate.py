@@ -78,7 +78,7 @@ def test_scores_of_every_pattern_with_guidance(name):
 
 
 def test_conditions_of_every_form_score_alike():
-    """Captions, their tokens with a mask in another padding, and states told before."""
+    """Captions, their tokens with a mask in another padding, and states encoded before."""
     model, codes = small("text"), codes_of(small("text"), 3, 6)
     captions = PROMPTS[1:4]
     ids, mask = model.text.tokens(captions)
@@ -94,7 +94,7 @@ def test_conditions_of_every_form_score_alike():
     assert np.abs(np.asarray(model.score(codes, captions[::-1])) - want).max() > 1e-2
 
 
-# What is told, and left out.
+# Conditions, and what is dropped.
 
 
 @pytest.mark.parametrize("kind", ["text", "melody"])
@@ -270,7 +270,7 @@ def test_another_length_prompt_or_setting_is_the_same_program():
 
 @pytest.mark.parametrize("kind", [slow("text"), "melody"])
 def test_windows_are_their_definition(kind):
-    """Each further window keeps the last frames of the one before and draws `stride` more, told
+    """Each further window keeps the last frames of the one before and samples `stride` more, told
     the melody from where it begins."""
     model = small(kind)
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, window=8))

@@ -1,4 +1,4 @@
-"""How processes find each other, in one: what each reads, and mistakes told in a line.
+"""How processes find each other, in one: what each reads, and mistakes said in a line.
 
 What two of them do together is in tests/faults.
 """

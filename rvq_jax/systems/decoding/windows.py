@@ -34,10 +34,10 @@ class SamplingSettings:
     )
 
     def __post_init__(self):
-        for pattern_name in ("temperature", "top_k", "top_p"):
-            value = getattr(self, pattern_name)
+        for name in ("temperature", "top_k", "top_p"):
+            value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise ValueError(f"{pattern_name} must not be negative, got {value}")
+                raise ValueError(f"{name} must not be negative, got {value}")
 
     @property
     def options(self) -> dict:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -169,6 +168,8 @@ class MusicGen:
         Raises ValueError for no caption at all, or a melody that the model cannot follow.
         """
         if _encoded(captions):
+            if melody is not None:
+                raise ValueError("conditions are encoded: give the melody to encode_conditions")
             return captions
         if self.config.text_dim is None:
             self._melody(melody, len(_some(captions)))
@@ -241,6 +242,10 @@ class MusicGen:
         """What is asked for, in frames; raises ValueError for what cannot be done."""
         if self.codec is None:
             raise ValueError("this model has no codec: sample codes by systems.decoding.programs")
+        if self.config.end:
+            raise ValueError(
+                "this model ends rows itself: use programs.generate_codes for the lengths"
+            )
         rows, rate = _rows(captions), self.codec.config.frame_rate
         lengths = np.broadcast_to(self.frames(seconds), (rows,))
         total = int(lengths.max())
@@ -279,6 +284,10 @@ def _encoded(captions: Captions) -> bool:
 
 
 def _rows(captions: Captions) -> int:
-    if isinstance(captions, dict):
-        return len(jax.tree.leaves(captions)[0])
-    return len(_some(captions))
+    if not isinstance(captions, dict):
+        return len(_some(captions))
+    if not captions:
+        raise ValueError(
+            "conditions are empty: give captions, tokens or what encode_conditions gave"
+        )
+    return len(captions["text"].kept if _encoded(captions) else captions["input_ids"])

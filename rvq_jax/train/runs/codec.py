@@ -42,7 +42,7 @@ class CodecRun(Run):
     def task(self) -> Task:
         """As of `Run`."""
         # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
-        vectors = self.batch * (self.samples // self.codec.hop)
+        vectors = max(1, self.batch * (self.samples // self.codec.hop))
         codebook_batches = -(-4 * self.codec.levels * self.codec.codebook_size // vectors)
         return codec_task(self.codec, self.loss, codebook_batches)
 

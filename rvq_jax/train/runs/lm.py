@@ -54,7 +54,9 @@ class LMRun(Run):
     def task(self) -> Task:
         """As of `Run`."""
         if self.init_from is not None or self.lora.rank is not None:
-            raise UserError("leave out init_from and lora.rank, and give lm its sizes")
+            raise UserError(
+                "a plan reads no model: set init_from and lora.rank to None, and give lm its sizes"
+            )
         return lm_task(self.lm, self._pattern(), self.condition_dropout)
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -198,6 +200,10 @@ def train_lm(
     name = patterns.canonical(run.pattern)
     if (run.init_from is None) != (init_params is None):
         raise ValueError("run.init_from and init_params, the parameters of it, go together")
+    if run.lora.rank is not None and run.lora.rank < 1:
+        raise UserError(
+            f"lora.rank is {run.lora.rank}: set it to at least 1, or None to train all weights"
+        )
     if run.lora.rank is not None and init_params is None:
         raise UserError(
             "adapters tune a trained model: set init_from to its folder, or lora.rank to None"
