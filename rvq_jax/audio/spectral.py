@@ -59,8 +59,9 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndar
     nearest = np.clip(np.round(centre).astype(int), 0, bins - 1)
     columns = np.arange(bands)
     filters[nearest, columns] = np.where(filters.sum(0) > 0, filters[nearest, columns], 1.0)
-    filters.setflags(write=False)
-    return filters.astype(np.float32)
+    filters = filters.astype(np.float32)
+    filters.setflags(write=False)  # all callers share it
+    return filters
 
 
 def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64) -> Array:
