@@ -128,7 +128,16 @@ class Decoder(nnx.Module):
         return through(self, latents, run)
 
 
-def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, **options) -> Conv1d:
+def conv(
+    c: SEANetConfig,
+    inner: int,
+    outer: int,
+    kernel: int,
+    rngs: nnx.Rngs,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+) -> Conv1d:
     """Makes a convolution with the config's norm, padding and causality.
 
     Args:
@@ -137,7 +146,8 @@ def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, *
       outer: features of the output.
       kernel: width of the kernel in steps.
       rngs: keys from which the parameters are drawn.
-      **options: further arguments of `Conv1d`, such as `stride` and `dilation`.
+      stride: steps of the input for one of the output.
+      dilation: steps of the input between taps of the kernel.
 
     Returns:
       The untrained layer.
@@ -147,7 +157,15 @@ def conv(c: SEANetConfig, inner: int, outer: int, kernel: int, rngs: nnx.Rngs, *
         stride is beyond the kernel.
     """
     return Conv1d(
-        inner, outer, kernel, rngs, causal=c.causal, norm=c.norm, pad_mode=c.pad_mode, **options
+        inner,
+        outer,
+        kernel,
+        rngs,
+        stride=stride,
+        dilation=dilation,
+        causal=c.causal,
+        norm=c.norm,
+        pad_mode=c.pad_mode,
     )
 
 

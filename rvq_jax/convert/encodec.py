@@ -107,11 +107,13 @@ SEANET = {
 }
 
 
-def seanet_config(fields: dict, **own) -> SEANetConfig:
-    """SEANet's sizes in the fields of a config.json; `own` are those that not every model has."""
+def seanet_config(fields: dict, *, lstm_layers: int, norm: str) -> SEANetConfig:
+    """SEANet's sizes in the fields of a config.json; not every model has fields of the others."""
     sizes = {ours: fields[theirs] for ours, theirs in SEANET.items()}
     sizes["ratios"] = tuple(sizes["ratios"])
-    return SEANetConfig(**sizes, true_skip=not fields["use_conv_shortcut"], **own)
+    return SEANetConfig(
+        **sizes, true_skip=not fields["use_conv_shortcut"], lstm_layers=lstm_layers, norm=norm
+    )
 
 
 def seanet_fields(config: SEANetConfig) -> dict:

@@ -32,7 +32,14 @@ def generate_files(
     *,
     batch: int = 8,
     stream: bool = False,
-    **options,
+    prompt: Audio | None = None,
+    melody: Audio | None = None,
+    stride: float | None = None,
+    guidance_scale: float = 3.0,
+    text_guidance_scale: float | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = 250,
+    top_p: float | None = None,
 ) -> int:
     """Generates audio from captions and writes each to its file.
 
@@ -45,7 +52,14 @@ def generate_files(
       key: one key, from which every caption's is folded, or one key for each.
       batch: captions sampled together, which does not change the result.
       stream: write audio as it is generated, also to a pipe.
-      **options: further arguments of `MusicGen.generate`, such as `temperature`.
+      prompt: audio `[1, S, C]` that every clip continues.
+      melody: audio `[1, S, C]` whose melody every clip follows.
+      stride: seconds that every further window adds.
+      guidance_scale: weight of classifier-free guidance, 1 for none.
+      text_guidance_scale: v of double guidance; none for None.
+      temperature: of sampling; 0 takes the likeliest code.
+      top_k: likeliest codes to sample from; all for None.
+      top_p: of these the fewest that have this probability together; all for None.
 
     Returns:
       Number of samples of the audio of each caption.
@@ -54,6 +68,16 @@ def generate_files(
       UserError: when a target cannot be written to.
       ValueError: when `seconds` or an option does not fit the model.
     """
+    options = {
+        "prompt": prompt,
+        "melody": melody,
+        "stride": stride,
+        "guidance_scale": guidance_scale,
+        "text_guidance_scale": text_guidance_scale,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
     rows, samples = len(targets), samples_of(model, seconds)
     keys, size = decode.row_keys(key, rows), min(batch, rows)
     begins = range(0, rows, size)

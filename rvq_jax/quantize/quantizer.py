@@ -283,6 +283,11 @@ def _decode(state: State, codes: Codes) -> Latents:
             return rvq.decode(state.first(levels), codes)
 
 
+def _by_level(out: Quantized) -> dict:
+    """What a result says of each level."""
+    return {name: getattr(out, name) for name in ("commitment", "codebook", "entropy", "stats")}
+
+
 @functools.partial(jax.jit, static_argnames="rules")
 def _quantize(state: State, latents: Latents, key, mask_BF, kept_B, rules: Rules) -> Quantized:
     match state:
@@ -294,22 +299,22 @@ def _quantize(state: State, latents: Latents, key, mask_BF, kept_B, rules: Rules
                 lambda b, x, k: rvq.quantize(b, x, k, mask_BF, kept_B, rules),
                 in_axes=(0, 0, None if key is None else 0),
             )(state.books, _grouped(latents, state.groups), keys_G)
-            by_level = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), out[2:-1])
             joined = jnp.concatenate(list(out.latents), axis=-1)
-            return Quantized(joined, _level_major(out.codes), *by_level, Grouped(out.state))
+            by_level = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), _by_level(out))
+            return Quantized(joined, _level_major(out.codes), **by_level, state=Grouped(out.state))
         case Split():
             keys = (None, None) if key is None else jax.random.split(key)
             one = _quantize(state.first, latents, keys[0], mask_BF, kept_B, rules)
             kept_B = kept_B - state.first.levels
             two = _quantize(state.rest, latents, keys[1], mask_BF, kept_B, rules)
             codes = jnp.concatenate([one.codes, two.codes], axis=1)
-            by_level = jax.tree.map(lambda *x: jnp.concatenate(x), one[2:-1], two[2:-1])
+            by_level = jax.tree.map(lambda *x: jnp.concatenate(x), _by_level(one), _by_level(two))
             total = one.latents + two.latents
             plain = isinstance(state.first, Lookup) and isinstance(state.rest, Lookup)
             if plain and not rules.per_level:
                 # Each part passed the gradient on whole: their sum would pass it twice.
                 total = rules.estimator(latents, jax.lax.stop_gradient(total))
-            return Quantized(total, codes, *by_level, Split(one.state, two.state))
+            return Quantized(total, codes, **by_level, state=Split(one.state, two.state))
         case Bottleneck():
             inside = jnp.matmul(latents, state.down, precision=HIGHEST)
             out = _quantize(state.inner, inside, key, mask_BF, kept_B, rules)
