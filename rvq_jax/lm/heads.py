@@ -79,8 +79,10 @@ class IndependentHeads(nnx.Module):
     ) -> tuple[Array, Array]:
         """As of `Heads`: all levels of a row with one key."""
         branches, batch, dim = hidden.shape
-        # Columns, and all branches in one product: the weights are read once.
-        logits_KNC = product(self.weight[...], hidden.reshape(-1, dim).T)
+        # Columns, and all branches in one product: the weights are read once. Behind a barrier, or
+        # XLA would take the transpose for one of the weights.
+        columns_DC = jax.lax.optimization_barrier(hidden.reshape(-1, dim).T)
+        logits_KNC = product(self.weight[...], columns_DC)
         logits_CKN = logits_KNC.transpose(2, 0, 1).astype(jnp.float32)
         logits_GBKN = logits_CKN.reshape(branches, batch, *logits_CKN.shape[1:])
         logits_BKN = self._ends(guide(logits_GBKN, guidance))
