@@ -109,6 +109,11 @@ def prefill(
     bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :prefill_steps].set(cost_BKn)
     frames_KT, keys = jnp.asarray(pattern.frame_at), row_keys(key, len(forced))
     request = DecodeRequest(forced_BKT, frames_KT, lengths, keys, guidance, sampling)
+    if model.config.end:
+        # Of rows whose end is forced it is known already.
+        is_end_BF = forced[:, 0] == special
+        ends_B = jnp.where(is_end_BF.any(axis=1), jnp.argmax(is_end_BF, axis=1), lengths)
+        lengths = jnp.minimum(lengths, ends_B)
     state = DecodeState(
         jnp.asarray(prefill_steps), inputs_BK, caches, tokens_BKT, bits_BKT, lengths
     )

@@ -75,6 +75,12 @@ def test_scores_are_those_of_decoding_step_by_step(name, guidance):
     assert scored[0, 0, 3] > 0 and not scored[0, 1:, 3].any() and not scored[0, :, 4].any()
     assert np.isfinite(scored).all()
     np.testing.assert_allclose(stepped.bits, scored, atol=2e-4, rtol=0)
+    # The first steps at once, the end of a row among them.
+    steps = {"parallel": 4, "delay": 4, "partial_delay": 4, "flatten": 10}[name]
+    options = {"guidance": guidance, "prefill_steps": steps}
+    at_once = generate_codes(*args, said(tempo()), KEY, forced, **options)
+    assert np.array_equal(at_once.codes, stepped.codes)
+    np.testing.assert_allclose(at_once.bits, stepped.bits, atol=2e-4, rtol=0)
 
 
 def test_a_frames_condition_is_of_its_frame_and_later_ones():
