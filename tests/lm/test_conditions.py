@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from small_lm import CAPTIONS, KEY, draw
 from small_runs import LM, RUN, code_set
+from tiers import slow
 
 from rvq_jax import patterns
 from rvq_jax.data import loader
@@ -58,7 +59,7 @@ def aligned(name: str) -> patterns.Pattern:
     return patterns.named(name, K, F).pad(K * F)
 
 
-@pytest.mark.parametrize("guidance", [None, 2.0])
+@pytest.mark.parametrize("guidance", [slow(None), 2.0])
 @pytest.mark.parametrize("name", PATTERNS)
 def test_scores_are_those_of_decoding_step_by_step(name, guidance):
     """Where rows end, the end's own bits are among them."""

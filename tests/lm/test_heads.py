@@ -11,6 +11,7 @@ import pytest
 from depth_heads import DepthConfig
 from small_lm import KEY, draw, of_text
 from small_runs import LM, RUN, code_set, log_of
+from tiers import slow
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
@@ -26,7 +27,7 @@ CONFIG = DepthConfig(
 )
 PARAMS = draw(CONFIG)
 PATTERNS = ("parallel", "delay", "flatten")
-GUIDANCE = (None, 2.5)
+GUIDANCE = (slow(None), 2.5)
 
 
 def aligned(name: str) -> patterns.Pattern:

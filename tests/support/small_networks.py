@@ -1,6 +1,5 @@
 """Two networks trained together: a codec whose codebooks learn by means, and a critic of it."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +23,8 @@ from rvq_jax.train.runs import Run
 from rvq_jax.train.runs.batches import batches_of
 from rvq_jax.train.state import OptimizerConfig, Task
 
-SAMPLES, WINDOW = 1024, 16
-SEANET = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
+SAMPLES, WINDOW = 512, 16
+SEANET = SEANetConfig(filters=2, dim=4, ratios=(8,), lstm_layers=0)
 
 
 class Critic(nnx.Module):
@@ -110,8 +109,3 @@ class AdversarialRun(Run):
 
 
 RUN = AdversarialRun()
-
-
-def apart(every: int = 1) -> AdversarialRun:
-    """The same with a critic that moves every so many updates."""
-    return dataclasses.replace(RUN, critic=dataclasses.replace(RUN.critic, every=every))

@@ -6,6 +6,7 @@ take as they take the library's.
 """
 
 import dataclasses
+import functools
 import json
 
 import command
@@ -13,9 +14,11 @@ import jax
 import numpy as np
 import optax
 import pytest
-from small_networks import RUN, apart
+from small_networks import RUN
 from small_runs import bits_of, log_of, one_device
 
+from rvq_jax.cli.models import load_config
+from rvq_jax.cli.terminal import parse
 from rvq_jax.plan import plan
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train import sharding
@@ -25,11 +28,14 @@ from rvq_jax.train.state import make_program
 KEY = jax.random.key(0)
 
 
-def started(run, mesh=None):
-    mesh = one_device() if mesh is None else mesh
-    task = run.task()
-    program = make_program(task, run.optimizer, run.loop.steps, mesh)
-    return program, program.init(KEY, task.aux), iter(run.batches(mesh))
+@functools.cache
+def program_of(run):
+    return make_program(run.task(), run.optimizer, run.loop.steps, one_device())
+
+
+def started(run):
+    program = program_of(run)
+    return program, program.init(KEY, run.task().aux), iter(run.batches(one_device()))
 
 
 def changed(before, after) -> bool:
@@ -56,29 +62,39 @@ def test_a_network_moves_at_its_own_interval_and_nothing_of_it_between():
 
 
 def test_both_networks_move_by_gradients_at_the_same_point():
-    """As two optimizers on their own would, each with its own betas, clipping and rate."""
-    run = apart(every=1)
-    program, state, batches = started(run)
-    task, batch = run.task(), sharding.place_batch(next(batches), one_device())
-    params = jax.tree.map(np.asarray, state.params)
-    key = jax.random.fold_in(state.key, 0)
-    grads = jax.jit(jax.grad(task.loss, has_aux=True))(params, task.aux, batch, key)[0]
-    state, _ = program.step(state, batch)
-    for name, config in (("generator", run.optimizer), ("critic", run.critic)):
-        schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, 1, run.loop.steps)
-        tx = optax.chain(
-            optax.clip_by_global_norm(config.clip),
-            optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay),
-        )
-        updates, _ = jax.jit(tx.update)(grads[name], tx.init(params[name]), params[name])
-        want = optax.apply_updates(params[name], updates)
-        for a, b in zip(jax.tree.leaves(state.params[name]), jax.tree.leaves(want), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+    """As two optimizers on their own would, each with its own betas, clipping, rate and interval:
+    three updates, of which the second is the generator's alone."""
+    program, state, batches = started(RUN)
+    task, aux = RUN.task(), RUN.task().aux
+    gradient = jax.jit(jax.grad(task.loss, has_aux=True))
+    before = params = jax.tree.map(np.asarray, state.params)
+    configs = {"generator": RUN.optimizer, "critic": RUN.critic}
+    txs, opts = {}, {}
+    for name, config in configs.items():
+        own_steps = RUN.loop.steps // config.every
+        schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, 1, own_steps)
+        adamw = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay)
+        txs[name] = optax.chain(optax.clip_by_global_norm(config.clip), adamw)
+        opts[name] = txs[name].init(params[name])
+    for i in range(3):
+        batch = sharding.place_batch(next(batches), one_device())
+        grads, (aux, _) = gradient(params, aux, batch, jax.random.fold_in(KEY, i))
+        params = dict(params)
+        for name, config in configs.items():
+            if i % config.every == 0:
+                updates, opts[name] = txs[name].update(grads[name], opts[name], params[name])
+                params[name] = optax.apply_updates(params[name], updates)
+        state, _ = program.step(state, batch)
+    for name in configs:
+        assert changed(before[name], params[name])
+        for a, b in zip(*(jax.tree.leaves(x[name]) for x in (state.params, params)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     run, mesh = RUN, one_device()
-    whole = fit(tmp_path / "whole", run.task(), run.batches(mesh), run.loop, run.optimizer)
+    train = functools.partial(fit, program=program_of(run))
+    whole = train(tmp_path / "whole", run.task(), run.batches(mesh), run.loop, run.optimizer)
     batches, taken = run.batches(mesh), iter(range(3))
 
     class Stopped:
@@ -90,12 +106,13 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
             return next(batches)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "cut", run.task(), Stopped(), run.loop, run.optimizer)
-    again = fit(tmp_path / "cut", run.task(), run.batches(mesh), run.loop, run.optimizer)
+        train(tmp_path / "cut", run.task(), Stopped(), run.loop, run.optimizer)
+    again = train(tmp_path / "cut", run.task(), run.batches(mesh), run.loop, run.optimizer)
     assert bits_of(again) == bits_of(whole)
     assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_mesh_changes_no_number(tmp_path):
     """Codebooks, moments and both networks; at a rate at which rounding stays small."""
     slow = dataclasses.replace(RUN.optimizer, learning_rate=1e-4)
@@ -121,16 +138,28 @@ def get_config():
 """
 
 
-def test_the_command_line_and_plan_take_a_kind_of_run_they_never_met(capsys, tmp_path):
+def test_a_kind_of_run_that_nobody_met_is_planned():
+    found = plan(RUN, "cpu:2", largest=False)
+    assert found["mesh"]["tensor"] == 1 and "decode" not in found
+    shapes = jax.tree.leaves(jax.eval_shape(RUN.task().init, KEY))
+    sizes = [x.size * x.dtype.itemsize for x in shapes]
+    # Two moments of each, in halves where an axis divides.
+    assert found["bytes_per_chip"]["optimizer"] >= sum(sizes)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_a_kind_of_run_it_never_met(capsys, tmp_path):
     (tmp_path / "config.py").write_text(CONFIG)
     words = ["train", tmp_path / "config.py", "--data", tmp_path, "--out", tmp_path / "out"]
     code, out, lines = command.run(capsys, *words, "--loop.steps", 3, "--critic.every", 3, "--json")
     assert (code, lines) == (0, [])
     assert log_of(tmp_path / "out")[-1]["step"] == 3
-    codec = Codec.load(json.loads(out)["model"])
-    assert codec.config == RUN.codec
-    found = plan(RUN, "cpu:2", largest=False)
-    assert found["mesh"]["tensor"] == 1 and "decode" not in found
-    shapes = jax.tree.leaves(jax.eval_shape(RUN.task().init, KEY))
-    sizes = [x.size * x.dtype.itemsize for x in shapes]
-    assert found["bytes_per_chip"]["optimizer"] >= 2 * sum(sizes) / 2
+    assert Codec.load(json.loads(out)["model"]).config == RUN.codec
+
+
+def test_a_config_of_a_kind_of_run_that_nobody_met_is_read(tmp_path):
+    """And its fields are flags, as with `rvq-jax train`."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    run = load_config(tmp_path / "config.py")
+    changed = parse(type(run), ["--critic.every", "3"], "train", run)
+    assert run == RUN and changed.critic.every == 3
