@@ -23,7 +23,7 @@ from rvq_jax.train.runs import Run
 from rvq_jax.train.runs.batches import batches_of
 from rvq_jax.train.state import OptimizerConfig, Task
 
-SAMPLES, WINDOW = 512, 16
+WINDOW = 16
 SEANET = SEANetConfig(filters=2, dim=4, ratios=(8,), lstm_layers=0)
 
 
@@ -36,7 +36,7 @@ class Critic(nnx.Module):
 
     def __call__(self, audio):
         x = audio[..., 0].reshape(len(audio), -1, WINDOW)
-        return jax.nn.relu(x @ self.up[...]) @ self.out[...]
+        return jnp.tanh(x @ self.up[...]) @ self.out[...]
 
 
 class Books(NamedTuple):
@@ -62,6 +62,7 @@ class AdversarialRun(Run):
         )
     )
     batch: int = 8
+    samples: int = 512
 
     def task(self) -> Task:
         critic_graph = nnx.graphdef(nnx.eval_shape(lambda: Critic(nnx.Rngs(0))))
@@ -80,7 +81,7 @@ class AdversarialRun(Run):
                 aux.books, model.encoder(audio), key=key, train=True, learning=quantize.EMA(0.9)
             )
             made = model.decoder(out.latents)[:, : audio.shape[1]]
-            generator = jnp.abs(audio - made).mean() - 0.01 * judge(made).mean()
+            generator = jnp.square(audio - made).mean() - 0.01 * judge(made).mean()
             fake = critic(jax.lax.stop_gradient(made))
             hinge = jax.nn.relu(1.0 - critic(audio)).mean() + jax.nn.relu(1.0 + fake).mean()
             metrics = {"generator": generator, "critic": hinge}
@@ -91,7 +92,7 @@ class AdversarialRun(Run):
         return Task(init, books, loss, optimizers=networks)
 
     def batch_shapes(self):
-        rows = self.batch, SAMPLES
+        rows = self.batch, self.samples
         return {
             "index": jax.ShapeDtypeStruct(rows[:1], "int32"),
             "audio": jax.ShapeDtypeStruct((*rows, 1), "float32"),
@@ -105,7 +106,7 @@ class AdversarialRun(Run):
         return Codec(self.codec, params, hosts.fetch(state.aux.books))
 
     def batches(self, mesh):
-        return batches_of(audio_records(), loader.cut_audio(SAMPLES), self, mesh)
+        return batches_of(audio_records(), loader.cut_audio(self.samples), self, mesh)
 
 
 RUN = AdversarialRun()

@@ -118,12 +118,16 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_a_mesh_changes_no_number(tmp_path):
     """Codebooks, moments and both networks; at a rate at which rounding stays small."""
-    slow = dataclasses.replace(RUN.optimizer, learning_rate=3e-5)
-    critic = dataclasses.replace(RUN.critic, learning_rate=3e-5)
+    slow = dataclasses.replace(RUN.optimizer, learning_rate=1e-4)
+    critic = dataclasses.replace(RUN.critic, learning_rate=1e-4)
     loop = LoopConfig(steps=4, log_every=1, checkpoint_every=9)
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
     codec = CodecConfig(8_000, seanet, levels=2, codebook_size=16)
-    run = dataclasses.replace(RUN, codec=codec, optimizer=slow, critic=critic, loop=loop)
+    # Of crops of 512 samples one mesh in four gives a codec's encoder other gradients, whatever it
+    # is trained beside; of 2,048 none does.
+    run = dataclasses.replace(
+        RUN, codec=codec, optimizer=slow, critic=critic, loop=loop, samples=2048
+    )
     done = []
     for i, mesh in enumerate((one_device(), sharding.make_mesh(2, 2, 2))):
         task, batches = run.task(), run.batches(mesh)
