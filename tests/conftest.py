@@ -61,24 +61,9 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", flags)
 
 
-# Files that take longest, which go first: a worker that begins one last lets the other wait. xdist
-# alone would go by how many tests a file has.
-LONGEST = (
-    "study codec_ways train_resume networks musicgen_generate train_sharding finetune "
-    "laws_quantize_family train_checkpoint plan cli_generate exactness heads plan_scaling "
-    "train_loop"
-).split()
-
-
-def rank(item) -> int:
-    name = item.path.stem.removeprefix("test_")
-    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """`-m slow` has the fast tier's hypothesis tests too: there they see all their examples."""
-    items.sort(key=rank)
     if config.option.markexpr == "slow":
         for item in items:
             if hypothesis.is_hypothesis_test(item.obj):

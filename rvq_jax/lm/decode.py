@@ -194,37 +194,3 @@ def gather_codes(pattern: Pattern, request: DecodeRequest, state: DecodeState) -
     counted_BKF = valid_B1F | (end_BF[:, None] & first_K1[None])
     bits = jnp.where(counted_BKF, pattern.deinterleave(state.bits), 0.0)
     return Decoded(codes, bits, state.lengths)
-
-
-def decode(
-    model: TokenLM,
-    pattern: Pattern,
-    conditions: Conditions,
-    key: Key,
-    forced: Codes,
-    lengths: Array,
-    *,
-    guidance: Guidance = None,
-    sampling: Sampling = PLAIN,
-    prefill_steps: int = 0,
-    sequential_guidance: bool = False,
-) -> Decoded:
-    """Samples codes `[B, K, F]` step by step, with the bits of each; arguments as of `prefill`.
-
-    Call it inside `jax.jit` with the pattern as an argument: the loop over steps is one program,
-    and another pattern of the same shape runs the same.
-    """
-    request, state = prefill(
-        model,
-        pattern,
-        conditions,
-        key,
-        forced,
-        lengths,
-        guidance=guidance,
-        sampling=sampling,
-        prefill_steps=prefill_steps,
-        sequential_guidance=sequential_guidance,
-    )
-    state = decode_until(model, request, state, end_step(request, lengths))
-    return gather_codes(pattern, request, state)

@@ -55,8 +55,9 @@ def generate_codes(
     """
     if lengths is None:
         lengths = jnp.full(len(forced), forced.shape[2])
-    return decode.decode(
-        forms.model(config, params),
+    model = forms.model(config, params)
+    request, state = decode.prefill(
+        model,
         pattern,
         conditions,
         key,
@@ -67,6 +68,8 @@ def generate_codes(
         prefill_steps=prefill_steps,
         sequential_guidance=sequential_guidance,
     )
+    state = decode.decode_until(model, request, state, decode.end_step(request, request.lengths))
+    return decode.gather_codes(pattern, request, state)
 
 
 @functools.partial(jax.jit, static_argnames=("config", *SHAPED))
