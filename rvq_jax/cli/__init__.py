@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(result))
         return 0
     except UserError as error:
-        print(f"rvq-jax: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"rvq-jax: {error}", file=sys.stderr)
         leave(2)
         return 2
     except Preempted as preempted:

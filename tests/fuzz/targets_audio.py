@@ -1,0 +1,3 @@
+"""Readers of audio files and metadata.csv."""
+
+TARGETS = {}

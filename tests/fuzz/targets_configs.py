@@ -1,0 +1,3 @@
+"""Readers of config.json of every model, and tokenizers."""
+
+TARGETS = {}

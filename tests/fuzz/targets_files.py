@@ -1,0 +1,3 @@
+"""Readers of files of other projects and of our own: torch, safetensors, .dac, .ecdc, .rvq, npz."""
+
+TARGETS = {}

@@ -1,0 +1,3 @@
+"""Readers of what a run keeps: metrics.jsonl, checkpoints."""
+
+TARGETS = {}
