@@ -56,18 +56,22 @@ def matmul_rate(size: int = 2048) -> float:
     return 2 * size**3 / best
 
 
+def rounded(values: dict) -> dict:
+    """Figures to four digits, all else as it is."""
+    return {
+        key: float(f"{value:.4g}") if isinstance(value, float) else value
+        for key, value in values.items()
+    }
+
+
 def emit(parsed: argparse.Namespace, name: str, values: dict) -> None:
     """Prints one JSON line: the figures, the machine, the commit."""
     from rvq_jax import machine
 
-    rounded = {
-        key: float(f"{value:.4g}") if isinstance(value, float) else value
-        for key, value in values.items()
-    }
     line = json.dumps(
         {
             "benchmark": name,
-            **rounded,
+            **rounded(values),
             "device": parsed.device,
             "machine": machine.machine(),
             "versions": machine.versions(),

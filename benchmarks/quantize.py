@@ -21,22 +21,14 @@ parsed = common.arguments(__doc__)
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from rvq_cases import D, K, N, problem, torch_compiled  # noqa: E402
 
 from rvq_jax import quantize  # noqa: E402
 
-D, K, N = 128, 8, 2048
 SMALL, LARGE = 6_000, 96_000
 LONG = 512  # dimensions at which tables of codebook products pay
 BEAM, THREADS, SQUARE = 5, 2, 2048
 PEERS = "transformers", "vector_quantize_pytorch", "faiss"
-
-
-def problem(count, dim=D):
-    """Vectors `[M, D]` and codebooks `[K, N, D]` whose levels shrink as those of data do."""
-    rng = np.random.default_rng(0)
-    scale_K11 = 0.8 ** np.arange(K)[:, None, None]
-    books_KND = (rng.standard_normal((K, N, dim)) * scale_K11).astype(np.float32)
-    return rng.standard_normal((count, dim)).astype(np.float32), books_KND
 
 
 def ours(function, *inputs):
@@ -102,30 +94,6 @@ def faiss_quantizer(books_KND, beam):
 def faiss_encode(latents_MD, books_KND):
     quantizer = faiss_quantizer(books_KND, 1)
     return lambda: quantizer.compute_codes(latents_MD)
-
-
-def torch_compiled(latents_MD, books_KND):
-    """EnCodec's encode on a GPU: all distances of a level, then their argmax."""
-    import torch
-
-    @torch.compile
-    def encode(residual_MD, books_KND):
-        codes = []
-        for book_ND in books_KND:
-            product_MN = residual_MD @ book_ND.T
-            square_M1 = residual_MD.pow(2).sum(1, keepdim=True)
-            distance_MN = square_M1 - 2 * product_MN + book_ND.pow(2).sum(1)
-            codes.append((-distance_MN).max(dim=1).indices)
-            residual_MD = residual_MD - book_ND[codes[-1]]
-        return torch.stack(codes)
-
-    inputs = torch.tensor(latents_MD).cuda(), torch.tensor(books_KND).cuda()
-
-    def call():
-        encode(*inputs)
-        torch.cuda.synchronize()
-
-    return torch.no_grad()(call)
 
 
 def has(module):
