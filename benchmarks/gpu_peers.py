@@ -53,10 +53,9 @@ def decode(model, dtype: str, batch: int, peer: str) -> dict:
     model.to(getattr(torch, dtype))
     frames = STEPS - cases.DELAY
     if peer == "eager":
-        musicgen_peer.draw(model, batch, 4)  # so that the one long call is no first one
-        began = time.perf_counter()
-        musicgen_peer.draw(model, batch, frames)
-        spent, more = time.perf_counter() - began, {}
+        # In bfloat16 a first call was seen to take three times as long as the second.
+        spent, first = timed(lambda: musicgen_peer.draw(model, batch, frames), 1)
+        more = {"first_step_ms": 1e3 * first / STEPS}
     else:
         call = musicgen_peer.StaticDraw(model, batch, frames)
         call()
@@ -146,9 +145,9 @@ def peers() -> None:
     if not LINES.attempt("peers", {"size": "small"}, 10, build):
         return
     (model,) = made
-    decoding(model, "bfloat16", 1, "eager", 12)
+    decoding(model, "bfloat16", 1, "eager", 28)
     decoding(model, "bfloat16", 1, "static", 25)
-    decoding(model, "bfloat16", 8, "eager", 12)
+    decoding(model, "bfloat16", 8, "eager", 28)
     for dtype in ("float32", "bfloat16"):
         keys = {"dtype": dtype, "vectors": VECTORS, "peer": "compiled"}
         LINES.attempt("rvq_encode_peer", keys, 10, lambda dtype=dtype: rvq(dtype))

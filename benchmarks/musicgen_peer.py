@@ -70,6 +70,7 @@ class StaticDraw:
     """
 
     def __init__(self, model, batch: int, frames: int):
+        import torch
         from transformers import StaticCache
 
         self.model, self.batch, self.frames = model, batch, frames
@@ -77,6 +78,11 @@ class StaticDraw:
         self.static = StaticCache(config=model.config.decoder, max_cache_len=frames + 8)
         taken = inspect.signature(model.forward).parameters
         self.name = "past_key_values" if "past_key_values" in taken else "cache"
+        # Theirs (5.17) adds positions on the CPU to a length that lies on the card.
+        table = model.decoder.model.decoder.embed_positions
+        table.forward = lambda x, past=0: table.weights[
+            torch.arange(x.shape[-1], device=x.device) + past
+        ].detach()
 
     def __call__(self) -> None:
         from transformers import DynamicCache, EncoderDecoderCache
