@@ -20,7 +20,7 @@ from rvq_jax.convert import folder, layout
 from rvq_jax.systems import codec as codecs
 
 RATE = 600
-SMALL = {"dim": 6, "filters": 4, "ratios": (3, 2), "kernel": 5, "last_kernel": 3}
+SMALL = {"dim": 6, "filters": 4, "ratios": (3, 2), "kernel": 5, "last_kernel": 3, "lstm_layers": 1}
 
 
 def seanet(channels: int = 1, **changes) -> SEANetConfig:

@@ -19,12 +19,15 @@ from rvq_jax.systems.text_encoder import TextEncoder, Tokenizer
 K, N, RATE, HOP = 3, 11, 1000, 10  # 100 frames per second
 PROMPTS = ["slow", "a loud drum", "né", "in the night a piano plays", "x", "two words", "", "again"]
 T5 = T5Config(vocab=40, dim=12, layers=1, heads=2, head_dim=4, mlp_dim=20)
-SIZES = {"dim": 16, "layers": 2, "heads": 2, "mlp_dim": 24, "text_dim": 12}
+# Each layer is compiled on its own: of the three kinds one has two of them.
+SIZES = {"dim": 16, "layers": 1, "heads": 2, "mlp_dim": 24, "text_dim": 12}
 LM = LMConfig(levels=K, codebook_size=N, positions="sinusoidal", **SIZES)
 CONFIGS = {
     "text": LM,
     "melody": LMConfig(levels=K, codebook_size=N, melody_bins=12, melody_frames=4, **SIZES),
-    "stereo": LMConfig(levels=2 * K, codebook_size=N, positions="sinusoidal", **SIZES),
+    "stereo": LMConfig(
+        levels=2 * K, codebook_size=N, positions="sinusoidal", **SIZES | {"layers": 2}
+    ),
 }
 
 
