@@ -17,7 +17,9 @@ def tried(fast, every) -> list:
     return [x if x in fast else slow(*x) if isinstance(x, tuple) else slow(x) for x in every]
 
 
-def examples(count: int):
-    """`hypothesis.settings` of so many examples, or their share in the fast profile."""
+def examples(count: int, fast: int | None = None):
+    """`hypothesis.settings` of so many examples; in the fast profile of `fast`, or their share."""
     share = hypothesis.settings.default.max_examples / THOROUGH
+    if fast is not None and share < 1:
+        return hypothesis.settings(max_examples=fast)
     return hypothesis.settings(max_examples=max(1, round(count * share)))
