@@ -45,8 +45,8 @@ STARTED = {
     "bottleneck": q.Bottleneck.init(KEY, 6, q.init(KEY, 2, 16, 4)),
     "strided": q.Strided(q.init(KEY, 2, 16, 6), (2, 1)),
 }
-# By k-means on residuals, in projections, under maps, on what all levels see; each arrangement.
-FEW = ("sizes", "projected", "qinco", "shared", "grouped", "split", "strided simvq")
+# In projections, under maps, on what all levels see; by groups and by frames.
+FEW = ("projected", "qinco", "shared", "grouped", "strided simvq")
 
 
 @pytest.mark.parametrize("name", tried(FEW, STARTED))
