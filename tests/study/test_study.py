@@ -1,5 +1,6 @@
 """The study end to end, small: a folder of sounds in, a report that a browser opens out."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -7,6 +8,7 @@ import browser
 import numpy as np
 import pytest
 import soundfile
+from small_runs import one_window
 from tiers import tried
 
 from rvq_jax import patterns
@@ -80,7 +82,8 @@ def config(request):
 @pytest.fixture(scope="module")
 def run(config, folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "study"
-    return out, study(out, folder, config, "test")
+    with one_window() if config is SMALL else contextlib.nullcontext():
+        return out, study(out, folder, config, "test")
 
 
 def test_results_hold_what_they_promise(run, config):

@@ -1,14 +1,18 @@
 """The smallest runs that train, and how to compare what they leave."""
 
+import contextlib
+import functools
 import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from rvq_jax import patterns
+from rvq_jax.codec import losses
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.data import loader
@@ -104,6 +108,16 @@ def audio_records() -> list[dict]:
     return [
         {"audio": (0.1 * rng.normal(size=(2048 + 100 * i, 1))).astype(np.float32)} for i in range(9)
     ]
+
+
+@contextlib.contextmanager
+def one_window():
+    """Spectra of one length in a codec's loss, not three, for tests of other things: compiling
+    them takes longer than the codec."""
+    short = functools.partial(losses.multi_scale_mel, windows=losses.WINDOWS[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "multi_scale_mel", short)
+        yield
 
 
 def codec_parts():

@@ -24,6 +24,7 @@ from small_runs import (
     lm_parts,
     log_of,
     one_device,
+    one_window,
 )
 
 from rvq_jax import patterns
@@ -121,7 +122,8 @@ def codec_run(tmp_path_factory):
     def go(folder, program):
         return fit(folder, task, batches(), config, TUNING, program=program)
 
-    state = go(folder, program)
+    with one_window():
+        state = go(folder, program)
     assert program.step._cache_size() == 1, "the start compiled the step again"
     return program, go, bits_of(state), log_of(folder)
 
