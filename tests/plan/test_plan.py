@@ -36,9 +36,37 @@ def single():
     return plan(asked, "cpu:1", decode=False)
 
 
+@dataclasses.dataclass
+class Watched:
+    """A lowered program that keeps what was compiled of it."""
+
+    lowered: jax.stages.Lowered
+    compiled: jax.stages.Compiled | None = None
+
+    def compile(self) -> jax.stages.Compiled:
+        self.compiled = self.lowered.compile()
+        return self.compiled
+
+
 @pytest.fixture(scope="module")
-def meshed():
-    return plan(BIG, "cpu:8", {"data": 2, "fsdp": 2, "tensor": 2}, decode=False)
+def meshed_and_compiled():
+    """A plan for eight devices, and the program that it compiled: it takes seconds."""
+    seen, compile_for = [], planning.compile_for
+
+    def watch(chip, lowered, *args, **options):
+        seen.append(Watched(lowered))
+        return compile_for(chip, seen[-1], *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "compile_for", watch)
+        found = plan(BIG, "cpu:8", {"data": 2, "fsdp": 2, "tensor": 2}, decode=False)
+    (step,) = seen
+    return found, step.compiled
+
+
+@pytest.fixture(scope="module")
+def meshed(meshed_and_compiled):
+    return meshed_and_compiled[0]
 
 
 # FLOPs.
@@ -70,13 +98,13 @@ def test_a_codec_is_planned_too():
 # Memory.
 
 
-def test_memory_is_xlas_own(meshed):
-    """The step as training compiles it, on eight devices; kinds add up to what XLA says.
+def test_memory_is_xlas_own(meshed_and_compiled):
+    """Of the step on eight devices; kinds add up to what XLA says.
 
     Every device works on its own rows: no array has those of all, as with parameters in pieces
     XLA had them where activations were not placed.
     """
-    compiled = programs.step(BIG, sharding.make_mesh(2, 2, 2)).lower().compile()
+    meshed, compiled = meshed_and_compiled
     memory, text = compiled.memory_analysis(), compiled.as_text()
     T = BIG.task().aux.steps
     assert f"[{BIG.batch // 4},{T}," in text and f"[{BIG.batch},{T}," not in text
