@@ -12,6 +12,7 @@ import small_folders
 import soundfile
 from command import BAR, run
 from small_musicgen import HOP, RATE
+from tiers import slow
 
 import rvq_jax as rj
 from rvq_jax import cli
@@ -250,7 +251,7 @@ def piped(monkeypatch, *words, most: int = 100) -> tuple[int, list[bytes]]:
     return code, pipe.written
 
 
-@pytest.mark.parametrize("kind", ["own", "stereo"])
+@pytest.mark.parametrize("kind", ["own", slow("stereo")])
 def test_a_pipe_gets_the_bytes_of_the_file(capsys, tmp_path, models, monkeypatch, kind):
     """At once, or a second at a time after a header that tells the length."""
     words = ["generate", "--model", models[kind], "--prompt", "slow", "--seconds", 2.3]
