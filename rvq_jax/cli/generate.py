@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json as jsons
 import math
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,7 +191,8 @@ def _prompts(command: Generate) -> list[str]:
 def _lines(path: Path) -> list[str]:
     try:
         data = sys.stdin.buffer.read() if str(path) == PIPE else path.read_bytes()
-        return data.decode("utf-8-sig").splitlines()
+        # Lines end as in a text editor: splitlines() also splits at what a caption can contain.
+        return re.split("\r?\n", data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; check the name") from None
     except OSError as error:
@@ -208,14 +210,14 @@ def _targets(command: Generate, count: int) -> list[Path]:
     if command.json and str(out) == PIPE:
         raise UserError("--json and - as --out both need standard output; leave one away")
     if command.prompts is None and count == 1:
-        encode_file.check_target(out, io.SUFFIXES)
+        encode_file.check_target(out, io.WRITTEN)
         return [out]
-    if str(out) == PIPE or out.is_file() or out.suffix.lower() in io.SUFFIXES:
+    if str(out) == PIPE or out.is_file() or out.suffix.lower() in io.WRITTEN:
         raise UserError(f"several captions need a folder, and {out} is none; name one with --out")
     width = len(str(count - 1))
     targets = [out / f"{i:0{width}d}.{command.format}" for i in range(count)]
     for target in targets:
-        encode_file.check_target(target, io.SUFFIXES)
+        encode_file.check_target(target, io.WRITTEN)
     return targets
 
 

@@ -80,7 +80,7 @@ def decode_file(
       UserError: when `source` is damaged, of another codec, or has fewer levels than asked for, or
         `target` has a suffix that is no audio's or cannot be written to.
     """
-    check_target(target, io.SUFFIXES)
+    check_target(target, io.WRITTEN)
     check_source(source)
     audio_SC, rate = decode(codec, source, codec.fingerprint(), levels, chunk)
     write_audio(target, audio_SC, rate)

@@ -160,13 +160,13 @@ def _opened(
     """A function that adds `[S, C]` to what is written."""
     rate = model.codec.config.rate
     if str(target) != PIPE:
-        with io.writing(target, rate, model.channels) as add:
+        with io.writing(target, rate, model.channels, samples) as add:
             yield add
     elif stream:
         encode_file.to_pipe(io.wav_header(rate, model.channels, samples))
         yield lambda audio_SC: encode_file.to_pipe(io.pcm16(audio_SC))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            with io.writing(Path(folder) / "out.wav", rate, model.channels) as add:
+            with io.writing(Path(folder) / "out.wav", rate, model.channels, samples) as add:
                 yield add
             encode_file.to_pipe((Path(folder) / "out.wav").read_bytes())
