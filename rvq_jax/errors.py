@@ -29,6 +29,26 @@ class UserError(Exception):
         super().__init__(clipped(printable(message), LINE))
 
 
+class LeftOut(UserError):
+    """Of many files some could not be used, and the others are done: exit code 2, after the work.
+
+    The line has as many as fit; `lines` has all, each with its reason.
+    """
+
+    def __init__(self, left: list[tuple[str, str]], total: int, outcome: str):
+        """left: names and reasons; outcome: what became of the other files of this total."""
+        self.lines = [f"left out: {printable(name)} ({printable(why)})" for name, why in left]
+        head = f"{len(left)} of {total} files are left out, {outcome}: "
+        room = (LINE - len(head)) // min(len(left), 3) - 2
+        parts = [clipped(line.removeprefix("left out: "), room) for line in self.lines[:3]]
+        super().__init__(head + "; ".join(parts) + "; …" * (len(left) > 3))
+
+
+def reason_of(error: UserError, path: str | Path) -> str:
+    """What an error says of a file, without its path: that is named beside."""
+    return f"{error}".replace(printable(f"{path}"), "", 1).strip(" :")
+
+
 def printable(text: str) -> str:
     """Text as one line in which every character can be seen: others become escapes, as in repr."""
     text = " ".join(f"{text}".splitlines())

@@ -1,9 +1,13 @@
 """Samples of what libsndfile reads, block by block, and whether it noted that some are missing."""
 
+import contextlib
+import functools
+import os
 import re
+import threading
+from collections.abc import Iterator
 
 import numpy as np
-import soundfile
 
 from rvq_jax.audio.sources import Source
 from rvq_jax.errors import UserError
@@ -25,18 +29,29 @@ NOTES = (
 )
 
 
-class _Stream(soundfile.SoundFile):
-    """Else it seeks behind each block, which a flac of unknown length cannot."""
+_stderr = threading.Lock()
 
-    def seekable(self) -> bool:
-        return False
+
+@functools.cache
+def _stream_class() -> type:
+    import soundfile
+
+    class Stream(soundfile.SoundFile):
+        """Else it seeks behind each block, which a flac of unknown length cannot."""
+
+        def seekable(self) -> bool:
+            return False
+
+    return Stream
 
 
 def decoded(source: Source, path) -> tuple[np.ndarray, int]:
     """Samples `[S, C]` and their rate; raises UserError if it is no audio, cut, or not finite."""
+    import soundfile
+
     data, count = bytearray(), 0
     try:
-        with _Stream(source.file, closefd=False) as file:
+        with _quiet(), _stream_class()(source.file, closefd=False) as file:
             if file.format in NO_AUDIO:
                 raise UserError(f"{path} is no audio but {file.format_info}; remove or replace it")
             rate, channels, log = file.samplerate, file.channels, file.extra_info
@@ -62,6 +77,24 @@ def decoded(source: Source, path) -> tuple[np.ndarray, int]:
         raise UserError(f"{path} is truncated: its header promises more; remove or replace it")
     audio_SC = np.frombuffer(data, np.float32).reshape(-1, channels)
     return audio_SC[source.begin : source.end], rate
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, nothing comes to standard error: libmpg123 writes there what it thinks of a file."""
+    with _stderr:
+        try:
+            kept = os.dup(2)
+        except OSError:  # There is none.
+            yield
+            return
+        try:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _ends_early(log: str, is_long: bool) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rvq_jax import files
+from rvq_jax.audio.decode import decoded
 from rvq_jax.audio.sources import sources
 from rvq_jax.errors import UserError, reading
 from rvq_jax.typing import Array
@@ -45,8 +46,6 @@ def read(path: str | Path) -> tuple[np.ndarray, int]:
         that of sound, or holds NaN or infinite samples. An ogg that ends between two pages cannot
         be told from a whole one.
     """
-    from rvq_jax.audio.decode import decoded
-
     _check_file(path)
     with reading(path, "audio", "remove or replace it"), open(path, "rb", buffering=0) as raw:
         parts = [decoded(source, path) for source in sources(raw, path)]

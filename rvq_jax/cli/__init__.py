@@ -1,7 +1,10 @@
 """`rvq-jax …`: one dataclass per command; tyro turns its fields into help and flags."""
 
+import contextlib
 import json
+import signal
 import sys
+import threading
 
 from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
 from rvq_jax.cli.generate import Generate, Serve
@@ -9,7 +12,7 @@ from rvq_jax.cli.models import Data, Quickstart, Train, load_config
 from rvq_jax.cli.plan import Plan
 from rvq_jax.cli.terminal import flags as _flags
 from rvq_jax.cli.terminal import nearest, parse
-from rvq_jax.errors import UserError
+from rvq_jax.errors import LeftOut, UserError
 from rvq_jax.train.hosts import Preempted, leave
 
 COMMANDS = {
@@ -45,11 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
             default = load_config(rest[0])
             parse(type(default), ["--help"], f"{name} {rest[0]}", default)
         command = parse(COMMANDS[name], rest, name)
-        result = command.run()
+        with _ended_by_sigterm():
+            result = command.run()
         if command.json and result is not None:
             print(json.dumps(result))
         return 0
     except UserError as error:
+        for line in error.lines if isinstance(error, LeftOut) and len(error.lines) > 3 else ():
+            print(f"rvq-jax: {line}", file=sys.stderr)
         print(f"rvq-jax: {error}", file=sys.stderr)
         leave(2)
         return 2
@@ -59,6 +65,26 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rvq-jax: interrupted; run the same command again", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm():
+    """Inside, SIGTERM ends the process as an exception does, which takes temporary files away."""
+
+    def end(*_):
+        print("rvq-jax: ended by SIGTERM; run the same command again", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    # Only where the process is ours, and nobody else has asked for the signal.
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _overview() -> str:

@@ -32,7 +32,8 @@ class Encode:
     """
 
     source: Annotated[Path, tyro.conf.Positional, In]
-    """Audio file (wav, flac, ogg, mp3), a folder of them, or - for standard input."""
+    """Audio file (wav, flac, ogg, mp3 …), a folder of them, or - for standard input. A file of a
+    folder that cannot be read is left out, and named at the end, with exit code 2."""
     target: Annotated[Path, tyro.conf.Positional, Out]
     """File to write (.rvq), a folder if IN is one, or - for standard output."""
     codec: Path
@@ -43,6 +44,8 @@ class Encode:
     """Or the bandwidth: as many levels as fit into it."""
     entropy: bool = True
     """Code by frequency, which is slower and smaller; --no-entropy packs bits only."""
+    strict: bool = False
+    """Of a folder: read every file first, and write nothing if one cannot be read."""
     json: bool = False
     """Print a machine-readable result."""
 
@@ -53,6 +56,7 @@ class Encode:
         codec = _load(self.codec)
         options = {"levels": self.levels, "kbps": self.kbps, "entropy": self.entropy}
         if self.source.is_dir():
+            options["strict"] = self.strict
             done = encode_folder.encode_folder(codec, self.source, self.target, **options)
             say(self.json, f"{len(done)} files: {self.target}", _place(self))
             return {"files": [str(path) for path in done]}
@@ -96,6 +100,8 @@ class Decode:
     """Levels to decode, the first ones. Default: all that are there."""
     format: Literal["wav", "flac", "ogg"] = "wav"
     """Of the files of a folder."""
+    strict: bool = False
+    """Of a folder: read every file first, and write nothing if one cannot be read."""
     json: bool = False
     """Print a machine-readable result."""
 
@@ -105,7 +111,7 @@ class Decode:
         _check_pipes(self)
         codec = _load(self.codec)
         if self.source.is_dir():
-            options = {"levels": self.levels, "suffix": f".{self.format}"}
+            options = {"levels": self.levels, "suffix": f".{self.format}", "strict": self.strict}
             done = encode_folder.decode_folder(codec, self.source, self.target, **options)
             say(self.json, f"{len(done)} files: {self.target}", _place(self))
             return {"files": [str(path) for path in done]}

@@ -71,7 +71,8 @@ class Data:
     """
 
     folder: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of audio; none for the built-in corpus."""
+    """Folder of audio; none for the built-in corpus. A file of it that cannot be used is left out,
+    and named at the end, with exit code 2."""
     out: Path = Path("runs/dataset")
     """Where the dataset goes."""
     rate: int | None = None
@@ -88,6 +89,8 @@ class Data:
     melody: int | None = None
     """Pitch classes to keep the melody in beside the codes, 12 for MusicGen-melody. Default: none
     is kept."""
+    strict: bool = False
+    """Look at every file first, and write nothing if one cannot be used."""
     json: bool = False
     """Print a machine-readable result."""
 
@@ -101,7 +104,8 @@ class Data:
         rate, channels = self.rate or 16_000, self.channels or 1
         if codec is not None:
             rate, channels = codes.sound_of(codec, self.rate, self.channels)
-        path = builder.build(self.folder, self.out, rate, channels, piece=self.piece)
+        settings = {"piece": self.piece, "strict": self.strict}
+        path = builder.build(self.folder, self.out, rate, channels, **settings)
         result: dict = {"dataset": str(path)}
         say(self.json, f"dataset: {path}")
         for split in ("train", "heldout") if codec is not None else ():
@@ -111,6 +115,8 @@ class Data:
             minutes = sum(x.shape[1] for x in made.codes) / made.frame_rate / 60
             result[split] = {"codes": str(cache), "records": len(made), "minutes": minutes}
             say(self.json, f"codes: {cache}, {len(made)} records, {minutes:.1f} minutes")
+        if self.folder is not None and (left := builder.left_out(path)):
+            raise left
         return result
 
 

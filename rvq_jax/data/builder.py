@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from rvq_jax import files
 from rvq_jax.audio import io, resample
 from rvq_jax.data import folder, synth
-from rvq_jax.errors import UserError
+from rvq_jax.errors import LeftOut, UserError, reason_of
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
 ENDS = 2**20  # bytes at either end of a file that tell it from others
@@ -75,28 +76,32 @@ class AudioFolder(_Audio):
 
     def __init__(self, *, clips: list[folder.Clip], minimum: int, piece: float, **kwargs):
         self.clips, self.minimum, self.piece = clips, minimum, piece
+        self.left_out: list[tuple[str, str]] = []  # names and reasons
         super().__init__(**kwargs)
 
     def _split_generators(self, dl_manager):
-        splits = {clip.split for clip in self.clips}
-        return {split: self._generate_examples(split) for split in sorted(splits)}
+        self.bar = tqdm(total=len(self.clips), desc="reading", unit="clip")
+        found = {}
+        for split in sorted({clip.split for clip in self.clips}):
+            examples = self._generate_examples(split)
+            # TFDS takes no empty split, which it is if no clip of it can be used.
+            for first in itertools.islice(examples, 1):
+                found[split] = itertools.chain([first], examples)
+        for names in (("train",), ("valid", "test")):
+            if not found.keys() & {*names}:
+                what = " or ".join(names)
+                raise LeftOut(self.left_out, len(self.clips), f"no {what} clip can be used")
+        return found
 
     def _generate_examples(self, split) -> Iterator[tuple[str, dict]]:
         clips = [clip for clip in self.clips if clip.split == split]
-        for clip in tqdm(clips, desc=f"reading {split}", unit="clip"):
-            audio_SC, rate = io.read(clip.path)
-            if self.channels != 1 and audio_SC.shape[1] not in (1, self.channels):
-                raise UserError(
-                    f"{clip.path} has {audio_SC.shape[1]} channels, which cannot be mixed to "
-                    f"{self.channels}; use --channels 1"
-                )
-            audio_SC = resample.to_channels(audio_SC, self.channels)
-            audio_SC = resample.to_rate(audio_SC, rate, self.rate)
-            if len(audio_SC) < self.minimum:
-                raise UserError(
-                    f"{clip.path} is shorter than one frame ({len(audio_SC)} of {self.minimum} "
-                    f"samples at {self.rate} Hz); remove it"
-                )
+        for clip in clips:
+            self.bar.update()
+            try:
+                audio_SC = self._read(clip.path)
+            except UserError as error:
+                self.left_out.append((clip.name, reason_of(error, clip.path)))
+                continue
             size = round(self.piece * self.rate)
             for i in range(math.ceil(len(audio_SC) / size)):
                 piece_SC = audio_SC[i * size : (i + 1) * size]
@@ -104,6 +109,22 @@ class AudioFolder(_Audio):
                 if len(piece_SC) >= self.minimum:
                     name = f"{clip.name}#{i}"
                     yield name, _record(piece_SC, name, clip.caption, clip.label)
+
+    def _read(self, path: Path) -> np.ndarray:
+        audio_SC, rate = io.read(path)
+        if self.channels != 1 and audio_SC.shape[1] not in (1, self.channels):
+            raise UserError(
+                f"{path} has {audio_SC.shape[1]} channels, which cannot be mixed to "
+                f"{self.channels}; use --channels 1"
+            )
+        audio_SC = resample.to_channels(audio_SC, self.channels)
+        audio_SC = resample.to_rate(audio_SC, rate, self.rate)
+        if len(audio_SC) < self.minimum:
+            raise UserError(
+                f"{path} is shorter than one frame ({len(audio_SC)} of {self.minimum} "
+                f"samples at {self.rate} Hz); remove it"
+            )
+        return audio_SC
 
 
 def build(
@@ -113,11 +134,14 @@ def build(
     channels: int = 1,
     minimum: int = 1,
     piece: float | None = None,
+    *,
+    strict: bool = True,
+    captioned: bool = False,
 ) -> Path:
     """Builds a dataset from a folder of audio, or from the built-in corpus.
 
-    A dataset of the same source and settings that is in `out` already is used as it is. Nothing
-    half-written stays.
+    A dataset of the same source and settings that is in `out` already is used as it is; one that
+    lacks files is made anew once the source has changed. Nothing half-written stays.
 
     Args:
       source: folder of audio files; None for the built-in corpus.
@@ -126,19 +150,23 @@ def build(
       channels: C, channels of the records.
       minimum: samples of the shortest clip allowed, at `rate`.
       piece: seconds of the longest record, into which longer clips are cut; None for 10.
+      strict: whether a clip that cannot be used is an error, raised when all were tried, and
+        nothing is written; else it is left out, and `left_out` of the dataset has it.
+      captioned: whether a metadata.csv must have captions.
 
     Returns:
       The dataset's folder, `out`.
 
     Raises:
-      UserError: when the input is bad (see `folder.scan` and `io.read`), a clip is shorter than
-        `minimum` or cannot be mixed to `channels`, `piece` is shorter than `minimum`, or `out`
-        holds anything else than this dataset.
+      UserError: when the folder is bad (see `folder.scan`), `piece` is shorter than `minimum`, or
+        `out` holds anything else than this dataset.
+      LeftOut: when a clip cannot be read (see `io.read`), is shorter than `minimum` or cannot be
+        mixed to `channels`, if strict, or if none to train on or none held out is left.
     """
     out, piece = Path(out), PIECE_SECONDS if piece is None else piece
     if round(piece * rate) < max(1, minimum):
         raise UserError(f"pieces of {piece:g} s are too short: set --piece to seconds")
-    clips = None if source is None else folder.scan(source)
+    clips = None if source is None else folder.scan(source, captioned)
     stated = {
         "rate": rate,
         "channels": channels,
@@ -147,6 +175,8 @@ def build(
         "source": _fingerprint(clips),
     }
     if _holds(out, stated):
+        if strict and (lacking := left_out(out)):
+            raise lacking
         return out
     options = {"rate": rate, "channels": channels}
     # TFDS logs what it does and shows bars of its own; errors reach the caller either way.
@@ -159,10 +189,25 @@ def build(
             options |= {"clips": clips, "minimum": minimum, "piece": piece}
             builder = AudioFolder(data_dir=place, **options)
         _prepare(builder)
+        if clips is not None:
+            builder.bar.close()
+        if clips is not None and builder.left_out:
+            if strict:
+                raise LeftOut(builder.left_out, len(clips), "nothing is written")
+            stated["left_out"] = {"files": builder.left_out, "of": len(clips)}
         # A folder of its own, whose name says neither version nor builder.
         shutil.move(builder.data_dir, place / "records")
         files.write_json(place / "source.json", stated)
     return out
+
+
+def left_out(dataset: str | Path) -> LeftOut | None:
+    """What a dataset lacks of its folder because it could not be used, as an error to raise."""
+    found = json.loads((Path(dataset) / "source.json").read_text()).get("left_out")
+    if not found:
+        return None
+    left = [(name, why) for name, why in found["files"]]
+    return LeftOut(left, found["of"], f"the others are in {dataset}")
 
 
 def open_split(dataset: str | Path, split: str) -> "Records":
@@ -243,6 +288,8 @@ def _holds(out: Path, stated: dict) -> bool:
         ]
     except (OSError, ValueError, AttributeError):
         raise UserError(f"{out} is there and is no dataset; choose another --out") from None
+    if differs == [f"source {found.get('source')}"] and found.get("left_out"):
+        return False
     if differs:
         what = ", ".join(differs)
         raise UserError(f"{out} holds another dataset ({what}); choose another --out or delete it")
@@ -253,9 +300,10 @@ def _fingerprint(clips: list[folder.Clip] | None) -> str:
     """What the dataset was made of: names, texts, sizes and times of the files."""
     if clips is None:
         return f"built-in, {CLIPS}, {CLIP_SECONDS} s"
-    stats = [clip.path.stat() for clip in clips]
-    seen = [
-        (c.name, c.caption, c.label, c.split, s.st_size, s.st_mtime_ns)
-        for c, s in zip(clips, stats, strict=True)
-    ]
+    seen = []
+    for clip in clips:
+        seen.append([clip.name, clip.caption, clip.label, clip.split])
+        with contextlib.suppress(OSError):  # A link that leads nowhere is left out later.
+            stat = clip.path.stat()
+            seen[-1] += [stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()

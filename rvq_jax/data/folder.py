@@ -1,21 +1,15 @@
 """A folder of audio files, with or without metadata.csv, as a list of clips."""
 
-import csv
 import hashlib
+import os
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rvq_jax.audio import folder as audio_folder
 from rvq_jax.audio.io import SUFFIXES
+from rvq_jax.data import table
 from rvq_jax.errors import UserError
-
-CAPTIONS = ("caption_or_transcript", "caption", "transcript")
-SPLITS = {
-    "train": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -29,21 +23,33 @@ class Clip:
     split: str  # train, valid or test
 
 
-def scan(folder: str | Path) -> list[Clip]:
+def scan(folder: str | Path, captioned: bool = False) -> list[Clip]:
     """The clips of a folder, sorted by name.
 
-    metadata.csv, if there is one, lists them: columns file, and caption_or_transcript or caption,
-    and optionally label and split. Without it all wav, flac, ogg and mp3 files count, and file and
-    folder names are caption and label. Without a split, every tenth clip by a hash of its name is
-    valid and every tenth test; where that leaves none to train on or none held out, the last such
-    clip changes side. Raises UserError for a folder that is not there, has no audio or one clip
-    only, and for what is wrong with metadata.csv, as stated splits with no train or none held out.
+    metadata.csv, if there is one, lists them: column file (or file_name), and optionally caption
+    (or caption_or_transcript, transcript, transcription, text), label and split. Without it all
+    audio files count, those of linked folders and those that cannot be read among them, each once
+    under whatever names, and file and folder names are caption and label. Without a split, every
+    tenth clip by a hash of its name is valid and every tenth test; where that leaves none to train
+    on or none held out, the last such clip changes side.
+
+    Args:
+      folder: the folder.
+      captioned: whether a metadata.csv must have captions.
+
+    Raises:
+      UserError: for a folder that is not there, has no audio or one clip only, and for what is
+        wrong with metadata.csv (see `table.rows`), as stated splits with no train or none held
+        out.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"folder {folder} is not there; give --data a folder of audio files")
-    table = folder / "metadata.csv"
-    clips = _from_table(folder, table) if table.exists() else _from_names(folder)
+    listed = folder / "metadata.csv"
+    if listed.exists():
+        clips = [Clip(**vars(row)) for row in table.rows(listed, captioned)]
+    else:
+        clips = _from_names(folder)
     if not clips:
         raise UserError(f"folder {folder} has no audio; put {', '.join(SUFFIXES)} files in it")
     clips = sorted(clips, key=lambda clip: clip.name)
@@ -51,42 +57,24 @@ def scan(folder: str | Path) -> list[Clip]:
 
 
 def _from_names(folder: Path) -> list[Clip]:
-    clips = []
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        # Names that begin with a dot are an archive's or a system's notes beside the audio.
-        hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
-            caption = path.stem.replace("_", " ").replace("-", " ")
-            clips.append(Clip(path, name.as_posix(), caption, path.resolve().parent.name, ""))
-    return clips
-
-
-def _from_table(folder: Path, table: Path) -> list[Clip]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read: {error}; save it as UTF-8 CSV") from error
-    caption = next((name for name in CAPTIONS if name in columns), None)
-    missing = "file" if "file" not in columns else "caption" if caption is None else None
-    if missing:
-        raise UserError(f"{table} has no column {missing!r}; it has {', '.join(columns)}; add it")
     clips: dict[str, Clip] = {}
-    for line, row in enumerate(rows, start=2):
-        name = row["file"] or ""
-        if not name or not (folder / name).is_file():
-            raise UserError(f"{table} line {line}: file {name!r} is not there; remove the line")
-        if name in clips:
-            raise UserError(f"{table} line {line}: file {name!r} is listed twice; remove one")
-        split = (row.get("split") or "").strip().lower()
-        if split and split not in SPLITS:
-            raise UserError(f"{table} line {line}: split {split!r}; use train, valid or test")
-        label = row.get("label") or ""
-        clips[name] = Clip(folder / name, name, row[caption] or "", label, SPLITS.get(split, ""))
+    names = audio_folder.names(folder)
+    # Of a file under several names, its own counts, not those of links.
+    for name in sorted(names, key=lambda name: _is_linked(folder, name)):
+        path = folder / name
+        caption = path.stem.replace("_", " ").replace("-", " ")
+        label = path.resolve().parent.name
+        # Bytes of a name that are no text cannot be kept in a record.
+        texts = (
+            os.fsencode(text).decode(errors="backslashreplace")
+            for text in (name.as_posix(), caption, label)
+        )
+        clips.setdefault(os.path.realpath(path), Clip(path, *texts, ""))
     return list(clips.values())
+
+
+def _is_linked(folder: Path, name: Path) -> bool:
+    return os.path.realpath(folder / name) != os.path.join(os.path.realpath(folder), name)
 
 
 def _with_splits(clips: list[Clip], folder: Path) -> list[Clip]:
@@ -105,5 +93,6 @@ def _with_splits(clips: list[Clip], folder: Path) -> list[Clip]:
 
 
 def _split_of(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)  # Systems spell accents in two forms.
     tenth = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
     return {0: "valid", 1: "test"}.get(tenth, "train")

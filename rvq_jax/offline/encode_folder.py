@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rvq_jax.audio import folder as audio_folder
 from rvq_jax.audio import io
-from rvq_jax.errors import UserError
+from rvq_jax.errors import LeftOut, UserError, reading, reason_of
 from rvq_jax.offline import encode_file, read_write
 from rvq_jax.systems.codec import Codec, Coded
 
@@ -27,11 +28,12 @@ def encode_folder(
     entropy: bool = True,
     chunk: float = encode_file.CHUNK,
     together: float = TOGETHER,
+    strict: bool = False,
 ) -> list[Path]:
     """Encodes every audio file below a folder to an .rvq file of the same name below another.
 
     Files of about the same length are encoded together, and get the codes that they get alone. A
-    file that cannot be read is skipped, with nothing written for it, and reported at the end, when
+    file that cannot be read is left out, with nothing written for it, and reported at the end, when
     all others are done; a place that cannot be written to ends the work at once.
 
     Args:
@@ -43,16 +45,18 @@ def encode_folder(
       entropy: whether codes are entropy coded, or only packed.
       chunk: seconds per step of audio that is too long for a batch.
       together: seconds of audio in a batch, padding included.
+      strict: read every file first, and write none if one cannot be read.
 
     Returns:
       The files written.
 
     Raises:
-      UserError: when a file could not be read or written, there is no file to read, two files would
-        become one, or the codec does not offer such levels or kbps.
+      UserError: when a file could not be written, there is no file to read, two files would become
+        one, or the codec does not offer such levels or kbps.
+      LeftOut: when files could not be read.
     """
     levels = encode_file.levels_of(codec, levels, kbps)
-    pairs = _pairs(source, target, io.SUFFIXES, ".rvq")
+    pairs = _pairs(source, target, io.SUFFIXES, ".rvq", io.UNREAD)
     hash, rate = codec.fingerprint(), codec.config.rate
 
     def read(path: Path):
@@ -68,7 +72,10 @@ def encode_folder(
         for coded, goal in zip(_encode(codec, bucket, audio, size, levels), goals, strict=False):
             encode_file.save(codec, coded, goal, hash, entropy)
 
-    return _work("encode", pairs, read, alone, batch, lambda key: _size(key, together))
+    def size_of(bucket) -> int:
+        return _size(bucket, together)
+
+    return _work("encode", source, pairs, read, alone, batch, size_of, strict)
 
 
 def decode_folder(
@@ -80,10 +87,11 @@ def decode_folder(
     suffix: str = ".wav",
     chunk: float = encode_file.CHUNK,
     together: float = TOGETHER,
+    strict: bool = False,
 ) -> list[Path]:
     """Decodes every .rvq, .ecdc and .dac file below a folder, the inverse of `encode_folder`.
 
-    Damaged files are skipped and reported at the end.
+    Damaged files are left out and reported at the end.
 
     Args:
       codec: codec that made the files.
@@ -93,13 +101,15 @@ def decode_folder(
       suffix: suffix of the audio files, which says their format, such as `.flac`.
       chunk: seconds per step of audio that is too long for a batch.
       together: seconds of audio in a batch, padding included.
+      strict: read every file first, and write none if one cannot be read.
 
     Returns:
       The files written.
 
     Raises:
-      UserError: when a file could not be read or written, there is no file to read, or two files
-        would become one.
+      UserError: when a file could not be written, there is no file to read, or two files would
+        become one.
+      LeftOut: when files could not be read.
     """
     pairs = _pairs(source, target, encode_file.CODES, suffix)
     hash, rate = codec.fingerprint(), codec.config.rate
@@ -121,25 +131,32 @@ def decode_folder(
         for audio_SC, goal in zip(audio, goals, strict=False):
             encode_file.write_audio(goal, audio_SC, rate)
 
-    return _work("decode", pairs, read, alone, batch, lambda key: _size(key[0], together))
+    def size_of(key) -> int:
+        return _size(key[0], together)
+
+    return _work("decode", source, pairs, read, alone, batch, size_of, strict)
 
 
-def _pairs(source, target, suffixes: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
-    """Files below one folder and what they become below another, sorted."""
+def _pairs(
+    source, target, suffixes: tuple[str, ...], suffix: str, unread: tuple[str, ...] = ()
+) -> list[tuple[Path, Path]]:
+    """Files below one folder and what they become below another, sorted.
+
+    unread: suffixes of files that are to be named as such, of which nothing is made.
+    """
     source, target = Path(source), Path(target)
     if not source.is_dir():
         raise UserError(f"folder {source} is not there; check the name")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, and {source} a folder; name a folder")
-    names = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
-    # Names that begin with a dot are an archive's or a system's notes beside the audio.
-    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    names = [name for name in names if name.suffix.lower() in suffixes]
+    names = audio_folder.names(source, suffixes + unread)
     if not names:
         raise UserError(f"folder {source} has nothing to read; put {', '.join(suffixes)} files in")
     seen: dict[Path, Path] = {}
     for name in names:
         goal = name.with_suffix(suffix)
+        if name.suffix.lower() in unread:
+            goal = name.with_name(f"{name.name}{suffix}")
         if goal in seen:
             raise UserError(f"{seen[goal]} and {name} would both become {goal}; rename one")
         seen[goal] = name
@@ -148,14 +165,30 @@ def _pairs(source, target, suffixes: tuple[str, ...], suffix: str) -> list[tuple
 
 def _work(
     word: str,
+    source: str | Path,
     pairs: list[tuple[Path, Path]],
     read: Callable,
     alone: Callable,
     batch: Callable,
     size_of: Callable,
+    strict: bool,
 ) -> list[Path]:
     """Reads file after file; each goes alone (key None) or waits for others of its key."""
-    waiting, wrong, done = defaultdict(list), [], []
+    waiting, left, done = defaultdict(list), [], []
+
+    def try_to_read(path: Path):
+        try:
+            with reading(path, "audio" if word == "encode" else "codes", "remove or replace it"):
+                return read(path)
+        except UserError as error:
+            left.append((f"{path.relative_to(source)}", reason_of(error, path)))
+            return None
+
+    if strict:
+        for path, _ in tqdm(pairs, desc="read", unit="file"):
+            try_to_read(path)
+        if left:
+            raise LeftOut(left, len(pairs), "nothing is written")
     with tqdm(total=len(pairs), desc=word, unit="file") as bar:
 
         def finish(key) -> None:
@@ -165,12 +198,11 @@ def _work(
             bar.update(len(items))
 
         for path, goal in pairs:
-            try:
-                key, item = read(path)
-            except UserError as error:
-                wrong.append(f"{error}")
+            found = try_to_read(path)
+            if found is None:
                 bar.update()
                 continue
+            key, item = found
             if key is None:
                 alone(path, item, goal)
                 done.append(goal)
@@ -181,12 +213,9 @@ def _work(
                 finish(key)
         for key in list(waiting):
             finish(key)
-    if wrong:
-        raise UserError(
-            f"{len(wrong)} of {len(pairs)} files cannot be read, the others are done; "
-            + "; ".join(wrong[:3])
-            + "; ..." * (len(wrong) > 3)
-        )
+    if left:
+        outcome = "the others are done" if done else "there are no others"
+        raise LeftOut(left, len(pairs), outcome)
     return done
 
 

@@ -79,7 +79,8 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     if (out / "config.json").exists():
         open_run(out, stated)
     # A new run begins with its data: bad input leaves no folder behind.
-    dataset = builder.build(data, out / "dataset", rate, channels, minimum=config.codec.codec.hop)
+    minimum = config.codec.codec.hop
+    dataset = builder.build(data, out / "dataset", rate, channels, minimum, captioned=True)
     open_run(out, stated)
     train = builder.open_split(dataset, "train")
     heldout = builder.open_split(dataset, "heldout")

@@ -1,11 +1,16 @@
-"""Folders of audio that are not as they should be: one line, exit code 2, nothing left."""
+"""Folders of audio that are not as they should be: one line, exit code 2, nothing half-done."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 import soundfile
 from command import RATE, good, leftovers, refuses, run, tone
+
+from rvq_jax import cli
+from rvq_jax.data import builder
 
 
 def missing(folder):
@@ -64,6 +69,11 @@ def nan(folder):
 
 
 def table_without_column(folder):
+    (good(folder) / "metadata.csv").write_text("name,caption\nok0.wav,x\nok1.wav,y\n")
+    return folder, ("metadata.csv", "'file'")
+
+
+def without_captions(folder):
     (good(folder) / "metadata.csv").write_text("file,label\nok0.wav,x\nok1.wav,y\n")
     return folder, ("metadata.csv", "'caption'")
 
@@ -83,33 +93,104 @@ def table_not_text(folder):
     return folder, ("metadata.csv", "UTF-8")
 
 
-BAD = [
-    missing,
-    a_file,
-    empty,
-    without_audio,
-    one_clip,
-    not_audio,
-    truncated,
-    no_bytes,
-    no_samples,
-    nan,
-    table_without_column,
-    table_with_missing_file,
-    table_with_unknown_split,
-    table_not_text,
-]
+def unread(folder):
+    (good(folder) / "bad.m4a").write_bytes(b"")
+    return folder, ("bad.m4a", "format that cannot be read")
 
 
-@pytest.mark.parametrize("command", ["data build", "quickstart"])
-@pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
+def pipe(folder):
+    os.mkfifo(good(folder) / "bad.wav")
+    return folder, ("bad.wav", "pipe")
+
+
+def dangling(folder):
+    (good(folder) / "bad.flac").symlink_to("nowhere")
+    return folder, ("bad.flac", "not there")
+
+
+def listed(folder):
+    lines = ["file,caption,split", "ok0.wav,a,train", "bad.wav,b,train", "ok1.wav,c,test"]
+    (not_audio(folder)[0] / "metadata.csv").write_text("\n".join(lines))
+    return folder, ("bad.wav", "cannot be read")
+
+
+FOLDERS = [missing, a_file, empty, without_audio, one_clip]
+FOLDERS += [table_without_column, table_with_missing_file, table_with_unknown_split]
+FOLDERS += [table_not_text]
+FILES = [not_audio, truncated, no_bytes, no_samples, nan, unread, pipe, dangling, listed]
+BAD = [("data build", make) for make in FOLDERS]
+BAD += [("data build --strict", make) for make in FILES]
+BAD += [("quickstart", make) for make in [*FOLDERS, *FILES, without_captions]]
+
+
+@pytest.mark.parametrize("command, make", BAD, ids=lambda value: getattr(value, "__name__", value))
 def test_bad_audio_is_told_in_one_line_and_leaves_nothing(capsys, tmp_path, make, command):
     """The line names the file; no dataset, whole or half, and no temporary folder is there."""
     folder, say = make(tmp_path / "in")
     out = tmp_path / "work" / "out"
-    given = [folder] if command == "data build" else ["--data", folder]
+    given = ["--data", folder] if command == "quickstart" else [folder]
     refuses(capsys, *command.split(), *given, "--out", out, say=say)
     assert not out.exists() and leftovers(out) == []
+
+
+def sources(dataset) -> list[str]:
+    """Files of which a dataset holds records."""
+    records = [builder.open_split(dataset, split) for split in ("train", "heldout")]
+    names = {split[i]["name"].split("#")[0] for split in records for i in range(len(split))}
+    return sorted(names)
+
+
+@pytest.mark.parametrize("make", FILES, ids=lambda make: make.__name__)
+def test_one_bad_file_is_left_out_and_named(capsys, tmp_path, make):
+    """All others are in the dataset; once more it says the same, and reads nothing."""
+    folder, say = make(tmp_path / "in")
+    out = tmp_path / "work" / "out"
+    want = ["ok0.wav", "ok1.wav"] + ["ok2.wav"] * (make is not listed)
+    for _ in range(2):
+        refuses(capsys, "data", "build", folder, "--out", out, say=("1 of", "left out", *say))
+        assert sources(out) == want and leftovers(out) == []
+
+
+def test_many_bad_files_have_a_line_each(capsys, tmp_path):
+    folder = good(tmp_path / "in")
+    for i in range(5):
+        (folder / f"bad{i}.wav").write_text("no audio")
+    code, _, lines = run(capsys, "data", "build", folder, "--out", tmp_path / "out")
+    assert code == 2 and len(lines) == 6 and "5 of 8 files are left out" in lines[-1]
+    for i in range(5):
+        assert f"left out: bad{i}.wav (cannot be read" in "\n".join(lines)
+
+
+def test_nothing_to_train_on_leaves_nothing(capsys, tmp_path):
+    folder, out = good(tmp_path / "in"), tmp_path / "work" / "out"
+    (folder / "ok0.wav").write_text("no audio")
+    rows = [f"ok{i}.wav,{'test' if i else 'train'}\n" for i in range(3)]
+    (folder / "metadata.csv").write_text("file,split\n" + "".join(rows))
+    words = ["data", "build", folder, "--out", out]
+    refuses(capsys, *words, say=("no train clip", "ok0.wav", "cannot be read"))
+    assert not out.exists() and leftovers(out) == []
+
+
+def test_sigterm_leaves_nothing(tmp_path, monkeypatch):
+    """It ends the command as an error does: what is half written goes."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        pytest.skip("SIGTERM is taken")
+    folder, out = good(tmp_path / "in"), tmp_path / "work" / "out"
+    read, count = builder.io.read, []
+
+    def asked_for(path):
+        count.append(path)
+        if len(count) == 3:
+            assert len(list(out.parent.glob(".out.*"))) == 1
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(path)
+
+    monkeypatch.setattr(builder.io, "read", asked_for)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["data", "build", str(folder), "--out", str(out)])
+    assert stop.value.code == 143
+    assert not out.parent.exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_clip_shorter_than_a_frame_is_told(capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -202,6 +203,50 @@ def test_a_damaged_file_of_a_folder_does_not_stop_the_others(capsys, place, code
     words = ["decode", place / "out", place / "back", "--codec", codecs["mono"]]
     refuses(capsys, *words, say=("1 of 2 files", "bad.rvq", "no .rvq file"))
     assert files(place / "back") == ["a.wav"]
+
+
+def test_strict_writes_nothing_beside_a_damaged_file(capsys, place, codecs):
+    codec = ["--strict", "--codec", codecs["mono"]]
+    (place / "bad.wav").write_text("not audio")
+    say = ("1 of 2 files", "nothing is written", "bad.wav")
+    refuses(capsys, "encode", place, place / "out", *codec, say=say)
+    assert not (place / "out").exists()
+    (place / "bad.rvq").write_text("not codes")
+    say = ("1 of 2 files", "nothing is written", "bad.rvq")
+    refuses(capsys, "decode", place, place / "out", *codec, say=say)
+    assert not (place / "out").exists()
+
+
+def test_a_folder_of_all_that_can_be_wrong(capsys, place, codecs):
+    """What is good is coded, in linked folders too; what is not is named: never passed over."""
+    source, other = place / "in", place / "other"
+    other.mkdir()
+    (other / "linked.aiff").write_bytes((place / "a.wav").read_bytes())
+    source.mkdir()
+    (source / "folder").symlink_to(other)
+    (source / "good.wave").write_bytes((place / "a.wav").read_bytes())
+    flac = io.BytesIO()
+    soundfile.write(flac, np.zeros(300), RATE, format="FLAC")
+    for name, count in (("long.flac", 2**36 - 1), ("unknown.flac", 0)):
+        data = bytearray(flac.getvalue())
+        data[21:26] = (data[21] >> 4 << 36 | count).to_bytes(5, "big")
+        (source / name).write_bytes(data)
+    soundfile.write(source / "xi.wav", np.zeros(900), 44_100, format="XI", subtype="DPCM_16")
+    soundfile.write(source / "slow.wav", np.zeros(900), 1)
+    (source / "song.m4a").write_bytes(b"")
+    (source / "song.wav").write_bytes((place / "a.wav").read_bytes())
+    os.mkfifo(source / "pipe.wav")
+    (source / "link.wav").symlink_to("nowhere")
+    (source / "folder.wav").mkdir()
+    os.rename(source / "song.wav", os.fsencode(source) + b"/caf\xe9.wav")
+    bad = ["link.wav", "long.flac", "pipe.wav", "slow.wav", "song.m4a", "xi.wav"]
+    words = ["encode", source, place / "out", "--codec", codecs["mono"]]
+    code, _, lines = run(capsys, *words)
+    assert code == 2 and len(lines) == 1 + len(bad) and all(line.isprintable() for line in lines)
+    assert [line.split()[3] for line in lines[:-1]] == bad
+    assert "6 of 10 files are left out, the others are done" in lines[-1]
+    good = [os.fsdecode(b"caf\xe9.rvq"), "folder", "folder/linked.rvq", "good.rvq", "unknown.rvq"]
+    assert files(place / "out") == sorted(good)
 
 
 def test_two_files_that_would_become_one(capsys, place, codecs):

@@ -144,6 +144,14 @@ def test_captions_of_a_text(capsys, tmp_path, models, monkeypatch, place):
     same(heard(conditions["files"][2]), expected(models["text"], PROMPTS, 0.3)[2])
 
 
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1e"])
+def test_newlines_alone_part_captions(tmp_path, inside):
+    """What other programs call line breaks can be in a caption."""
+    (tmp_path / "prompts.txt").write_bytes(f"slow{inside}piano\r\na drum\n\nx".encode())
+    command = cli.Generate(tmp_path, tmp_path / "a", prompts=tmp_path / "prompts.txt")
+    assert cli.generate._prompts(command) == [f"slow{inside}piano", "a drum", "x"]
+
+
 def test_one_caption_of_a_text_is_in_a_folder(capsys, tmp_path, models):
     (tmp_path / "prompts.txt").write_text("slow piano")
     words = ["--seconds", 0.3, "--prompts", tmp_path / "prompts.txt", "--out", tmp_path / "a"]

@@ -114,7 +114,7 @@ def test_errors_of_the_table(tmp_path):
     table(tmp_path, ("name", "caption"), ("a.wav", "x"))
     not_read(tmp_path, "metadata.csv", "'file'")
     table(tmp_path, ("file", "words"), ("a.wav", "x"))
-    not_read(tmp_path, "metadata.csv", "'caption'", "words")
+    refused(lambda: scan(tmp_path, captioned=True), "metadata.csv", "'caption'", "words")
     table(tmp_path, ("file", "caption"), ("a.wav", "x"), ("lost.wav", "y"))
     not_read(tmp_path, "metadata.csv", "line 3", "lost.wav")
     table(tmp_path, ("file", "caption"), ("", "x"))
