@@ -27,8 +27,6 @@ NOTES = (
     "Seems to be a truncated file",
     "does not match value from 'ds",
 )
-
-
 _stderr = threading.Lock()
 
 
@@ -51,7 +49,7 @@ def decoded(source: Source, path) -> tuple[np.ndarray, int]:
 
     data, count = bytearray(), 0
     try:
-        with _quiet(), _stream_class()(source.file, closefd=False) as file:
+        with _quiet(source), _stream_class()(source.file, closefd=False) as file:
             if file.format in NO_AUDIO:
                 raise UserError(f"{path} is no audio but {file.format_info}; remove or replace it")
             rate, channels, log = file.samplerate, file.channels, file.extra_info
@@ -80,8 +78,11 @@ def decoded(source: Source, path) -> tuple[np.ndarray, int]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, nothing comes to standard error: libmpg123 writes there what it thinks of a file."""
+def _quiet(source: Source) -> Iterator[None]:
+    """Inside, nothing comes to standard error: libmpg123 writes there what it thinks of frames."""
+    if source.end is None:  # No MPEG.
+        yield
+        return
     with _stderr:
         try:
             kept = os.dup(2)

@@ -116,7 +116,7 @@ def writing(
     kind = {"format": "RF64", "subtype": "PCM_16"} if is_long else {}
     with files.writing(path) as target:
         try:
-            with soundfile.SoundFile(target, "w", rate, channels, **kind) as file:
+            with soundfile.SoundFile(os.fsencode(target), "w", rate, channels, **kind) as file:
                 added = 0
 
                 def add(audio_SC: Array) -> None:

@@ -74,13 +74,14 @@ class SynthMusic(_Audio):
 class AudioFolder(_Audio):
     """A folder of audio files, resampled, mixed, and cut into pieces."""
 
-    def __init__(self, *, clips: list[folder.Clip], minimum: int, piece: float, **kwargs):
-        self.clips, self.minimum, self.piece = clips, minimum, piece
+    def __init__(
+        self, *, clips: list[folder.Clip], minimum: int, piece: float, bar: tqdm, **kwargs
+    ):
+        self.clips, self.minimum, self.piece, self.bar = clips, minimum, piece, bar
         self.left_out: list[tuple[str, str]] = []  # names and reasons
         super().__init__(**kwargs)
 
     def _split_generators(self, dl_manager):
-        self.bar = tqdm(total=len(self.clips), desc="reading", unit="clip")
         found = {}
         for split in sorted({clip.split for clip in self.clips}):
             examples = self._generate_examples(split)
@@ -184,17 +185,18 @@ def build(
     tfds.disable_progress_bar()
     with files.writing(out) as place:
         if clips is None:
-            builder = SynthMusic(data_dir=place, songs=CLIPS, seconds=CLIP_SECONDS, **options)
+            songs = {"songs": CLIPS, "seconds": CLIP_SECONDS}
+            builder = SynthMusic(data_dir=place, **songs, **options)
+            _prepare(builder)
         else:
-            options |= {"clips": clips, "minimum": minimum, "piece": piece}
-            builder = AudioFolder(data_dir=place, **options)
-        _prepare(builder)
-        if clips is not None:
-            builder.bar.close()
-        if clips is not None and builder.left_out:
-            if strict:
-                raise LeftOut(builder.left_out, len(clips), "nothing is written")
-            stated["left_out"] = {"files": builder.left_out, "of": len(clips)}
+            with tqdm(total=len(clips), desc="reading", unit="clip") as bar:
+                options |= {"clips": clips, "minimum": minimum, "piece": piece, "bar": bar}
+                builder = AudioFolder(data_dir=place, **options)
+                _prepare(builder)
+            if builder.left_out:
+                if strict:
+                    raise LeftOut(builder.left_out, len(clips), "nothing is written")
+                stated["left_out"] = {"files": builder.left_out, "of": len(clips)}
         # A folder of its own, whose name says neither version nor builder.
         shutil.move(builder.data_dir, place / "records")
         files.write_json(place / "source.json", stated)

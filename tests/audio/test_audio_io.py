@@ -114,7 +114,7 @@ def test_a_place_that_takes_no_file_keeps_the_old_one(tmp_path, monkeypatch, err
         error = soundfile.LibsndfileError(2)
 
     def half(file, *_):
-        Path(file.name).write_bytes(b"RIFF")
+        Path(os.fsdecode(file.name)).write_bytes(b"RIFF")
         raise error
 
     monkeypatch.setattr(soundfile.SoundFile, "write", half)

@@ -147,6 +147,13 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     refused(lambda: io.read(tmp_path / "a.wav"), "a.wav", "Permission denied")
 
 
+@pytest.mark.parametrize("suffix", io.WRITTEN)
+def test_a_name_that_is_no_text_is_written_and_read(tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    io.write(path, SOUND[:2000], RATE)
+    assert len(io.read(path)[0]) == 2000 and os.listdir(tmp_path) == [path.name]
+
+
 def test_names_of_a_folder(tmp_path):
     """Of linked folders too, of every format that holds audio; hidden ones not."""
     root, other = tmp_path / "root", tmp_path / "other"
