@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json as jsons
 import math
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -154,7 +155,10 @@ class Serve:
         def announce(address: str) -> None:
             show(jsons.dumps({"address": address}) if self.json else f"{address} (Ctrl-C ends it)")
 
-        serve.serve(model, self.host, self.port, limits, announce)
+        if serve.serve(model, self.host, self.port, limits, announce):
+            # Python's own end would wait for a program that runs, or break it off within.
+            sys.stdout.flush()
+            os._exit(0)
 
 
 def _check_numbers(command: Generate) -> None:

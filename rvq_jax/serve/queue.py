@@ -6,13 +6,14 @@ import contextlib
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 
 import jax
 import numpy as np
 
 from rvq_jax.audio import io
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, clipped, printable
 from rvq_jax.serve.requests import Limits, Refused, Request
 from rvq_jax.typing import Audio
 
@@ -22,8 +23,8 @@ LOG = logging.getLogger(__name__)
 class Job:
     """One generation asked for: its events in order, and whether anyone still wants them."""
 
-    def __init__(self, request: Request):
-        self.request = request
+    def __init__(self, request: Request, client: str):
+        self.request, self.client = request, client
         self.place = 0  # in the line: 1 comes next, 0 has left it
         self.unwanted = threading.Event()
         # Bounded by the length of a clip, so a slow reader keeps nobody waiting.
@@ -43,11 +44,13 @@ class Line:
         self.model, self.limits = model, limits
         self.rate = model.codec.config.rate
         self.channels = model.channels
+        self.share = limits.waiting // 2 + 1  # of one client, the one that is served among them
         self.running: Job | None = None
         self.waiting: deque[Job] = deque()
         self._stopped = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="generation")
+        # A daemon, as a process must be able to end while a program runs.
+        self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -55,7 +58,7 @@ class Line:
     def stop(self) -> None:
         """Tells everyone that it is over; the thread ends with the chunk that it is at."""
         with self._changed:
-            jobs = [*([self.running] if self.running else []), *self.waiting]
+            jobs = self._all()
             self.waiting.clear()
             self._stopped = True
             self._changed.notify()
@@ -64,16 +67,24 @@ class Line:
             job.send({"event": "error", "error": "the server was stopped; start it again"})
             job.send(None)
 
-    def join(self) -> None:
-        """Waits for the thread to end."""
-        self._thread.join()
+    @property
+    def lives(self) -> bool:
+        """Whether its thread runs, without which nobody is served."""
+        return self._thread.is_alive()
 
-    def enter(self, request: Request) -> Job:
+    def join(self, seconds: float) -> None:
+        """Waits for the thread to end, for as long at most."""
+        self._thread.join(seconds)
+
+    def enter(self, request: Request, client: str = "") -> Job:
         """Takes a request in; raises Refused if too many wait. Called on the event loop."""
-        job = Job(request)
+        job = Job(request, client)
         with self._changed:
             if self._stopped:
                 raise Refused(503, "the server is stopping; start it again")
+            own = sum(x.client == client and not x.unwanted.is_set() for x in self._all())
+            if own >= self.share:
+                raise Refused(429, f"{own} requests of yours are here already; wait for one to end")
             if self.running is None:
                 self.running = job
                 self._changed.notify()
@@ -92,6 +103,9 @@ class Line:
                 self.waiting.remove(job)
                 self._send_places()
         job.send(None)
+
+    def _all(self) -> list[Job]:
+        return [*([self.running] if self.running else []), *self.waiting]
 
     def _send_places(self) -> None:
         for place, job in enumerate(self.waiting, start=1):
@@ -121,10 +135,13 @@ class Line:
             return self._stream(job)
         except UserError as error:
             text = str(error)
-        except Exception as error:
+        # Whatever it is, it is this request's: Rust's panics, as of a tokenizer, are no Exception.
+        except BaseException as error:
             LOG.exception("generation failed")
-            text = f"generation failed ({type(error).__name__}: {error}); the log says where"
-        return {"event": "error", "error": " ".join(text.split())}
+            # Not str(error), which may raise as well.
+            reason = clipped("".join(traceback.format_exception_only(error)).strip(), 200)
+            text = f"generation failed ({reason}); the log says where"
+        return {"event": "error", "error": " ".join(printable(text).split())}
 
     def _stream(self, job: Job) -> dict | None:
         request = job.request

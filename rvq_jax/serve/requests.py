@@ -3,9 +3,10 @@
 import difflib
 import json
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, fields
 
-from rvq_jax.errors import UserError
+from rvq_jax.errors import LINE, UserError, clipped, printable
 
 SHORTEST = 0.1  # seconds
 NUMBERS = {"guidance_scale": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
@@ -63,7 +64,7 @@ class Refused(Exception):
     """A request that is not carried out: the HTTP status, and one line that says why."""
 
     def __init__(self, status: int, line: str):
-        super().__init__(line)
+        super().__init__(clipped(printable(line), LINE))
         self.status = status
 
 
@@ -82,7 +83,7 @@ def defaults(limits: Limits) -> dict:
 def parse(body: bytes, limits: Limits) -> Request:
     """The request that a body holds; raises Refused if it is not JSON or a field is not valid."""
     try:
-        given = json.loads(body.decode())
+        given = json.loads(body.decode(), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON ({error}); send {EXAMPLE}") from None
     if not isinstance(given, dict):
@@ -103,6 +104,15 @@ def parse(body: bytes, limits: Limits) -> Request:
     for name, bounds in WHOLE_NUMBERS.items():
         _check_number(name, filled[name], int, "a whole number", *bounds)
     return Request(**filled)
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict:
+    """The object of these fields; of a field given twice, who reads it may take either."""
+    counts = Counter(name for name, _ in pairs)
+    for name, count in counts.items():
+        if count > 1:
+            raise Refused(422, f"field {_shown(name)} is there {count} times; send it once")
+    return dict(pairs)
 
 
 def _check_prompt(prompt, longest: int) -> None:

@@ -6,18 +6,21 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, clipped, printable
+from rvq_jax.serve.connections import HEAD, TIMEOUTS, Timeouts, client_of, protocol
 from rvq_jax.serve.queue import Job, Line
 from rvq_jax.serve.requests import LIMITS, Limits, Refused, defaults, parse
 
-BODY_SECONDS = 10.0  # for a request to arrive whole
 CONNECTIONS = 100  # beside those that wait: pages, keep-alives
+BACKLOG = 128  # connections that the system holds until they are accepted, all at once
+RETRY = 10  # seconds after which a client that came too often may come again
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 SAFE = ("GET", "HEAD")
 
@@ -28,7 +31,8 @@ def serve(
     port: int = 8000,
     limits: Limits = LIMITS,
     announce: Callable[[str], None] = print,
-) -> None:
+    timeouts: Timeouts = TIMEOUTS,
+) -> bool:
     """Serves a model until Ctrl-C.
 
     There are no passwords: on a host other than the default, whoever reaches it can use it.
@@ -39,19 +43,27 @@ def serve(
       port: port to listen on; 0 takes a free one.
       limits: the most that a request may ask for, and how many may wait.
       announce: function that is called with the server's address when it listens.
+      timeouts: how long it waits for clients, and for a generation when it stops.
+
+    Returns:
+      True if a generation did not end in time: its thread runs on.
 
     Raises:
       UserError: when it cannot listen there, or starlette or uvicorn is missing.
     """
-    server = make_server(make_app(model, limits, host))
+    app = make_app(model, limits, host, timeouts)
+    server = make_server(app)
     with listen(host, port) as sock:
         announce(f"http://{_bracketed(host)}:{sock.getsockname()[1]}/")
         # uvicorn closes down first and then raises the Ctrl-C again.
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[sock])
+    return app.state.line.lives
 
 
-def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
+def make_app(
+    model, limits: Limits = LIMITS, host: str = "127.0.0.1", timeouts: Timeouts = TIMEOUTS
+):
     """The ASGI app of a model; host: a name, beside those of loopback, that it answers to.
 
     GET / is the page, GET /health tells state and limits, POST /generate takes the fields of
@@ -77,7 +89,7 @@ def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
         line.start()
         yield
         line.stop()
-        line.join()
+        line.join(timeouts.stop)
 
     async def page(request: Request):
         headers = {"content-security-policy": policy, "referrer-policy": "no-referrer"}
@@ -87,26 +99,30 @@ def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
     async def health(request: Request):
         return JSONResponse(
             {
-                "status": "ok",
+                "status": "ok" if line.lives else "failed",
                 "running": line.running is not None,
                 "waiting": len(line.waiting),
                 "rate": line.rate,
                 "channels": line.channels,
                 "limits": dataclasses.asdict(limits),
                 "defaults": defaults(limits),
-            }
+            },
+            200 if line.lives else 503,
         )
 
     async def generate(request: Request):
-        body = await read_body(request, limits.body)
-        return Events(line, line.enter(parse(body, limits)))
+        body = await read_body(request, limits.body, timeouts.request)
+        client = client_of(request.client.host) if request.client else ""
+        return Events(line, line.enter(parse(body, limits), client))
 
     async def refusal(request: Request, error: Exception):
         if isinstance(error, Refused):
-            return JSONResponse({"error": str(error)}, error.status)
+            headers = {"retry-after": str(RETRY)} if error.status == 429 else None
+            return JSONResponse({"error": str(error)}, error.status, headers)
         places = "GET /, GET /health or POST /generate"
-        text = f"{request.method} {request.url.path[:80]}: {error.detail}; use {places}"
-        return JSONResponse({"error": text}, error.status_code, error.headers)
+        path = clipped(request.scope["path"], 80)
+        text = f"{request.method} {path}: {error.detail}; use {places}"
+        return JSONResponse({"error": printable(text)}, error.status_code, error.headers)
 
     app = Starlette(
         routes=[
@@ -118,7 +134,7 @@ def make_app(model, limits: Limits = LIMITS, host: str = "127.0.0.1"):
         exception_handlers={Refused: refusal, HTTPException: refusal},
         lifespan=lifespan,
     )
-    app.state.line = line
+    app.state.line, app.state.timeouts = line, timeouts
     return app
 
 
@@ -129,22 +145,40 @@ def make_server(app):
     except ImportError as error:
         raise _missing("uvicorn") from error
 
+    line, timeouts = app.state.line, app.state.timeouts
+
     class Server(uvicorn.Server):
-        """Ends the generations before it waits for their connections."""
+        """Watches its connections, and ends the generations before it waits for them."""
+
+        async def on_tick(self, counter: int) -> bool:
+            for connection in list(self.server_state.connections):
+                connection.watch()
+            return await super().on_tick(counter)
 
         async def shutdown(self, sockets=None):
-            app.state.line.stop()
+            line.stop()
+            connections = self.server_state.connections
+            for connection in list(connections):
+                if connection.awaited is not None:
+                    connection.cut()
+            loop = asyncio.get_running_loop()
+            loop.call_later(timeouts.stop, lambda: [x.cut() for x in list(connections)])
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,
-        http="h11",
+        loop="asyncio",
+        http=protocol(line.limits.waiting + CONNECTIONS, timeouts),
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # what it warns of is what clients send: they could fill a disk
         access_log=False,
         server_header=False,
-        limit_concurrency=app.state.line.limits.waiting + CONNECTIONS,
+        proxy_headers=False,  # by which a client could be as many as it likes
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=HEAD,
+        timeout_graceful_shutdown=math.ceil(2 * timeouts.stop),  # seconds, if all else fails
     )
     return Server(config)
 
@@ -231,10 +265,10 @@ class Guard:
                 raise Refused(403, f"origin is {origin[:80]!r}; use the page of http:{page}/")
 
 
-async def read_body(request, most: int) -> bytes:
+async def read_body(request, most: int, seconds: float) -> bytes:
     """The body of a request; raises Refused if it is too long, whatever its header says, or late.
 
-    most: bytes.
+    most: bytes. seconds: for all of it to arrive.
     """
     from starlette.requests import ClientDisconnect
 
@@ -242,18 +276,18 @@ async def read_body(request, most: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise too_long
-    body = b""
+    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most:
                     raise too_long
     except TimeoutError:
-        raise Refused(408, f"the body took longer than {BODY_SECONDS:g} s; send it again") from None
+        raise Refused(408, f"the body took longer than {seconds:g} s; send it again") from None
     except ClientDisconnect:
         raise Refused(400, "the body ends early; send it again") from None
-    return body
+    return bytes(body)
 
 
 def load_page() -> tuple[str, str]:

@@ -68,6 +68,15 @@ def test_it_is_for_this_machine_only_and_never_beyond_the_window(capsys, models,
     assert given[1] == ("0.0.0.0", 81, serve.Limits(seconds=12.0, waiting=0))
 
 
+def test_a_generation_that_runs_on_does_not_keep_the_process(capsys, models, monkeypatch):
+    """Python's own end waits for a program of XLA, or breaks it off with a crash."""
+    codes = []
+    monkeypatch.setattr(serve, "serve", lambda *words: True)
+    monkeypatch.setattr("rvq_jax.cli.generate.os._exit", codes.append)
+    run(capsys, "serve", "--model", models["own"])
+    assert codes == [0]
+
+
 def test_help_says_who_can_reach_it(capsys):
     code, out, lines = run(capsys, "serve", "--help")
     assert (code, lines) == (0, []) and "this machine" in out and "passwords" in out

@@ -152,13 +152,14 @@ def test_a_client_that_goes_away_leaves_the_line():
 def test_a_full_line_is_told_and_free_again_later():
     model = Sines(steps=steps())
     with serving(model, SMALL) as place:
-        streams = [place.generate(seconds=0.1) for _ in range(3)]
+        sources = ["127.0.0.1", "127.0.0.1", "127.0.0.2"]
+        streams = [place.generate(seconds=0.1, source=source) for source in sources]
         body = json.dumps({"prompt": "x"})
-        status, answer = place.answer("POST", "/generate", body)
+        status, answer = place.answer("POST", "/generate", body, source="127.0.0.3")
         assert status == 429 and "2 requests wait already" in answer["error"]
         streams[2].drop()
         eventually(lambda: place.health()["waiting"] == 1)
-        again = place.generate(seconds=0.1)
+        again = place.generate(seconds=0.1, source="127.0.0.3")
         model.steps.release(3)
         for stream in (*streams[:2], again):
             assert [*stream][-1]["event"] == "done"

@@ -9,6 +9,7 @@ from serving import RATE, WAIT, Sines, serving
 
 from rvq_jax.errors import UserError
 from rvq_jax.serve import Limits
+from rvq_jax.serve.connections import Timeouts
 from rvq_jax.serve.requests import Refused, defaults, parse
 from rvq_jax.serve.server import Guard
 
@@ -114,6 +115,18 @@ def test_a_prompt_that_is_none_is_told(place, text, say):
         (field("zzz", "3"), 422, "unknown field 'zzz'; known: prompt, seconds"),
         (field("\\ud800\\n", "3"), 422, "unknown field"),
         (field("z" * 200, "3"), 422, "unknown field"),
+        ('{"prompt": "a", "seconds": 1, "prompt": "b"}', 422, "'prompt' is there 2 times"),
+        ('{"prompt": "a", "seed": 1, "seed": 1, "s\\u0065ed": 1}', 422, "'seed' is there 3 times"),
+        ('{"prompt": {"a": 1, "a": 2}}', 422, "'a' is there 2 times"),
+        ('{"prompt": "a", "\\ud800": 1, "\\ud800": 1}', 422, "is there 2 times"),
+        (field("seconds", "[" * 200 + "]" * 200), 422, "not a list"),
+        (field("prompt", '{"a":' * 90 + "1" + "}" * 90), 422, "not an object"),
+        (field("seconds", "9" * 400), 422, "seconds must be a number"),
+        (field("seed", "-0.0"), 422, "seed must be a whole number"),
+        (b"\xef\xbb\xbf" + b'{"prompt": "a"}', 400, "the body is not JSON"),
+        ('{"prompt": "a"}'.encode("utf-16"), 400, "the body is not JSON"),
+        ('{"prompt": "a"}{"prompt": "b"}', 400, "the body is not JSON"),
+        (b"\x1f\x8b\x08\x00", 400, "the body is not JSON"),
     ],
 )
 def test_a_body_that_is_no_request_is_told(place, body, status, say):
@@ -191,9 +204,9 @@ def test_a_length_that_lies_is_refused(place):
         assert b" 400 " in answer.splitlines()[0]
 
 
-def test_a_body_that_never_comes_is_given_up(place, monkeypatch):
-    monkeypatch.setattr("rvq_jax.serve.server.BODY_SECONDS", 0.1)
-    answer = raw(place, POST + b'Content-Length: 50\r\n\r\n{"prompt": ')
+def test_a_body_that_never_comes_is_given_up():
+    with serving(Sines(), timeouts=Timeouts(request=0.1)) as place:
+        answer = raw(place, POST + b'Content-Length: 50\r\n\r\n{"prompt": ')
     assert b" 408 " in answer.splitlines()[0] and b"took longer than 0.1 s" in answer
 
 

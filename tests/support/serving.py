@@ -3,12 +3,14 @@
 import contextlib
 import http.client
 import json
+import socket
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 
 from rvq_jax.serve import Limits, make_app
+from rvq_jax.serve.connections import TIMEOUTS, Timeouts
 from rvq_jax.serve.server import listen, make_server
 
 RATE = 8000
@@ -73,7 +75,7 @@ class Sines:
         except GeneratorExit:
             call.end = "closed"
             raise
-        except Exception:
+        except BaseException:
             call.end = "raised"
             raise
         finally:
@@ -92,9 +94,14 @@ class Place:
     def __init__(self, server, port: int):
         self.server, self.port = server, port
 
-    def ask(self, method: str, path: str, body=None, headers=(), **options):
-        """The connection and the response, whose body is still to be read."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
+    def ask(self, method: str, path: str, body=None, headers=(), source="127.0.0.1", **options):
+        """The connection and the response, whose body is still to be read.
+
+        source: address that it comes from; on Linux all of 127.0.0.0/8 are this machine's.
+        """
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=WAIT, source_address=(source, 0)
+        )
         connection.request(method, path, body, dict(headers), **options)
         return connection, connection.getresponse()
 
@@ -104,9 +111,11 @@ class Place:
         with contextlib.closing(connection):
             return response.status, json.loads(response.read())
 
-    def generate(self, prompt: str = "a sine", seconds: float = 0.3, **fields) -> "Stream":
-        return Stream(*self.ask("POST", "/generate", json.dumps(dict(
-            prompt=prompt, seconds=seconds, **fields))))  # fmt: skip
+    def generate(
+        self, prompt: str = "a sine", seconds: float = 0.3, source="127.0.0.1", **fields
+    ) -> "Stream":
+        body = json.dumps({"prompt": prompt, "seconds": seconds, **fields})
+        return Stream(*self.ask("POST", "/generate", body, source=source))
 
     def health(self) -> dict:
         return self.answer("GET", "/health")[1]
@@ -135,12 +144,34 @@ class Stream:
 
 
 @contextlib.contextmanager
-def serving(model, limits: Limits | None = None, host: str = "127.0.0.1"):
+def raw(place, text: bytes, source: str = "127.0.0.1", **options):
+    """A connection on which bytes were sent as they are, but for PORT.
+
+    options: of the socket, such as SO_RCVBUF.
+    """
+    with socket.socket() as sock:
+        for name, value in options.items():
+            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        sock.settimeout(WAIT)
+        sock.bind((source, 0))
+        sock.connect(("127.0.0.1", place.port))
+        sock.sendall(text.replace(b"PORT", str(place.port).encode()))
+        yield sock
+
+
+@contextlib.contextmanager
+def serving(
+    model,
+    limits: Limits | None = None,
+    host: str = "127.0.0.1",
+    timeouts: Timeouts = TIMEOUTS,
+):
     """A Place that serves a model on a free port until the block ends."""
-    server = make_server(make_app(model, limits or Limits(), host))
+    server = make_server(make_app(model, limits or Limits(), host, timeouts))
     with listen("127.0.0.1", 0) as sock:
         place = Place(server, sock.getsockname()[1])
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        place.thread = thread
         thread.start()
         try:
             yield place
