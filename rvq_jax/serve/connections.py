@@ -28,9 +28,8 @@ def client_of(address: str) -> str:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:  # a test's, or a socket file
         return address
-    if found.version == 4 or found.ipv4_mapped:
-        return str(getattr(found, "ipv4_mapped", None) or found)
-    return str(ipaddress.ip_network((found, 64), strict=False))
+    found = getattr(found, "ipv4_mapped", None) or found
+    return str(found if found.version == 4 else ipaddress.ip_network((found, 64), strict=False))
 
 
 def protocol(most: int, timeouts: Timeouts) -> type[asyncio.Protocol]:
@@ -100,11 +99,10 @@ def protocol(most: int, timeouts: Timeouts) -> type[asyncio.Protocol]:
         def watch(self) -> None:
             """Cuts the connection if its client took too long."""
             now = self.loop.time()
-            answers = self.cycle is not None and not self.cycle.response_complete
-            # While it answers, the app waits for the body, and says so when it comes too late.
-            late = (
-                self.awaited is not None and not answers and now - self.awaited > timeouts.request
-            )
+            # Until it has answered, the app itself waits for a body, and says when that is late.
+            answered = self.cycle is None or self.cycle.response_complete
+            awaits = self.awaited is not None and answered
+            late = awaits and now - self.awaited > timeouts.request
             if late or (self.stalled is not None and now - self.stalled > timeouts.stall):
                 self.cut()
 

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from rvq_jax.errors import UserError, clipped, printable
+from rvq_jax.errors import UserError, clipped
 from rvq_jax.serve.connections import HEAD, TIMEOUTS, Timeouts, client_of, protocol
 from rvq_jax.serve.queue import Job, Line
 from rvq_jax.serve.requests import LIMITS, Limits, Refused, defaults, parse
@@ -119,10 +119,11 @@ def make_app(
         if isinstance(error, Refused):
             headers = {"retry-after": str(RETRY)} if error.status == 429 else None
             return JSONResponse({"error": str(error)}, error.status, headers)
-        places = "GET /, GET /health or POST /generate"
         path = clipped(request.scope["path"], 80)
+        places = "GET /, GET /health or POST /generate"
         text = f"{request.method} {path}: {error.detail}; use {places}"
-        return JSONResponse({"error": printable(text)}, error.status_code, error.headers)
+        line = str(Refused(error.status_code, text))
+        return JSONResponse({"error": line}, error.status_code, error.headers)
 
     app = Starlette(
         routes=[

@@ -37,7 +37,7 @@ from rvq_jax.systems.musicgen import MusicGen
 HERE = Path(__file__).parent
 GOOD, BAD = "127.0.0.2", "127.0.0.1"
 PAGE = b"GET / HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n"
-LONG = CLIP.replace(b" 5}", b"20}")
+LONG = CLIP.replace(b" 5}", b"10}")
 
 
 class Panic(BaseException):

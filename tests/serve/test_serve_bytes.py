@@ -1,6 +1,7 @@
 """Bytes that are no request, or a strange one: an answer, no line in the log, and it goes on."""
 
 import contextlib
+import json
 
 import pytest
 from serving import Sines, raw, serving
@@ -102,6 +103,8 @@ def test_strange_bytes_are_answered_and_leave_no_trace(place, caplog, text, stat
     if status is not None and (answer or len(text) < 10**5):
         assert int(answer.split(maxsplit=2)[1]) == status, answer[:500]
     assert b"root:" not in answer and b"Traceback" not in answer
+    if answer.startswith(b"HTTP/1.1 40") and answer.endswith(b'"}'):
+        assert len(json.loads(answer.rpartition(b"\r\n")[2])["error"]) < 300
     assert place.health()["status"] == "ok"
     assert caplog.records == []
     if text.startswith(b"HEAD"):
