@@ -1,7 +1,7 @@
 """Attacks a real server in every way of the tests at once, then asks 10,000 things of it.
 
 Command:  python tests/serve/attacks.py
-Time:     about ten minutes on two cores
+Time:     about four minutes on two busy cores
 Expect:   attacks.json: one process from the first to the last request, the same audio during and
           after each attack, memory that stays, an end within its time
 """
