@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 from collections import Counter
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class Timeouts:
 
 TIMEOUTS = Timeouts()
 HEAD = 16_384  # bytes of a request before its body
+HELD = 131_072  # bytes of an answer that the system holds for a client; Linux doubles it
 
 
 def client_of(address: str) -> str:
@@ -47,7 +49,10 @@ def protocol(most: int, timeouts: Timeouts) -> type[asyncio.Protocol]:
         is_cut = False
 
         def connection_made(self, transport) -> None:
-            transport.set_write_buffer_limits(0)  # pauses whenever a client has not taken all
+            # Writing pauses whenever a client has not taken all, but for what the system holds: by
+            # itself that grows to megabytes, of which a slow reader must take a third in time.
+            transport.set_write_buffer_limits(0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HELD)
             super().connection_made(transport)
             self.who = client_of(self.client[0]) if self.client else ""
             self._note()
