@@ -101,9 +101,9 @@ def test_a_file_that_torch_wrote(tmp_path):
     assert (lm.mlp_dim, lm.text_dim, lm.melody_bins, lm.attend_padding) == (40, 12, None, False)
     assert (found.pattern, found.seconds, found.text) == ("delay", 10.0, "t5-base")
     assert {value.dtype for value in found.tensors.values()} == {np.dtype(np.float32)}
-    together = raw["transformer.layers.1.cross_attention.in_proj_weight"]
+    together = raw["transformer.layers.0.cross_attention.in_proj_weight"]
     assert together.dtype == np.float16 and together.shape == (72, 24)
-    stem = "decoder.model.decoder.layers.1.encoder_attn."
+    stem = "decoder.model.decoder.layers.0.encoder_attn."
     parts = [found.tensors[f"{stem}{part}_proj.weight"] for part in "qkv"]
     np.testing.assert_array_equal(np.concatenate(parts), together.astype(np.float32))
 
@@ -258,9 +258,9 @@ def test_what_is_missing_or_does_not_fit_is_said(capsys, tmp_path, models, parts
 
 
 DAMAGE = {
-    "a tensor short": (lambda t: t.pop("transformer.layers.1.norm1.weight"), ["1 missing"]),
+    "a tensor short": (lambda t: t.pop("transformer.layers.0.norm1.weight"), ["1 missing"]),
     "a tensor too many": (
-        lambda t: t.update({"transformer.layers.1.layer_scale": np.ones(4)}),
+        lambda t: t.update({"transformer.layers.0.layer_scale": np.ones(4)}),
         ["1 unknown", "layer_scale"],
     ),
     "no captions": (
