@@ -5,7 +5,8 @@ import difflib
 import types
 import typing
 
-from rvq_jax.errors import UserError
+from rvq_jax import limits
+from rvq_jax.errors import READING, UserError, shown
 
 # Fields of folders that version 0.1 wrote, by the class that they are of: their names today.
 NAMES_OF_0_1 = {
@@ -28,26 +29,44 @@ def to_dict(config) -> dict:
 def from_dict(cls, data: dict, where: str):
     """A config of class `cls` from nested dicts; missing fields keep their defaults.
 
-    Raises UserError for a field the class does not have, with the nearest name it has.
+    Raises UserError for a field the class does not have, with the nearest name it has, and for
+    values out of their bounds (see `rvq_jax.limits`), before anything is computed with them.
     """
     data = _of_0_1(cls.__name__, data)
-    kinds = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
+    kinds = limits.kinds(cls)
     values = {}
     for name, value in data.items():
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(fields))}"
-            raise UserError(f"{where}: unknown field {name!r}; {hint}")
-        if dataclasses.is_dataclass(kinds[name]) and isinstance(value, dict):
-            value = from_dict(kinds[name], value, f"{where}: {name}")
-        elif not _fits(value, kinds[name]):
-            raise UserError(f"{where}: {name} must be {_words(kinds[name])}, got {value!r}")
-        values[name] = _tuples(value)
+        if name not in kinds:
+            raise UserError(f"{where}: unknown field {shown(name)}{nearest(name, kinds)}")
+        part = next((k for k in parts(kinds[name]) if dataclasses.is_dataclass(k)), None)
+        if part is not None and isinstance(value, dict):
+            value = from_dict(part, value, f"{where}: {name}")
+        else:
+            limits.check_field(cls, name, value, where)
+            value = tuple(value) if isinstance(value, list) else value
+        values[name] = value
+    return make(cls, where, **values)
+
+
+def make(cls, where: str, **values):
+    """A config of class `cls`; raises UserError, with `where`, for fields it cannot have."""
     try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from error
+        made = cls(**values)
+    except READING as error:
+        raise UserError(f"{where}: {error}") from None
+    limits.check(made, where)
+    return made
+
+
+def parts(kind) -> tuple:
+    """The types of a union, or the one type."""
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def nearest(name: str, known) -> str:
+    """A known name to suggest in place of an unknown one, or all of them."""
+    near = difflib.get_close_matches(name[:80], known, n=1)
+    return f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
 
 
 def _of_0_1(kind: str, data: dict) -> dict:
@@ -67,30 +86,3 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif a != b:
             lines.append(f"{prefix}{name}: {a} there, {b} here")
     return lines
-
-
-def _fits(value, kind) -> bool:
-    """Whether a JSON value can be a field of this type; a whole number is a float too."""
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if typing.get_origin(kind) is typing.Literal:
-        return value in typing.get_args(kind)
-    if isinstance(kind, types.UnionType):
-        return any(_fits(value, each) for each in typing.get_args(kind))
-    if kind in (str, bool, type(None)):
-        return isinstance(value, kind)
-    return not (dataclasses.is_dataclass(kind) and not isinstance(value, kind))
-
-
-def _words(kind) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(kind)))
-    if isinstance(kind, types.UnionType):
-        return " or ".join(map(_words, typing.get_args(kind)))
-    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))
-
-
-def _tuples(value):
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

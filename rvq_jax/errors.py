@@ -66,6 +66,9 @@ def clipped(text: str, limit: int) -> str:
 def shown(value, limit: int = 60) -> str:
     """A value out of a file as words for a message, in bounded time however it is nested."""
     short = reprlib.Repr(maxlevel=2, maxtuple=3, maxlist=3, maxdict=3, maxset=3, maxstring=limit)
+    if type(value) not in (str, bytes, int, float, bool, list, tuple, dict, type(None)):
+        # Whose repr could walk all that it holds.
+        return f"a {type(value).__name__}"
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
     if isinstance(value, str | bytes):

@@ -13,7 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax.errors import UserError
+from rvq_jax.errors import READING, UserError, clipped, printable
+
+CONFIG_BYTES = 4 << 20  # of a config.json, which has thousands at most
 
 
 @contextlib.contextmanager
@@ -64,10 +66,14 @@ def save_folder(path: str | Path, config: dict, tree) -> None:
 
 def load_config(path: str | Path) -> dict:
     """config.json of a folder; raises UserError if it is not there or not JSON."""
+    file = Path(path) / "config.json"
     try:
-        config = json.loads((Path(path) / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a model folder: config.json: {error}") from error
+        if file.is_file() and file.stat().st_size > CONFIG_BYTES:
+            raise ValueError(f"it is larger than {CONFIG_BYTES >> 20} MiB")
+        config = json.loads(file.read_text())
+    except READING as error:
+        reason = clipped(printable(f"{error}"), 160)
+        raise UserError(f"{path} is not a model folder: config.json: {reason}") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a model folder: config.json holds no object")
     return config

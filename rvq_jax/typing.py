@@ -13,12 +13,13 @@
 Inside numeric code an array's name ends with its shape: `codes_BKF`, `latents_BFD`.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 Audio = Annotated[Array, "B S C", "float32 in [-1, 1]"]
 Latents = Annotated[Array, "B F D", "float32"]

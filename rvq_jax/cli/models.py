@@ -98,8 +98,6 @@ class Data:
         from rvq_jax.data import builder
         from rvq_jax.train import codes
 
-        if self.melody is not None and self.melody < 1:
-            raise UserError(f"--melody is {self.melody}; set it to at least 1, or leave it out")
         codec = None if self.codes is None else codes.load_codec(self.codes)
         rate, channels = self.rate or 16_000, self.channels or 1
         if codec is not None:

@@ -11,7 +11,8 @@ import typing
 
 import tyro
 
-from rvq_jax.errors import UserError
+from rvq_jax import limits
+from rvq_jax.errors import READING, UserError
 
 
 def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
@@ -38,8 +39,9 @@ def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
         if strange and not passes_on:
             raise _unknown(strange[0], cls) from None
         raise UserError(f"{name}: {_unboxed(box.getvalue())}") from None
-    except ValueError as error:  # of a dataclass, for values that do not go together
-        raise UserError(f"{name}: {error}") from error
+    except READING as error:  # of a dataclass, for values that do not go together
+        raise UserError(f"{name}: {error}") from None
+    limits.check(parsed, name, lambda path: _flag(cls, path))
     if passes_on:
         return dataclasses.replace(parsed, overrides=tuple(unknown))
     for word in unknown:
@@ -61,6 +63,28 @@ def _unboxed(box: str) -> str:
 def flags(cls, prefix: str = "--") -> list[str]:
     """Every flag of a dataclass, nested fields joined by dots, as tyro spells them."""
     found = []
+    for name, (inner, spelled) in _spelled(cls).items():
+        if dataclasses.is_dataclass(inner):
+            # A name of "" stands for no prefix.
+            found += flags(inner, prefix + (f"{spelled}." if spelled else ""))
+        else:
+            # A word that Python keeps to itself has an underscore behind it: `continue_`.
+            found.append(prefix + name.rstrip("_").replace("_", "-"))
+    return found
+
+
+def _flag(cls, path: tuple[str, ...]) -> str:
+    """The flag of a field, from the names that lead to it."""
+    words = []
+    for name in path[:-1]:
+        cls, spelled = _spelled(cls)[name]
+        words += [spelled] if spelled else []
+    return "--" + ".".join([*words, path[-1].rstrip("_").replace("_", "-")])
+
+
+def _spelled(cls) -> dict:
+    """The type of each field of a dataclass, and its name on the command line."""
+    found = {}
     types = typing.get_type_hints(cls, include_extras=True)
     for item in dataclasses.fields(cls):
         inner, named = types[item.name], item.name
@@ -68,12 +92,7 @@ def flags(cls, prefix: str = "--") -> list[str]:
             inner, *marks = typing.get_args(inner)
             names = [mark.name for mark in marks if getattr(mark, "name", None) is not None]
             named = names[0] if names else named
-        if dataclasses.is_dataclass(inner):
-            # A name of "" stands for no prefix.
-            found += flags(inner, prefix + (f"{named.replace('_', '-')}." if named else ""))
-        else:
-            # A word that Python keeps to itself has an underscore behind it: `continue_`.
-            found.append(prefix + item.name.rstrip("_").replace("_", "-"))
+        found[item.name] = inner, named.replace("_", "-")
     return found
 
 

@@ -25,6 +25,10 @@ class CodecConfig:
     overlap: float = 0.01  # share of a segment that the next one repeats
     bandwidths: tuple[float, ...] = ()  # kbps offered, lowest first, () for those of all levels
 
+    def __post_init__(self):
+        if self.segment is not None and self.segment * self.rate < 1:
+            raise ValueError(f"segment must be at least one sample, got {self.segment} s")
+
     @property
     def channels(self) -> int:
         """Of the audio."""

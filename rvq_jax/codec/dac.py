@@ -6,6 +6,7 @@ Kumar et al. 2023 (High-fidelity audio compression with improved RVQGAN).
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,7 +15,7 @@ from rvq_jax.codec.autoencoder import Autoencoder
 from rvq_jax.codec.conv import Conv1d, ConvTranspose1d
 from rvq_jax.codec.passes import through
 from rvq_jax.quantize import Projected
-from rvq_jax.typing import Array, Audio, Key, Latents
+from rvq_jax.typing import Array, Audio, Dtype, Key, Latents
 
 DILATIONS = (1, 3, 9)
 
@@ -31,18 +32,30 @@ class DACConfig:
     levels: int = 9  # K, codebooks
     codebook_size: int = 1024  # N, codes per codebook
     code_dim: int = 8  # features in which codes are looked up
-    norm: str = "none"  # published weights have weight norm folded in; weight_norm to train
-    dtype: str = "float32"
+    # Published weights have weight norm folded in; weight_norm to train.
+    norm: Literal["none", "weight_norm"] = "none"
+    dtype: Dtype = "float32"
 
     channels = 1  # the channels of stereo are two items
     normalize = False
     segment = None
     causal = mirrors = False
 
+    def __post_init__(self):
+        if self.decoder_filters < 2 ** len(self.ratios):
+            raise ValueError(
+                f"decoder_filters {self.decoder_filters} cannot be halved {len(self.ratios)} times"
+            )
+
     @property
     def hop(self) -> int:
         """Samples per frame."""
         return math.prod(self.ratios)
+
+    @property
+    def widest(self) -> int:
+        """Features at the frame rate."""
+        return self.filters * 2 ** len(self.ratios)
 
     @property
     def frame_rate(self) -> float:

@@ -53,6 +53,14 @@ class MimiConfig:
     causal = True
     mirrors = False
 
+    def __post_init__(self):
+        if not 0 < self.semantic < self.levels:
+            raise ValueError(f"semantic must be in 1..{self.levels - 1}, got {self.semantic}")
+        if self.transformer.dim != self.seanet.dim:
+            raise ValueError(
+                f"transformer.dim {self.transformer.dim} must be seanet.dim {self.seanet.dim}"
+            )
+
     @property
     def channels(self) -> int:
         """Of the audio."""

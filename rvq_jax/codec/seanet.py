@@ -5,6 +5,7 @@ Tagliasacchi et al. 2020 (SEANet); Défossez et al. 2022 (EnCodec), §3.1.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 from rvq_jax.codec.conv import Conv1d, ConvTranspose1d
 from rvq_jax.codec.lstm import LSTM
 from rvq_jax.codec.passes import through
-from rvq_jax.typing import Array, Audio, Latents
+from rvq_jax.typing import Array, Audio, Dtype, Latents
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,25 @@ class SEANetConfig:
     true_skip: bool = False  # identity shortcuts in place of a convolution
     lstm_layers: int = 2
     causal: bool = True
-    norm: str = "weight_norm"  # or time_group_norm, none
-    # Or constant, replicate. Under reflect the first frames of a causal model look ahead (as
+    norm: Literal["weight_norm", "time_group_norm", "none"] = "weight_norm"
+    # Under reflect the first frames of a causal model look ahead (as
     # EnCodec's do), so a stream must wait for them before it starts.
-    pad_mode: str = "reflect"
-    dtype: str = "float32"  # of the computation; parameters, latents and audio stay float32
+    pad_mode: Literal["reflect", "constant", "replicate"] = "reflect"
+    dtype: Dtype = "float32"  # of the computation; parameters, latents and audio stay float32
+
+    def __post_init__(self):
+        if self.compress > self.filters:
+            raise ValueError(f"compress {self.compress} leaves nothing of filters {self.filters}")
 
     @property
     def hop(self) -> int:
         """Samples per frame."""
         return math.prod(self.ratios)
+
+    @property
+    def widest(self) -> int:
+        """Features at the frame rate."""
+        return self.filters * 2 ** len(self.ratios)
 
 
 class Residual(nnx.Module):
@@ -102,7 +112,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: SEANetConfig, rngs: nnx.Rngs):
         c = config
         self.dtype = c.dtype
-        dim = c.filters * 2 ** len(c.ratios)
+        dim = c.widest
         self.first = conv(c, c.dim, dim, c.kernel, rngs)
         self.middle = LSTM(dim, c.lstm_layers, rngs) if c.lstm_layers else None
         ups, residuals = [], []

@@ -18,12 +18,15 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax.codec.edges import Edges
-from rvq_jax.typing import Array, Latents
+from rvq_jax.typing import Array, Dtype, Latents
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of a causal transformer over frames; the defaults are Mimi's."""
+    """Sizes of a causal transformer over frames; the defaults are Mimi's.
+
+    Raises ValueError if kv_heads does not divide heads, head_dim is odd, or context is below 1.
+    """
 
     dim: int = 512  # D, features of a frame
     layers: int = 8
@@ -35,10 +38,18 @@ class TransformerConfig:
     rope_theta: float = 10_000.0
     layer_scale: float = 0.01  # at the start of training
     eps: float = 1e-5  # of the layer norms
-    dtype: str = "float32"  # of the computation; parameters and latents stay float32
+    dtype: Dtype = "float32"  # of the computation; parameters and latents stay float32
     # One array for all layers, scanned: a program does not grow with them. Apart, a short step
     # reads each where it lies, instead of first copying all of them.
     stacked: bool = True
+
+    def __post_init__(self):
+        if self.kv_heads < 1 or self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key heads evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, got {self.head_dim}")
+        if self.context < 1:
+            raise ValueError(f"context must be at least 1, got {self.context}")
 
 
 class Layer(NamedTuple):
@@ -71,19 +82,10 @@ class State(NamedTuple):
 
 
 class Transformer(nnx.Module):
-    """Latents `[B, F, D]` to latents `[B, F, D]`, each frame from its last `context` frames.
-
-    Raises ValueError if kv_heads does not divide heads, head_dim is odd, or context is below 1.
-    """
+    """Latents `[B, F, D]` to latents `[B, F, D]`, each frame from its last `context` frames."""
 
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs):
         c = self.config = config
-        if c.heads % c.kv_heads:
-            raise ValueError(f"{c.heads} heads cannot share {c.kv_heads} key heads evenly")
-        if c.head_dim % 2:
-            raise ValueError(f"head_dim must be even, got {c.head_dim}")
-        if c.context < 1:
-            raise ValueError(f"context must be at least 1, got {c.context}")
 
         def draw(inner: int, outer: int) -> Array:
             return jax.random.normal(rngs.params(), (c.layers, inner, outer)) * inner**-0.5

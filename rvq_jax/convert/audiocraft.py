@@ -5,19 +5,21 @@ As in facebookresearch/audiocraft: a state_dict.bin holds the weights under "bes
 """
 
 import re
-import reprlib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from rvq_jax import patterns
+from rvq_jax import config as configs
+from rvq_jax import limits, patterns
 from rvq_jax.audio.chroma import HOP
-from rvq_jax.errors import UserError
+from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm.model import LMConfig
 
 Tensors = dict[str, np.ndarray]
 
 HEAD = 64  # features of a head where no config says how many heads there are
+CONFIG = 1 << 17  # characters of an xp.cfg, ten times the published
 SECONDS = 30.0  # that all published models but AudioGen's were trained on at once
 CONDITIONERS = "condition_provider.conditioners."
 TEXT, MELODY = f"{CONDITIONERS}description.output_proj", f"{CONDITIONERS}self_wav.output_proj"
@@ -54,6 +56,13 @@ FIXED = {
 }
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """What xp.cfg says of the crops."""
+
+    segment_duration: float | None = None  # seconds
+
+
 class Original(NamedTuple):
     """A token model as its file describes it."""
 
@@ -81,14 +90,15 @@ def read(tensors: Tensors, beside: dict, path) -> Original:
         said = _section(config, *place)
         for field, value in fixed.items():
             if said.get(field, value) != value:
-                name, found = ".".join([*place, field]), reprlib.repr(said[field])
+                name, found = ".".join([*place, field]), shown(said[field])
                 raise UserError(
                     f"{path}: {name} {found} in its xp.cfg is not supported, only {value!r}"
                 )
     said = _section(config, "transformer_lm")
     lm = _sizes(tensors, said, path)
-    seconds = _section(config, "dataset").get("segment_duration")
-    seconds = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else SECONDS
+    dataset = _section(config, "dataset")
+    named = {name: dataset[name] for name in limits.kinds(Dataset) if name in dataset}
+    seconds = configs.from_dict(Dataset, named, f"{path}: its xp.cfg").segment_duration or SECONDS
     text = _section(config, "conditioners", "description", "t5").get("name", "")
     pattern = _pattern(
         _section(config, "codebooks_pattern"), said.get("q_modeling"), lm.levels, path
@@ -111,10 +121,15 @@ def _config(beside: dict, path) -> dict:
             f"{path}: its xp.cfg is no text, as in a checkpoint of training; export it with "
             "audiocraft.utils.export.export_lm"
         )
+    if len(text) > CONFIG:
+        raise UserError(f"{path}: its xp.cfg has {len(text):,} characters, more than {CONFIG:,}")
     try:
+        # Names for parts can make a thousand of each: merged, they fill memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it refers to parts of itself")
         config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: its xp.cfg is no YAML ({error}); get it again") from error
+    except (yaml.YAMLError, *READING) as error:
+        raise UserError(f"{path}: its xp.cfg is no YAML ({error}); get it again") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: its xp.cfg holds no fields; get it again")
     return config
@@ -137,12 +152,12 @@ def _sizes(tensors: Tensors, said: dict, path) -> LMConfig:
     _, text_dim = _shape(tensors, f"{TEXT}.weight", path)
     is_melody = f"{MELODY}.weight" in tensors
     melody = _shape(tensors, f"{MELODY}.weight", path)[1] if is_melody else None
-    heads = said.get("num_heads", dim // HEAD)
+    heads = said.get("num_heads", max(1, dim // HEAD))
     if not (isinstance(heads, int) and 0 < heads <= dim and dim % heads == 0):
-        raise UserError(
-            f"{path}: {dim} features cannot be cut into num_heads {reprlib.repr(heads)}"
-        )
-    return LMConfig(
+        raise UserError(f"{path}: {dim} features cannot be cut into num_heads {shown(heads)}")
+    return configs.make(
+        LMConfig,
+        f"{path}: its tensors",
         levels=levels,
         codebook_size=ids - 1,
         dim=dim,
@@ -172,12 +187,12 @@ def _pattern(said: dict, older, levels: int, path) -> str:
     """Our name of the pattern that makes the same table; older: where it stood before."""
     frames = 2 * levels + 1  # that tell all tables of so many levels apart
     modeling = said.get("modeling") or older or "delay"
-    shown = reprlib.repr(modeling)
+    known = shown(modeling)
     own = _section(said, modeling) if isinstance(modeling, str) else {}
     try:
         table = _table(modeling, own, levels, frames)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: its codebooks_pattern {shown}: {error}") from error
+    except READING as error:
+        raise UserError(f"{path}: its codebooks_pattern {known}: {error}") from None
     # Tables of few levels have several names: the delays', which transformers knows, come first.
     for name in sorted(patterns.NAMES, key=lambda name: "delay" not in name):
         try:
@@ -187,7 +202,7 @@ def _pattern(said: dict, older, levels: int, path) -> str:
         if np.array_equal(ours, table):
             return name
     raise UserError(
-        f"{path}: its codebooks_pattern {shown} {reprlib.repr(own)} has no name here; known: "
+        f"{path}: its codebooks_pattern {known} {shown(own)} has no name here; known: "
         f"{', '.join(patterns.NAMES)}"
     )
 
@@ -206,7 +221,7 @@ def _table(modeling, own: dict, levels: int, frames: int) -> np.ndarray:
     if modeling == "musiclm":
         group = own.get("group_by", 2)
         if group not in range(1, levels + 1):
-            raise ValueError(f"group_by must be from 1 to {levels}, got {reprlib.repr(group)}")
+            raise ValueError(f"group_by must be from 1 to {levels}, got {shown(group)}")
         return patterns.musiclm(levels, frames, group).step_of
     if modeling == "unroll":
         inner = _numbers(own, "flattening") or list(range(levels))
@@ -224,7 +239,7 @@ def _numbers(own: dict, name: str) -> list[int] | None:
     if found is None:
         return None
     if not (isinstance(found, list) and all(isinstance(i, int) and 0 <= i < 1000 for i in found)):
-        raise ValueError(f"{name} must be whole numbers below 1000, got {reprlib.repr(found)}")
+        raise ValueError(f"{name} must be whole numbers below 1000, got {shown(found)}")
     return found
 
 

@@ -1,44 +1,55 @@
 """DAC folders of transformers: their config and the names of their tensors."""
 
+from dataclasses import dataclass
+
 from rvq_jax.codec.dac import DACConfig
+from rvq_jax.config import make
 from rvq_jax.convert.fields import checked, refuse
 from rvq_jax.convert.layout import CONV, POINTWISE, SAME, TRANSPOSED, Layout, Place
 
 CONFIG = DACConfig
-DEFAULTS = {
-    "encoder_hidden_size": 64,
-    "downsampling_ratios": [2, 4, 8, 8],
-    "decoder_hidden_size": 1536,
-    "n_codebooks": 9,
-    "codebook_size": 1024,
-    "codebook_dim": 8,
-    "sampling_rate": 16_000,
+
+
+@dataclass(frozen=True)
+class Fields:
+    """transformers' DacConfig: what says something about the model, with its defaults."""
+
+    encoder_hidden_size: int = 64
+    downsampling_ratios: tuple[int, ...] = (2, 4, 8, 8)
+    decoder_hidden_size: int = 1536
+    n_codebooks: int = 9
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+    sampling_rate: int = 16_000
     # Derived from the others.
-    "upsampling_ratios": None,
-    "hidden_size": None,
-    "hop_length": None,
-}
+    upsampling_ratios: tuple[int, ...] | None = None
+    hidden_size: int | None = None
+    hop_length: int | None = None
+
+
 IGNORED = ("quantizer_dropout", "commitment_loss_weight", "codebook_loss_weight")
 
 
 def from_fields(fields: dict, where: str) -> DACConfig:
     """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
-    f = checked(fields, DEFAULTS, where, IGNORED)
-    ratios, filters = tuple(f["downsampling_ratios"]), f["encoder_hidden_size"]
+    f = checked(fields, Fields, where, IGNORED)
+    ratios, filters = f.downsampling_ratios, f.encoder_hidden_size
     dim = filters * 2 ** len(ratios)
-    if f["hidden_size"] not in (None, dim):
-        refuse(where, "hidden_size", f["hidden_size"], f"encoder_hidden_size · 2^strides, {dim}")
-    if f["upsampling_ratios"] not in (None, list(ratios[::-1])):
-        refuse(where, "upsampling_ratios", f["upsampling_ratios"], "those of the encoder reversed")
-    return DACConfig(
-        rate=f["sampling_rate"],
+    if f.hidden_size not in (None, dim):
+        refuse(where, "hidden_size", f.hidden_size, f"encoder_hidden_size · 2^strides, {dim}")
+    if f.upsampling_ratios not in (None, ratios[::-1]):
+        refuse(where, "upsampling_ratios", f.upsampling_ratios, "those of the encoder reversed")
+    return make(
+        DACConfig,
+        where,
+        rate=f.sampling_rate,
         ratios=ratios,
         filters=filters,
-        decoder_filters=f["decoder_hidden_size"],
+        decoder_filters=f.decoder_hidden_size,
         dim=dim,
-        levels=f["n_codebooks"],
-        codebook_size=f["codebook_size"],
-        code_dim=f["codebook_dim"],
+        levels=f.n_codebooks,
+        codebook_size=f.codebook_size,
+        code_dim=f.codebook_dim,
     )
 
 

@@ -1,58 +1,66 @@
 """EnCodec folders of transformers: their config and the names of their tensors."""
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.config import make
 from rvq_jax.convert.fields import checked, refuse
 from rvq_jax.convert.layout import CONV, MATRIX, TRANSPOSED, Layout, Place
 
 CONFIG = CodecConfig
-# transformers' defaults for what a config file may leave out.
-DEFAULTS = {
-    "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
-    "sampling_rate": 24_000,
-    "audio_channels": 1,
-    "normalize": False,
-    "chunk_length_s": None,
-    "overlap": None,
-    "hidden_size": 128,
-    "num_filters": 32,
-    "num_residual_layers": 1,
-    "upsampling_ratios": [8, 5, 4, 2],
-    "norm_type": "weight_norm",
-    "kernel_size": 7,
-    "last_kernel_size": 7,
-    "residual_kernel_size": 3,
-    "dilation_growth_rate": 2,
-    "use_causal_conv": True,
-    "pad_mode": "reflect",
-    "compress": 2,
-    "num_lstm_layers": 2,
-    "trim_right_ratio": 1.0,
-    "codebook_size": 1024,
-    "codebook_dim": None,
-    "use_conv_shortcut": True,
-}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """transformers' EncodecConfig: what says something about the model, with its defaults."""
+
+    target_bandwidths: tuple[float, ...] = (1.5, 3.0, 6.0, 12.0, 24.0)
+    sampling_rate: int = 24_000
+    audio_channels: int = 1
+    normalize: bool = False
+    chunk_length_s: float | None = None
+    overlap: float | None = None
+    hidden_size: int = 128
+    num_filters: int = 32
+    num_residual_layers: int = 1
+    upsampling_ratios: tuple[int, ...] = (8, 5, 4, 2)
+    norm_type: Literal["weight_norm", "time_group_norm"] = "weight_norm"
+    kernel_size: int = 7
+    last_kernel_size: int = 7
+    residual_kernel_size: int = 3
+    dilation_growth_rate: int = 2
+    use_causal_conv: bool = True
+    pad_mode: Literal["reflect", "constant", "replicate"] = "reflect"
+    compress: int = 2
+    num_lstm_layers: int = 2
+    trim_right_ratio: float = 1.0
+    codebook_size: int = 1024
+    codebook_dim: int | None = None
+    use_conv_shortcut: bool = True
 
 
 def from_fields(fields: dict, where: str) -> CodecConfig:
     """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
-    f = checked(fields, DEFAULTS, where)
-    if f["trim_right_ratio"] != 1.0:
-        refuse(where, "trim_right_ratio", f["trim_right_ratio"], "1.0")
-    if f["codebook_dim"] not in (None, f["hidden_size"]):
-        refuse(where, "codebook_dim", f["codebook_dim"], f"hidden_size, {f['hidden_size']}")
-    seanet = seanet_config(f, lstm_layers=f["num_lstm_layers"], norm=f["norm_type"])
-    bandwidths = tuple(map(float, f["target_bandwidths"]))
-    return CodecConfig(
-        rate=f["sampling_rate"],
+    f = checked(fields, Fields, where)
+    if f.trim_right_ratio != 1.0:
+        refuse(where, "trim_right_ratio", f.trim_right_ratio, "1.0")
+    if f.codebook_dim not in (None, f.hidden_size):
+        refuse(where, "codebook_dim", f.codebook_dim, f"hidden_size, {f.hidden_size}")
+    seanet = seanet_config(f, where, lstm_layers=f.num_lstm_layers, norm=f.norm_type)
+    bandwidths = tuple(map(float, f.target_bandwidths))
+    return make(
+        CodecConfig,
+        where,
+        rate=f.sampling_rate,
         seanet=seanet,
-        levels=_levels(f["sampling_rate"], seanet.hop, f["codebook_size"], bandwidths),
-        codebook_size=f["codebook_size"],
-        normalize=f["normalize"],
-        segment=float(f["chunk_length_s"]) if f["chunk_length_s"] else None,
-        overlap=0.01 if f["overlap"] is None else f["overlap"],
+        levels=_levels(f.sampling_rate, seanet.hop, f.codebook_size, bandwidths),
+        codebook_size=f.codebook_size,
+        normalize=f.normalize,
+        segment=float(f.chunk_length_s) if f.chunk_length_s else None,
+        overlap=0.01 if f.overlap is None else f.overlap,
         bandwidths=bandwidths,
     )
 
@@ -107,13 +115,10 @@ SEANET = {
 }
 
 
-def seanet_config(fields: dict, *, lstm_layers: int, norm: str) -> SEANetConfig:
-    """SEANet's sizes in the fields of a config.json; not every model has fields of the others."""
-    sizes = {ours: fields[theirs] for ours, theirs in SEANET.items()}
-    sizes["ratios"] = tuple(sizes["ratios"])
-    return SEANetConfig(
-        **sizes, true_skip=not fields["use_conv_shortcut"], lstm_layers=lstm_layers, norm=norm
-    )
+def seanet_config(fields, where: str, **sizes) -> SEANetConfig:
+    """SEANet's sizes in the fields of a config.json; sizes: those that not every model has."""
+    sizes |= {ours: getattr(fields, theirs) for ours, theirs in SEANET.items()}
+    return make(SEANetConfig, where, **sizes, true_skip=not fields.use_conv_shortcut)
 
 
 def seanet_fields(config: SEANetConfig) -> dict:

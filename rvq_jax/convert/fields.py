@@ -2,7 +2,9 @@
 
 import difflib
 
-from rvq_jax.errors import UserError
+from rvq_jax import config as configs
+from rvq_jax import limits
+from rvq_jax.errors import UserError, shown
 
 # What every transformers config may hold: nothing about the model's sizes. The second group stands
 # in files of older versions, which wrote the settings of text generation into every model's.
@@ -25,34 +27,39 @@ GENERAL = frozenset(
 )
 
 
-def checked(fields: dict, defaults: dict, where: str, ignored: tuple[str, ...] = ()) -> dict:
-    """Checks the fields of a config, and puts them over their defaults.
+def checked(fields: dict, cls: type, where: str, ignored: tuple[str, ...] = ()):
+    """The fields of a config that say something about the model, over their defaults.
 
     Args:
       fields: the config as its file has it.
-      defaults: values of the fields that say something about the model, by name.
+      cls: a dataclass of the fields that say something about the model, with their defaults.
       where: name of the file, or of a part of it, for error messages.
       ignored: names of fields of this model that are about training it, or running it elsewhere.
 
     Returns:
-      A value for each name in `defaults`. Fields that say nothing about the model are left out.
+      One of `cls`. Fields that say nothing about the model are left out.
 
     Raises:
-      UserError: when a field is unknown, or of another type than its default.
+      UserError: when a field is unknown, of another type, or out of bounds (`rvq_jax.limits`).
     """
-    known = {}
+    known, kinds = {}, limits.kinds(cls)
     for name, value in fields.items():
-        if name in defaults:
-            _check_type(name, value, defaults[name], where)
+        if name in kinds:
             known[name] = value
         elif name not in GENERAL and name not in ignored:
-            near = difflib.get_close_matches(name, defaults, n=1)
+            near = difflib.get_close_matches(name[:80], kinds, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ";"
             raise UserError(
-                f"{where}: unknown field {name!r}{hint} it could change the model, so it is "
+                f"{where}: unknown field {shown(name)}{hint} it could change the model, so it is "
                 "refused; remove it if it does not"
             )
-    return defaults | known
+    return configs.from_dict(cls, known, where)
+
+
+def kind_of(fields: dict) -> str:
+    """The model_type of a config; '' if it has none that is text."""
+    kind = fields.get("model_type")
+    return kind if isinstance(kind, str) else ""
 
 
 def refuse(where: str, name: str, value, supported: str) -> None:
@@ -67,21 +74,4 @@ def refuse(where: str, name: str, value, supported: str) -> None:
     Raises:
       UserError: always.
     """
-    raise UserError(f"{where}: {name} {value!r} is not supported, only {supported}")
-
-
-def _check_type(name: str, value, default, where: str) -> None:
-    if default is None or value is None:
-        return
-    if isinstance(default, float):
-        fits = _number(value)
-    else:
-        fits = type(value) is type(default)
-    if isinstance(default, list):
-        fits = fits and value and all(_number(item) and item > 0 for item in value)
-    if not fits:
-        raise UserError(f"{where}: {name} must be like {default!r}, got {value!r}")
-
-
-def _number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    raise UserError(f"{where}: {name} {shown(value)} is not supported, only {supported}")

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rvq_jax import limits
 from rvq_jax.convert import dac, encodec, layout, mimi, names, tensors
-from rvq_jax.errors import UserError
+from rvq_jax.convert.fields import kind_of
+from rvq_jax.errors import UserError, shown
 
 KINDS = {"encodec": encodec, "dac": dac, "mimi": mimi}
 # What files of some versions have beside the weights, and what nobody needs to compute.
@@ -24,17 +26,15 @@ def load(fields: dict, path: str | Path, leaves_of) -> tuple[object, dict[str, n
 
 def config_of(fields: dict, path: str | Path, leaves_of) -> object:
     """The config of a codec that a config.json in `path` describes; errors as of `load`."""
-    kind = fields.get("model_type")
+    kind = kind_of(fields)
     if kind not in KINDS:
+        said = shown(fields.get("model_type"))
         raise UserError(
-            f"{path} holds a model of type {kind!r}, not a codec; codecs: {', '.join(KINDS)}"
+            f"{path} holds a model of type {said}, not a codec; codecs: {', '.join(KINDS)}"
         )
     where = f"{path}/config.json"
     config = KINDS[kind].from_fields(fields, where)
-    try:
-        leaves_of(config)
-    except ValueError as error:
-        raise UserError(f"{where} describes no codec: {error}") from error
+    limits.laid_out(lambda: leaves_of(config), where)
     return config
 
 

@@ -1,52 +1,69 @@
 """Mimi folders of transformers: their config and the names of their tensors."""
 
 import dataclasses
+from dataclasses import dataclass
+from typing import Literal
 
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.transformer import TransformerConfig
+from rvq_jax.config import make
 from rvq_jax.convert.encodec import seanet_config, seanet_fields, seanet_layout
 from rvq_jax.convert.fields import checked, refuse
 from rvq_jax.convert.layout import CONV, MATRIX, POINTWISE, Layout, Place
 
 CONFIG = MimiConfig
-DEFAULTS = {
-    "sampling_rate": 24_000,
-    "audio_channels": 1,
-    "hidden_size": 512,
-    "num_filters": 64,
-    "num_residual_layers": 1,
-    "upsampling_ratios": [8, 6, 5, 4],
-    "kernel_size": 7,
-    "last_kernel_size": 3,
-    "residual_kernel_size": 3,
-    "dilation_growth_rate": 2,
-    "use_causal_conv": True,
-    "pad_mode": "constant",
-    "compress": 2,
-    "trim_right_ratio": 1.0,
-    "codebook_size": 2048,
-    "codebook_dim": 256,
-    "num_quantizers": 32,
-    "use_conv_shortcut": False,
-    "vector_quantization_hidden_dimension": 256,
-    "num_semantic_quantizers": 1,
-    "upsample_groups": 512,
-    "num_hidden_layers": 8,
-    "intermediate_size": 2048,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-    "head_dim": None,
-    "hidden_act": "gelu",
-    "norm_eps": 1e-5,
-    "sliding_window": 250,
-    "attention_bias": False,
-    "layer_scale_initial_scale": 0.01,
-    "rope_theta": 10_000.0,
-    "rope_parameters": None,
-    "frame_rate": None,
-    "_frame_rate": None,  # as some versions save it
-    "normalize": False,
-}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions."""
+
+    rope_theta: float = 10_000.0
+    rope_type: Literal["default"] = "default"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """transformers' MimiConfig: what says something about the model, with its defaults."""
+
+    sampling_rate: int = 24_000
+    audio_channels: int = 1
+    hidden_size: int = 512
+    num_filters: int = 64
+    num_residual_layers: int = 1
+    upsampling_ratios: tuple[int, ...] | None = (8, 6, 5, 4)
+    kernel_size: int = 7
+    last_kernel_size: int = 3
+    residual_kernel_size: int = 3
+    dilation_growth_rate: int = 2
+    use_causal_conv: bool = True
+    pad_mode: Literal["reflect", "constant", "replicate"] = "constant"
+    compress: int = 2
+    trim_right_ratio: float = 1.0
+    codebook_size: int = 2048
+    codebook_dim: int = 256
+    num_quantizers: int = 32
+    use_conv_shortcut: bool = False
+    vector_quantization_hidden_dimension: int = 256
+    num_semantic_quantizers: int = 1
+    upsample_groups: int = 512
+    num_hidden_layers: int = 8
+    intermediate_size: int = 2048
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 8
+    head_dim: int | None = None
+    hidden_act: str = "gelu"
+    norm_eps: float = 1e-5
+    sliding_window: int = 250
+    attention_bias: bool = False
+    layer_scale_initial_scale: float = 0.01
+    rope_theta: float = 10_000.0
+    rope_parameters: Rope | None = None
+    frame_rate: float | None = None
+    _frame_rate: float | None = None  # as some versions save it
+    normalize: bool = False
+
+
 IGNORED = (
     "attention_dropout",
     "initializer_range",
@@ -58,52 +75,55 @@ IGNORED = (
 
 def from_fields(fields: dict, where: str) -> MimiConfig:
     """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
-    f = checked(fields, DEFAULTS, where, IGNORED)
+    f = checked(fields, Fields, where, IGNORED)
     fixed = {
         "use_causal_conv": True,
         "trim_right_ratio": 1.0,
         "hidden_act": "gelu",
         "attention_bias": False,
         "normalize": False,
-        "upsample_groups": f["hidden_size"],
-        "codebook_dim": f["vector_quantization_hidden_dimension"],
+        "upsample_groups": f.hidden_size,
+        "codebook_dim": f.vector_quantization_hidden_dimension,
     }
     for name, value in fixed.items():
-        if f[name] != value:
-            refuse(where, name, f[name], repr(value))
-    rope = f["rope_parameters"] or {"rope_theta": f["rope_theta"]}
-    if rope.get("rope_type", "default") != "default":
-        refuse(where, "rope_type", rope["rope_type"], "'default'")
-    f["upsampling_ratios"] = f["upsampling_ratios"] or DEFAULTS["upsampling_ratios"]
-    seanet = seanet_config(f, lstm_layers=0, norm="none")
-    transformer = TransformerConfig(
-        dim=f["hidden_size"],
-        layers=f["num_hidden_layers"],
-        heads=f["num_attention_heads"],
-        kv_heads=f["num_key_value_heads"],
-        head_dim=f["head_dim"] or f["hidden_size"] // f["num_attention_heads"],
-        mlp_dim=f["intermediate_size"],
-        context=f["sliding_window"],
-        rope_theta=float(rope["rope_theta"]),
-        layer_scale=f["layer_scale_initial_scale"],
-        eps=f["norm_eps"],
+        if getattr(f, name) != value:
+            refuse(where, name, getattr(f, name), repr(value))
+    rope = f.rope_parameters or f
+    ratios = f.upsampling_ratios or Fields().upsampling_ratios
+    f = dataclasses.replace(f, upsampling_ratios=ratios)
+    seanet = seanet_config(f, where, lstm_layers=0, norm="none")
+    transformer = make(
+        TransformerConfig,
+        where,
+        dim=f.hidden_size,
+        layers=f.num_hidden_layers,
+        heads=f.num_attention_heads,
+        kv_heads=f.num_key_value_heads,
+        head_dim=f.head_dim or f.hidden_size // f.num_attention_heads,
+        mlp_dim=f.intermediate_size,
+        context=f.sliding_window,
+        rope_theta=float(rope.rope_theta),
+        layer_scale=f.layer_scale_initial_scale,
+        eps=f.norm_eps,
     )
-    rate = f["sampling_rate"]
+    rate = f.sampling_rate
     # The reference rounds the inner frame rate up and the stride down.
     inner = -(-rate // seanet.hop)
-    frame_rate = f["frame_rate"] or f["_frame_rate"]
-    stride = int(inner / frame_rate) if frame_rate else 2
+    frame_rate = f.frame_rate or f._frame_rate
+    stride = int(min(inner / frame_rate, rate)) if frame_rate else 2
     if stride < 2:
         refuse(where, "frame_rate", frame_rate, f"at most half of SEANet's, {inner / 2}")
-    return MimiConfig(
+    return make(
+        MimiConfig,
+        where,
         rate=rate,
         seanet=seanet,
         transformer=transformer,
         stride=stride,
-        levels=f["num_quantizers"],
-        semantic=f["num_semantic_quantizers"],
-        codebook_size=f["codebook_size"],
-        code_dim=f["codebook_dim"],
+        levels=f.num_quantizers,
+        semantic=f.num_semantic_quantizers,
+        codebook_size=f.codebook_size,
+        code_dim=f.codebook_dim,
     )
 
 

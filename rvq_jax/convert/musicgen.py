@@ -5,10 +5,13 @@ model ("decoder"); MusicgenForCausalLM is the token model alone.
 """
 
 import dataclasses
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from rvq_jax import limits
+from rvq_jax.config import make
 from rvq_jax.convert import t5
-from rvq_jax.convert.fields import checked, refuse
+from rvq_jax.convert.fields import checked, kind_of, refuse
 from rvq_jax.convert.layout import MATRIX, Layout, Place
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
@@ -16,19 +19,33 @@ from rvq_jax.lm.t5 import T5Config
 
 WHOLE = {"musicgen": "Musicgen", "musicgen_melody": "MusicgenMelody"}
 ALONE = {f"{kind}_decoder": name for kind, name in WHOLE.items()}
-DEFAULTS = {
-    "vocab_size": 2048,
-    "num_hidden_layers": 24,
-    "ffn_dim": 4096,
-    "num_attention_heads": 16,
-    "activation_function": "gelu",
-    "hidden_size": 1024,
-    "scale_embedding": False,
-    "num_codebooks": 4,
-    "audio_channels": 1,
-    "pad_token_id": None,
-    "bos_token_id": None,
-}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """transformers' MusicgenDecoderConfig: what says something about the model, with defaults."""
+
+    vocab_size: int = 2048
+    num_hidden_layers: int = 24
+    ffn_dim: int = 4096
+    num_attention_heads: int = 16
+    activation_function: str = "gelu"
+    hidden_size: int = 1024
+    scale_embedding: bool = False
+    num_codebooks: int = 4
+    audio_channels: int = 1
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Melody:
+    """What MusicgenMelodyConfig says of the melody."""
+
+    num_chroma: int = 12
+    chroma_length: int = 235
+
+
 IGNORED = (
     "activation_dropout",
     "add_cross_attention",
@@ -41,7 +58,6 @@ IGNORED = (
     "max_position_embeddings",
     "use_cache",
 )
-MELODY_FRAMES = 235
 # Tensors of some versions' files that are computed.
 COMPUTED = "embed_positions.weights"
 
@@ -57,47 +73,52 @@ class Parts(NamedTuple):
 
 def from_fields(fields: dict, where: str) -> Parts:
     """The parts of a folder; raises UserError for fields unknown or beyond this library."""
-    kind = fields.get("model_type")
+    kind = kind_of(fields)
     if kind in ALONE:
         lm, pattern = _decoder(fields, where)
         return Parts(lm, pattern, None, None)
     for part in ("text_encoder", "audio_encoder", "decoder"):
         if not isinstance(fields.get(part), dict):
             raise UserError(f"{where} lacks the part {part!r}; get the whole folder of the model")
-    if fields["text_encoder"].get("model_type") != "t5":
+    if kind_of(fields["text_encoder"]) != "t5":
         refuse(where, "text_encoder", fields["text_encoder"].get("model_type"), "'t5'")
     text = t5.from_fields(fields["text_encoder"], f"{where}: text_encoder")
-    bins, frames = None, MELODY_FRAMES
-    if kind == "musicgen_melody":
-        bins, frames = fields.get("num_chroma", 12), fields.get("chroma_length", frames)
     lm, pattern = _decoder(fields["decoder"], f"{where}: decoder", text.dim)
-    lm = dataclasses.replace(lm, melody_bins=bins, melody_frames=frames)
+    if kind == "musicgen_melody":
+        said = {name: fields[name] for name in limits.kinds(Melody) if name in fields}
+        m = checked(said, Melody, where)
+        lm = dataclasses.replace(lm, melody_bins=m.num_chroma, melody_frames=m.chroma_length)
     return Parts(lm, pattern, text, fields["audio_encoder"])
 
 
 def _decoder(fields: dict, where: str, text_dim: int | None = None) -> tuple[LMConfig, str]:
-    f = checked(fields, DEFAULTS, where, IGNORED)
-    size, levels = f["vocab_size"], f["num_codebooks"]
+    f = checked(fields, Fields, where, IGNORED)
+    size, levels = f.vocab_size, f.num_codebooks
     fixed = {"activation_function": "gelu", "scale_embedding": False}
-    special = {name: size for name in ("pad_token_id", "bos_token_id") if f[name] is not None}
+    special = ("pad_token_id", "bos_token_id")
+    special = {name: size for name in special if getattr(f, name) is not None}
     for name, value in (fixed | special).items():
-        if f[name] != value:
-            refuse(where, name, f[name], repr(value))
-    if f["hidden_size"] % f["num_attention_heads"]:
-        refuse(where, "hidden_size", f["hidden_size"], "multiples of num_attention_heads")
-    config = LMConfig(
+        if getattr(f, name) != value:
+            refuse(where, name, getattr(f, name), repr(value))
+    if f.hidden_size % f.num_attention_heads:
+        refuse(where, "hidden_size", f.hidden_size, "multiples of num_attention_heads")
+    if f.audio_channels > 2:
+        refuse(where, "audio_channels", f.audio_channels, "1 and 2")
+    if f.audio_channels == 2 and levels % 2:
+        refuse(where, "num_codebooks", levels, "even numbers for two audio_channels")
+    config = make(
+        LMConfig,
+        where,
         levels=levels,
         codebook_size=size,
-        dim=f["hidden_size"],
-        layers=f["num_hidden_layers"],
-        heads=f["num_attention_heads"],
-        mlp_dim=f["ffn_dim"],
+        dim=f.hidden_size,
+        layers=f.num_hidden_layers,
+        heads=f.num_attention_heads,
+        mlp_dim=f.ffn_dim,
         positions="sinusoidal",
-        text_dim=f["hidden_size"] if text_dim is None else text_dim,
+        text_dim=f.hidden_size if text_dim is None else text_dim,
     )
-    if f["audio_channels"] == 2 and levels % 2:
-        refuse(where, "num_codebooks", levels, "even numbers for two audio_channels")
-    return config, "stereo_partial_delay" if f["audio_channels"] == 2 else "delay"
+    return config, "stereo_partial_delay" if f.audio_channels == 2 else "delay"
 
 
 def to_fields(config: LMConfig, pattern: str) -> dict | None:

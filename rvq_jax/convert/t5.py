@@ -1,27 +1,36 @@
 """T5 encoders of transformers: their config and the names of their tensors."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from rvq_jax.config import make
 from rvq_jax.convert.fields import checked, refuse
 from rvq_jax.convert.layout import MATRIX, Layout, Place
 from rvq_jax.lm.t5 import ACTIVATIONS, T5Config
 
 CONFIG = T5Config
-DEFAULTS = {
-    "vocab_size": 32128,
-    "d_model": 512,
-    "d_kv": 64,
-    "d_ff": 2048,
-    "num_layers": 6,
-    "num_heads": 8,
-    "relative_attention_num_buckets": 32,
-    "relative_attention_max_distance": 128,
-    "layer_norm_epsilon": 1e-6,
-    "feed_forward_proj": "relu",
+
+
+@dataclass(frozen=True)
+class Fields:
+    """transformers' T5Config: what says something about the encoder, with its defaults."""
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
     # What some versions write beside feed_forward_proj, from which they follow.
-    "dense_act_fn": None,
-    "is_gated_act": None,
-}
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
+
+
 IGNORED = (
     "classifier_dropout",
     "dropout_rate",
@@ -38,8 +47,8 @@ OTHERS = ("decoder.", "lm_head.")  # what a whole T5 has beside its encoder
 
 def from_fields(fields: dict, where: str) -> T5Config:
     """Our config of a config.json; raises UserError for fields unknown or beyond this library."""
-    f = checked(fields, DEFAULTS, where, IGNORED)
-    projection = f["feed_forward_proj"]
+    f = checked(fields, Fields, where, IGNORED)
+    projection = f.feed_forward_proj
     gated = projection.startswith("gated-")
     activation = projection.removeprefix("gated-")
     if projection == "gated-gelu":
@@ -48,20 +57,23 @@ def from_fields(fields: dict, where: str) -> T5Config:
     if activation not in ACTIVATIONS:
         refuse(where, "feed_forward_proj", projection, "'relu' and 'gated-gelu'")
     for name, value in {"dense_act_fn": activation, "is_gated_act": gated}.items():
-        if f[name] not in (None, value):
-            refuse(where, name, f[name], f"{value!r} where feed_forward_proj is {projection!r}")
-    return T5Config(
-        vocab=f["vocab_size"],
-        dim=f["d_model"],
-        layers=f["num_layers"],
-        heads=f["num_heads"],
-        head_dim=f["d_kv"],
-        mlp_dim=f["d_ff"],
+        if getattr(f, name) not in (None, value):
+            said = f"{value!r} where feed_forward_proj is {projection!r}"
+            refuse(where, name, getattr(f, name), said)
+    return make(
+        T5Config,
+        where,
+        vocab=f.vocab_size,
+        dim=f.d_model,
+        layers=f.num_layers,
+        heads=f.num_heads,
+        head_dim=f.d_kv,
+        mlp_dim=f.d_ff,
         gated=gated,
         activation=activation,
-        buckets=f["relative_attention_num_buckets"],
-        distance=f["relative_attention_max_distance"],
-        eps=f["layer_norm_epsilon"],
+        buckets=f.relative_attention_num_buckets,
+        distance=f.relative_attention_max_distance,
+        eps=f.layer_norm_epsilon,
     )
 
 

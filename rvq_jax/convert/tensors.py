@@ -9,27 +9,29 @@ import numpy as np
 
 from rvq_jax import files
 from rvq_jax.convert import torch_file
-from rvq_jax.errors import UserError
+from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.typing import Array
 
-SINGLE, INDEX, TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TORCH, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 NAMED = 8  # names of tensors in one message
 
 
 def load_folder(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a model's folder by name, bfloat16 as float32.
 
-    Reads model.safetensors, or the shards that model.safetensors.index.json lists, or else
-    pytorch_model.bin. Raises UserError if there is none of them or one is damaged.
+    Reads model.safetensors, or the shards that model.safetensors.index.json lists, or else the same
+    of pytorch_model.bin. Raises UserError if there is none of them or one is damaged.
     """
     path = Path(path)
-    if (path / SINGLE).is_file():
-        return read(path / SINGLE)
-    if (path / INDEX).is_file():
-        return _load_shards(path)
-    if (path / TORCH).is_file():
-        return torch_file.read_state(path / TORCH)[0]
-    raise UserError(f"{path} holds neither {SINGLE} nor {INDEX} nor {TORCH}; check the folder")
+    for name, index in ((SINGLE, INDEX), (TORCH, TORCH_INDEX)):
+        if (path / name).is_file():
+            return _read(path / name)
+        if (path / index).is_file():
+            return _load_shards(path, index)
+    raise UserError(
+        f"{path} holds neither {SINGLE} nor {INDEX} nor {TORCH} nor {TORCH_INDEX}; check the folder"
+    )
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -74,39 +76,53 @@ def take(
 ) -> dict[str, np.ndarray]:
     """The tensors of `path` in the order of `wanted`, names with shapes, which they must fit.
 
-    Raises UserError that names those that are missing, unknown or of another shape.
+    Half and double precision become float32, in which all is kept. Raises UserError that names
+    those that are missing, unknown, of another shape or no floating-point numbers.
     """
     missing = [name for name in wanted if name not in tensors]
     unknown = [name for name in tensors if name not in wanted]
+    present = {name: shape for name, shape in wanted.items() if name in tensors}
     other = [
         f"{name} is {tensors[name].shape}, not {tuple(shape)}"
-        for name, shape in wanted.items()
-        if name in tensors and tensors[name].shape != tuple(shape)
+        for name, shape in present.items()
+        if tensors[name].shape != tuple(shape)
+    ]
+    strange = [
+        f"{name} is {tensors[name].dtype}" for name in present if tensors[name].dtype.kind != "f"
     ]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        for what, names in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", other),
+            ("of another type than float", strange),
+        )
         if names
     ]
     if problems:
         raise UserError(f"{path} does not fit its config: tensors " + "; ".join(problems))
-    return {name: tensors[name] for name in wanted}
+    return {name: tensors[name].astype(np.float32, copy=False) for name in wanted}
 
 
-def _load_shards(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, np.ndarray]:
+    return torch_file.read_state(path)[0] if path.suffix == ".bin" else read(path)
+
+
+def _load_shards(path: Path, index: str) -> dict[str, np.ndarray]:
     """What the index lists; it may name files of its own folder only."""
     try:
-        shards = json.loads((path / INDEX).read_text())["weight_map"]
+        shards = json.loads((path / index).read_text())["weight_map"]
         names = sorted(set(shards.values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path / INDEX} lists no tensors ({error}); get it again") from error
+    except READING as error:
+        raise UserError(f"{path / index} lists no tensors ({error}); get it again") from None
     found = {}
     for name in names:
-        if not re.fullmatch(r"[\w.-]+\.safetensors", name):
-            raise UserError(f"{path / INDEX} names {name!r}, no file of its folder; get it again")
-        found |= read(path / name)
+        if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+\.(safetensors|bin)", name)):
+            raise UserError(f"{path / index} names {shown(name)}, no file of its folder")
+        found |= _read(path / name)
     if lost := [name for name in shards if name not in found]:
-        raise UserError(f"{path / INDEX} lists {lost[0]}, which its shards lack; get it again")
+        raise UserError(f"{path / index} lists {lost[0]}, which its shards lack; get it again")
     return found
 
 

@@ -14,7 +14,7 @@ from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
 from rvq_jax.lm.heads import Heads, IndependentHeads
 from rvq_jax.lm.transformer import Block, CrossKV, KVCache, LayerNorm
 from rvq_jax.patterns import Pattern
-from rvq_jax.typing import Array, Codes, Tokens
+from rvq_jax.typing import Array, Codes, Dtype, Tokens
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LMConfig:
     window: int | None = None  # frames of the longest crop it was trained on; None: any length goes
     attend_padding: bool = False  # cross-attention sees the text's padding, as in audiocraft
     end: bool = False  # the first level may sample id N, which ends its row: lengths are outputs
-    dtype: str = "float32"  # of activations; parameters stay float32
+    dtype: Dtype = "float32"  # of activations; parameters stay float32
     remat: bool = False  # recompute layers in the backward pass: less memory, more time
 
     def __post_init__(self):
@@ -48,6 +48,12 @@ class LMConfig:
                 raise ValueError(f"{name} must be at least 1, or None for none; got {value}")
         if self.melody_bins and not self.text_dim:
             raise ValueError("a melody goes with a frozen text encoder: give text_dim too")
+        if self.heads < 1 or self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} cannot be cut into {self.heads} heads")
+        # Positions are pairs of features.
+        turned = self.dim // self.heads if self.positions == "rotary" else self.dim
+        if turned % 2 or self.dim % 2:
+            raise ValueError(f"dim {self.dim} must be even, and {turned} too with rotary positions")
 
     @property
     def conditions(self) -> tuple[ConditionSpec, ...]:

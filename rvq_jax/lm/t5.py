@@ -10,6 +10,7 @@ Sennrich 2019 (RMS normalization).
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class T5Config:
     head_dim: int = 64
     mlp_dim: int = 3072  # features inside the feed-forward
     gated: bool = False  # the feed-forward's activation multiplies a second product
-    activation: str = "relu"  # or gelu_new, by tanh
+    activation: Literal["relu", "gelu_new"] = "relu"  # gelu_new is by tanh
     buckets: int = 32  # ranges of distances with a bias each, half of them for either side
     distance: int = 128  # where the last range begins, about
     eps: float = 1e-6  # of the norms

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass, fields
 
+from rvq_jax import limits
 from rvq_jax.errors import LINE, UserError, clipped, printable
 
 SHORTEST = 0.1  # seconds
@@ -13,10 +14,8 @@ NUMBERS = {"guidance_scale": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
 WHOLE_NUMBERS = {"top_k": (0, 65_536), "seed": (0, 2**32 - 1)}
 # Of the limits themselves.
 BOUNDS = {
-    "prompt": (1, 10**6),
-    "seconds": (SHORTEST, 3600),
-    "body": (64, 10**7),
-    "waiting": (0, 999),
+    name: (limits.BOUNDS[f"Limits.{name}"].low, limits.BOUNDS[f"Limits.{name}"].high)
+    for name in ("prompt", "seconds", "body", "waiting")
 }
 EXAMPLE = '{"prompt": "a slow piano"}'
 

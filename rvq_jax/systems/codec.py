@@ -13,7 +13,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from rvq_jax import config as configs
-from rvq_jax import files
+from rvq_jax import files, limits
 from rvq_jax.codec import autoencoder, segments, stream, windows
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
@@ -63,9 +63,12 @@ class Codec:
             config, leaves = folder.load(data, path, leaf_shapes)
             return cls.of_leaves(config, leaves)
         kind = data.pop("model", None)
-        if kind not in OWN:
-            raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a codec")
-        config = configs.from_dict(OWN[kind], data, f"{path}/config.json")
+        if not isinstance(kind, str) or kind not in OWN:
+            kind = kind if isinstance(kind, str) else "model of unknown kind"
+            raise UserError(f"{path} holds a {kind}, not a codec")
+        where = f"{path}/config.json"
+        config = configs.from_dict(OWN[kind], data, where)
+        limits.laid_out(lambda: leaf_shapes(config), where)
         return cls(config, **files.load_weights(path, _shapes(config)))
 
     @classmethod

@@ -4,14 +4,17 @@ EnCodec's .th, audiocraft's compression_state_dict.bin, descript's .pth, moshi's
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rvq_jax import config as configs
+from rvq_jax import limits
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.convert import folder, names, tensors, torch_file
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, shown
 from rvq_jax.systems import codec as codecs
 from rvq_jax.systems import dac, encodec
 from rvq_jax.systems.codec import Codec, Config
@@ -31,6 +34,21 @@ KINDS: dict[str, tuple[Callable[[Tensors], Tensors], tuple[Callable[[], Config],
         (dac.dac_44khz, dac.dac_24khz, dac.dac_16khz, dac.dac_44khz_16kbps),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Descript:
+    """The sizes of a DAC in descript's words, with its defaults."""
+
+    encoder_rates: tuple[int, ...]
+    encoder_dim: int = 64
+    latent_dim: int | None = None
+    decoder_dim: int = 1536
+    decoder_rates: tuple[int, ...] | None = None
+    n_codebooks: int = 9
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+    sample_rate: int = 44_100
 
 
 def load(path: str | Path, kind: str | None = None) -> Codec:
@@ -56,7 +74,7 @@ def of_file(found: Tensors, beside: dict, path: str | Path, kind: str | None = N
       UserError: tensors that fit no kind, or not the given one.
     """
     if kind is not None and kind not in KINDS:
-        raise UserError(f"--kind {kind!r} is not known; known: {', '.join(KINDS)}")
+        raise UserError(f"--kind {shown(kind)} is not known; known: {', '.join(KINDS)}")
     stated = _stated(beside, path)
     if stated is not None and kind in (None, "dac"):
         return of_tensors(stated, names.dac(found), path)
@@ -101,23 +119,25 @@ def _stated(beside: dict, path: str | Path) -> DACConfig | None:
     said = metadata.get("kwargs") if isinstance(metadata, dict) else None
     if not isinstance(said, dict) or "encoder_rates" not in said:
         return None
-    default = dac.dac_44khz()
-    try:
-        ratios = tuple(map(int, said["encoder_rates"]))
-        filters = int(said.get("encoder_dim", default.filters))
-        config = DACConfig(
-            rate=int(said.get("sample_rate", default.rate)),
-            ratios=ratios,
-            filters=filters,
-            decoder_filters=int(said.get("decoder_dim", default.decoder_filters)),
-            dim=int(said.get("latent_dim") or filters * 2 ** len(ratios)),
-            levels=int(said.get("n_codebooks", default.levels)),
-            codebook_size=int(said.get("codebook_size", default.codebook_size)),
-            code_dim=int(said.get("codebook_dim", default.code_dim)),
-        )
-        mirrored = list(map(int, said.get("decoder_rates", ratios[::-1]))) == list(ratios[::-1])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: its metadata is not that of a DAC: {error}") from error
+    # Descript's names, and fields that only say how it was trained.
+    said = {name: said[name] for name in limits.kinds(Descript) if name in said}
+    where = f"{path}: metadata"
+    f = configs.from_dict(Descript, said, where)
+    ratios = f.encoder_rates
+    config = configs.make(
+        DACConfig,
+        where,
+        rate=f.sample_rate,
+        ratios=ratios,
+        filters=f.encoder_dim,
+        decoder_filters=f.decoder_dim,
+        dim=f.latent_dim or f.encoder_dim * 2 ** len(ratios),
+        levels=f.n_codebooks,
+        codebook_size=f.codebook_size,
+        code_dim=f.codebook_dim,
+    )
+    limits.laid_out(lambda: codecs.leaf_shapes(config), where)
+    mirrored = f.decoder_rates in (None, ratios[::-1])
     if not mirrored:
         raise UserError(f"{path}: decoder_rates must be encoder_rates reversed to be imported")
     return config

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,23 +10,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from rvq_jax import files
+from rvq_jax import files, limits
 from rvq_jax.convert import layout, t5, tensors
-from rvq_jax.errors import UserError
+from rvq_jax.convert.fields import kind_of
+from rvq_jax.errors import UserError, shown
 from rvq_jax.lm.t5 import T5Config
+from rvq_jax.systems.tokenizer import Tokenizer, load_tokenizer
 from rvq_jax.typing import Array
 
-TOKENIZER, PIECES = "tokenizer.json", "spiece.model"  # of tokenizers, of sentencepiece
-TOKENIZER_FILES = (TOKENIZER, PIECES, "tokenizer_config.json", "special_tokens_map.json")
 STEP = 16  # lengths are multiples of it, so that they share compiled programs
-
-
-@dataclass(frozen=True, eq=False)
-class Tokenizer:
-    """Text to the ids of its tokens, the closing </s> among them; and the files it came from."""
-
-    encode: Callable[[str], list[int]]
-    files: dict[str, bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +38,21 @@ class TextEncoder:
         cannot be read.
         """
         fields, where = files.load_config(path), f"{path}/config.json"
-        if fields.get("model_type") != "t5":
-            raise UserError(f"{path} holds a model of type {fields.get('model_type')!r}, not a t5")
+        if kind_of(fields) != "t5":
+            said = shown(fields.get("model_type"))
+            raise UserError(f"{path} holds a model of type {said}, not a t5")
         config = t5.from_fields(fields, where)
-        try:
-            leaves = leaf_shapes(config)
-        except ValueError as error:
-            raise UserError(f"{where} describes no T5: {error}") from error
-        tokenizer, places = load_tokenizer(path), t5.layout(config)
-        found = t5.canonical(tensors.load_folder(path))
-        found = tensors.take(found, layout.shapes(places, leaves), path)
+        return cls.of_tensors(config, tensors.load_folder(path), path)
+
+    @classmethod
+    def of_tensors(cls, config: T5Config, found: dict, path: str | Path) -> "TextEncoder":
+        """An encoder of tensors under transformers' names, with the tokenizer of a folder.
+
+        Raises UserError for tensors that do not fit the config, or a tokenizer that cannot be read.
+        """
+        leaves = limits.laid_out(lambda: leaf_shapes(config), f"{path}/config.json")
+        places, tokenizer = t5.layout(config), load_tokenizer(path, config.vocab)
+        found = tensors.take(t5.canonical(found), layout.shapes(places, leaves), path)
         return cls.of_leaves(config, layout.read(places, found), tokenizer)
 
     @classmethod
@@ -129,50 +126,6 @@ class TextEncoder:
             stacklevel=3,
         )
         return ids[: self.limit - 1] + ids[-1:]
-
-
-def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a folder: its tokenizer.json, or else its spiece.model.
-
-    Raises UserError if there is neither, it is damaged, or the package that reads it is missing.
-    """
-    folder = Path(folder)
-    kept = {
-        name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
-    }
-    if TOKENIZER in kept:
-        name, read = TOKENIZER, _of_tokenizers
-    elif PIECES in kept:
-        name, read = PIECES, _of_sentencepiece
-    else:
-        raise UserError(f"{folder} has no tokenizer, neither {TOKENIZER} nor {PIECES}; add one")
-    try:
-        return Tokenizer(read(kept[name]), kept)
-    except ImportError as error:
-        raise UserError(
-            f"{folder / name} needs the package {error.name}: pip install 'rvq_jax[convert]'"
-        ) from error
-    # Neither package has errors of its own.
-    except Exception as error:
-        reason = " ".join(f"{error}".split())
-        raise UserError(f"{folder / name} cannot be read ({reason}); get it again") from error
-
-
-def _of_tokenizers(data: bytes) -> Callable[[str], list[int]]:
-    import tokenizers
-
-    found = tokenizers.Tokenizer.from_buffer(data)
-    # Files may hold the lengths of whoever saved them.
-    found.no_truncation()
-    found.no_padding()
-    return lambda text: found.encode(text).ids
-
-
-def _of_sentencepiece(data: bytes) -> Callable[[str], list[int]]:
-    import sentencepiece
-
-    found = sentencepiece.SentencePieceProcessor(model_proto=data)
-    return lambda text: [*found.encode(text), found.eos_id()]
 
 
 @functools.lru_cache(maxsize=32)

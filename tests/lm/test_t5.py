@@ -219,13 +219,14 @@ def test_published_fields_are_read():
     [
         ({"d_modell": 3}, ["unknown field 'd_modell'", "'d_model'"]),
         ({"quantization_config": {}}, ["unknown field 'quantization_config'"]),
-        ({"d_model": "768"}, ["d_model must be like 512"]),
+        ({"d_model": "768"}, ["d_model must be a whole number in 1..131072, got '768'"]),
         ({"feed_forward_proj": "gated-silu"}, ["feed_forward_proj 'gated-silu' is not supported"]),
         ({"feed_forward_proj": "gelu"}, ["feed_forward_proj 'gelu' is not supported"]),
         ({"dense_act_fn": "silu"}, ["dense_act_fn 'silu' is not supported"]),
         ({"is_gated_act": True}, ["is_gated_act True is not supported"]),
         ({"model_type": "umt5"}, ["'umt5', not a t5"]),
-        ({"num_layers": 0}, ["describes no T5"]),
+        ({"num_layers": 0}, ["num_layers must be a whole number in 1..128, got 0"]),
+        ({"relative_attention_max_distance": 8}, ["describes no model", "32 buckets"]),
         ({"vocab_size": 41}, ["of another shape (shared.weight is (40, 12), not (41, 12))"]),
         ({"num_layers": 2}, ["unknown (encoder.block.2."]),
     ],
@@ -319,7 +320,8 @@ def test_a_tokenizer_of_sentencepiece_is_read(tmp_path):
 
 
 def test_tokenizers_that_cannot_be_read_say_so(tmp_path, monkeypatch):
-    refused(lambda: load_tokenizer(tmp_path), "neither tokenizer.json nor spiece.model")
+    without = load_tokenizer(tmp_path)
+    refused(lambda: without.encode("a"), "neither tokenizer.json nor spiece.model")
     for name, package in (("spiece.model", "sentencepiece"), ("tokenizer.json", "tokenizers")):
         (tmp_path / name).write_text(json.dumps({"version": "1.0"}))
         with monkeypatch.context() as patch:

@@ -155,7 +155,6 @@ BAD = {
     "no tensors of the text encoder": (drop("text_encoder."), "text_encoder."),
     "no tensors of the codec": (drop("audio_encoder."), "audio_encoder."),
     "no projection": (drop("enc_to_dec_proj"), "enc_to_dec_proj.weight"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
     "NaN": (retensor(with_nan), "layers.1.fc1.weight"),
     "another width": (change(ffn_dim=25), "of another shape"),
     "another activation": (change(activation_function="relu"), "activation_function"),

@@ -9,19 +9,20 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax import config as configs
-from rvq_jax import files, patterns
+from rvq_jax import files, limits, patterns
 from rvq_jax.convert import folder, layout, musicgen, names, t5, tensors
-from rvq_jax.errors import UserError
+from rvq_jax.convert.fields import kind_of
+from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm import forms
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.systems import codec as codecs
-from rvq_jax.systems import text_encoder as texts
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Array
 
 KIND = "musicgen"
 GENERATION = "generation_config.json"
+WINDOW = 1500  # frames that MusicGens are trained on at once
 PARTS = "text_encoder.", "audio_encoder."
 
 Loaded = tuple[LMConfig, str, nnx.State, Codec | None, TextEncoder | None]
@@ -35,13 +36,18 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     data = files.load_config(path)
-    if data.get("model_type") in musicgen.WHOLE | musicgen.ALONE:
+    if kind_of(data) in musicgen.WHOLE | musicgen.ALONE:
         return _load_published(path, data)
     kind = data.pop("model", None) or data.get("model_type")
     if kind != KIND:
-        raise UserError(f"{path} holds a {kind or 'model of unknown kind'}, not a musicgen")
-    pattern = patterns.canonical(data.pop("pattern", ""))
-    config = _checked(configs.from_dict(LMConfig, data, f"{path}/config.json"), path)
+        kind = kind if isinstance(kind, str) else "model of unknown kind"
+        raise UserError(f"{path} holds a {kind}, not a musicgen")
+    pattern = data.pop("pattern", "")
+    if not isinstance(pattern, str):
+        raise UserError(f"{path}/config.json: pattern must be text, got {shown(pattern)}")
+    pattern = patterns.canonical(pattern[:80])
+    config = configs.from_dict(LMConfig, data, f"{path}/config.json")
+    _leaves(config, path)
     params = files.load_weights(path, forms.abstract(config), _of_0_1)
     _check_finite(files.named(params), path)
     text = TextEncoder.load(path / "text") if config.text_dim else None
@@ -99,7 +105,7 @@ def _load_published(path: Path, data: dict) -> Loaded:
     where = f"{path}/config.json"
     parts = musicgen.from_fields(data, where)
     window = _window(path)
-    config = _checked(dataclasses.replace(parts.lm, window=window), path)
+    config = dataclasses.replace(parts.lm, window=window)
     found = names.canonical(tensors.load_folder(path))
     found = {n: x for n, x in found.items() if not n.endswith(musicgen.COMPUTED)}
     alone = parts.codec is None
@@ -111,10 +117,7 @@ def _load_published(path: Path, data: dict) -> Loaded:
         _check_finite(part_tensors, path)
         if not part_tensors:
             raise UserError(f"{path} has no tensors {part}*: get the whole folder of the model")
-    text_places = t5.layout(parts.text)
-    wanted = layout.shapes(text_places, texts.leaf_shapes(parts.text))
-    read = layout.read(text_places, tensors.take(t5.canonical(inner[0]), wanted, path))
-    text = TextEncoder.of_leaves(parts.text, read, texts.load_tokenizer(path))
+    text = TextEncoder.of_tensors(parts.text, inner[0], path)
     codec_config = folder.config_of(parts.codec, path, codecs.leaf_shapes)
     leaves = folder.from_tensors(codec_config, inner[1], path, codecs.leaf_shapes)
     return config, parts.pattern, params, Codec.of_leaves(codec_config, leaves), text
@@ -139,7 +142,7 @@ def of_tensors(
     """
     _check_finite(found, path)
     places = musicgen.layout(config, prefix)
-    wanted = layout.shapes(places, _leaves(_checked(config, path)))
+    wanted = layout.shapes(places, _leaves(config, path))
     read = layout.read(places, tensors.take(found, wanted, path))
     return jax.device_put(_of_leaves(config, read))
 
@@ -166,20 +169,12 @@ def _save_published(path: Path, config, pattern, params, codec, text) -> bool:
 
 
 def _window(path: Path) -> int:
-    """Frames a published model was trained on, as its generation_config.json says, or 1500."""
+    """Frames a published model was trained on, as its generation_config.json says, or `WINDOW`."""
     try:
-        return int(json.loads((path / GENERATION).read_text())["max_length"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 1500
-
-
-def _checked(config: LMConfig, path: Path) -> LMConfig:
-    """The config, if a model of it can be made."""
-    try:
-        forms.abstract(config)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{path}/config.json describes no model: {error}") from error
-    return config
+        said = {"window": json.loads((path / GENERATION).read_text())["max_length"]}
+        return configs.from_dict(LMConfig, said, GENERATION).window or WINDOW
+    except (*READING, UserError):
+        return WINDOW
 
 
 def _check_finite(found: dict[str, Array], path: Path) -> None:
@@ -188,13 +183,18 @@ def _check_finite(found: dict[str, Array], path: Path) -> None:
             raise UserError(f"{path}: {_short(name)} has numbers that are not finite; get it again")
 
 
-def _leaves(config: LMConfig) -> dict:
-    return {_short(name): leaf for name, leaf in files.named(forms.abstract(config)).items()}
+def _leaves(config: LMConfig, path: str | Path) -> dict:
+    """Shapes of a model's arrays by name; raises UserError if no model of it can be made."""
+
+    def shapes():
+        return {_short(name): leaf for name, leaf in files.named(forms.abstract(config)).items()}
+
+    return limits.laid_out(shapes, f"{path}/config.json")
 
 
 def _of_leaves(config: LMConfig, leaves: dict) -> nnx.State:
     structure = jax.tree.structure(forms.abstract(config))
-    return structure.unflatten(leaves[name] for name in _leaves(config))
+    return structure.unflatten(leaves[_short(name)] for name in files.named(forms.abstract(config)))
 
 
 def _short(name: str) -> str:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rvq_jax import config as configs
 from rvq_jax.convert import audiocraft
 from rvq_jax.errors import UserError
+from rvq_jax.lm.model import LMConfig
 from rvq_jax.systems import published_codecs
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen, folder
@@ -66,6 +68,6 @@ def of_file(
     sizes = {"window": round(found.seconds * config.frame_rate)}
     if lm.melody_bins:
         sizes["melody_frames"] = audiocraft.melody_frames(found.seconds, config.rate)
-    lm = dataclasses.replace(lm, **sizes)
+    lm = configs.make(LMConfig, f"{path}", **(dataclasses.asdict(lm) | sizes))
     params = folder.of_tensors(lm, found.tensors, path)
     return MusicGen(lm, found.pattern, params, made, encoder)
