@@ -83,19 +83,22 @@ def check_charsmap(data: bytes) -> int:
     values = units[reached[has_leaf]] & 0x7FFFFFFF
     if len(values) and (not texts.endswith(b"\0") or values.max() >= len(texts)):
         raise UserError("its map of characters points beyond its texts")
-    return max(1, max(map(len, texts.split(b"\0"))))
+    return max(1, max(map(len, texts.decode().split("\0"))))
 
 
 def check_pieces(data: bytes) -> None:
-    """Raises UserError for a spiece.model whose maps of characters are out of bounds."""
-    for number, value in _messages(data):
+    """Raises UserError for a spiece.model of no tokens, or with maps of characters out of bounds."""
+    parts = list(messages(data))
+    if not any(number == 1 for number, _ in parts):
+        raise UserError("it has no tokens")
+    for number, value in parts:
         # normalizer_spec and denormalizer_spec, and in them precompiled_charsmap.
-        for inner, text in _messages(value) if number in (3, 5) else ():
+        for inner, text in messages(value) if number in (3, 5) else ():
             if inner == 2 and check_charsmap(text) > GROWTH:
                 raise UserError(f"its normalizer makes more than {GROWTH} characters of one")
 
 
-def _messages(data: bytes):
+def messages(data: bytes):
     """Numbers and bytes of a protobuf message's fields that are bytes."""
     at = 0
     while at < len(data):
@@ -134,7 +137,9 @@ def _grown(part, growth: float) -> float:
             growth = _grown(each, growth)
         return growth
     if kind == "Precompiled":
-        text = part.get("precompiled_charsmap") or ""
+        text = part.get("precompiled_charsmap")
+        if not isinstance(text, str) or not text:
+            raise UserError("its normalizer has no map of characters")
         return growth * check_charsmap(base64.b64decode(text, validate=True))
     if kind == "Prepend":
         return growth + len(_text(part, "prepend"))

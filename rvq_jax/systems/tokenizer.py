@@ -98,4 +98,6 @@ def _of_sentencepiece(data: bytes, vocab: int | None) -> Callable[[str], list[in
     found = sentencepiece.SentencePieceProcessor(model_proto=data)
     if vocab is not None and found.get_piece_size() > vocab:
         raise UserError(f"it has {found.get_piece_size()} tokens, and the model {vocab}")
+    if found.eos_id() < 0:
+        raise UserError("it has no </s>, which closes a text")
     return lambda text: [*found.encode(text), found.eos_id()]

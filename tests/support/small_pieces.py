@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 
-def write_pieces(folder: Path, lines: list[str], size: int) -> bytes:
-    """Writes spiece.model with T5's special ids, of at most `size` pieces; its bytes."""
+def write_pieces(folder: Path, lines: list[str], size: int, **options) -> bytes:
+    """Writes spiece.model with T5's special ids, of at most `size` pieces; its bytes.
+
+    options: more of sentencepiece's own.
+    """
     spm = pytest.importorskip("sentencepiece", reason="spiece.model needs it")
     written = io.BytesIO()
     spm.SentencePieceTrainer.train(
@@ -20,6 +23,7 @@ def write_pieces(folder: Path, lines: list[str], size: int) -> bytes:
         unk_id=2,
         bos_id=-1,
         minloglevel=2,
+        **options,
     )
     (folder / "spiece.model").write_bytes(written.getvalue())
     return written.getvalue()

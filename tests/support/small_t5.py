@@ -1,5 +1,7 @@
 """A T5 small enough for its equations in numpy, with a tokenizer of whole words."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,40 @@ def write_tokenizer(folder) -> None:
     folder.mkdir(exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_bytes(b'{"extra_ids":   0}\r\n')
+
+
+def tokenizer_json(normalizer: dict | None = None, **parts) -> bytes:
+    """A tokenizer.json as transformers writes a T5's, of a few pieces; parts: others than its."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁a", "▁slow", "▁", "s", "l", "o", "w"]
+    closing = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+    spaces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    flags = {n: False for n in ("single_word", "lstrip", "rstrip", "normalized")}
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [
+                {"id": i, "content": x, **flags, "special": True} for i, x in enumerate(pieces[:3])
+            ],
+            "normalizer": normalizer,
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [{"type": "WhitespaceSplit"}, spaces],
+            },
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}, closing],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, closing],
+                "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
+            },
+            "decoder": spaces,
+            "model": {
+                "type": "Unigram",
+                "unk_id": 2,
+                "vocab": [[piece, -float(i)] for i, piece in enumerate(pieces)],
+                "byte_fallback": False,
+            },
+            **parts,
+        }
+    ).encode()
