@@ -10,10 +10,12 @@ from rvq_jax.errors import UserError, shown
 # in files of older versions, which wrote the settings of text generation into every model's.
 GENERAL = frozenset(
     """
-    _attn_implementation_autoset _commit_hash _name_or_path architectures attn_implementation
-    auto_map chunk_size_feed_forward dtype finetuning_task id2label is_encoder_decoder label2id
-    model_type name_or_path output_attentions output_hidden_states problem_type return_dict
-    torch_dtype torchscript transformers_version use_return_dict
+    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash
+    _experts_implementation _experts_implementation_internal _name_or_path _output_attentions
+    architectures attn_implementation auto_map chunk_size_feed_forward dtype finetuning_task
+    gradient_checkpointing id2label is_encoder_decoder label2id model_type
+    name_or_path output_attentions output_hidden_states problem_type return_dict
+    torch_dtype torchscript transformers_version transformers_weights use_cache use_return_dict
 
     add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id cross_attention_hidden_size
     decoder_start_token_id diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size

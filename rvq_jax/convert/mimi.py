@@ -68,7 +68,6 @@ IGNORED = (
     "attention_dropout",
     "initializer_range",
     "max_position_embeddings",
-    "use_cache",
     "use_streaming",
 )
 

@@ -56,7 +56,6 @@ IGNORED = (
     "initializer_factor",
     "layerdrop",
     "max_position_embeddings",
-    "use_cache",
 )
 # Tensors of some versions' files that are computed.
 COMPUTED = "embed_positions.weights"

@@ -13,9 +13,13 @@ import numpy as np
 Tensors = dict[str, np.ndarray]
 Rules = list[tuple[str, str | Callable]]
 
-NORMS = [
+# What newer versions call weight norm, and Mimi's halves in a state dict of transformers 5.
+SPELLINGS = [
     (r"\.parametrizations\.weight\.original0$", ".weight_g"),
     (r"\.parametrizations\.weight\.original1$", ".weight_v"),
+    (r"^(encoder|decoder)\.\1_seanet\.", r"\1."),
+    (r"^(encoder|decoder)\.(\1_transformer)\.", r"\2."),
+    (r"^encoder\.(downsample)\.|^decoder\.(upsample)\.", r"\1\2."),
 ]
 # What the SEANet codecs wrap around a convolution, as often as it is wrapped.
 WRAPPED = (r"\.(conv|convtr)(\.\1)+\.", ".conv.")
@@ -50,8 +54,8 @@ DECODER_BLOCK = ("snake1", "conv_t1", "res_unit1", "res_unit2", "res_unit3")
 
 
 def canonical(tensors: Tensors) -> Tensors:
-    """The same tensors with weight norm spelled `weight_g`, `weight_v`, as files on the Hub do."""
-    return _renamed(tensors, NORMS)
+    """The same tensors as files on the Hub call them, weight norm `weight_g` and `weight_v`."""
+    return _renamed(tensors, SPELLINGS)
 
 
 def folded(tensors: Tensors) -> Tensors:

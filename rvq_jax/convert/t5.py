@@ -39,7 +39,6 @@ IGNORED = (
     "num_decoder_layers",
     "output_past",
     "scale_decoder_outputs",
-    "use_cache",
 )
 TIED = "encoder.embed_tokens.weight"  # a second name of shared.weight, in some files
 OTHERS = ("decoder.", "lm_head.")  # what a whole T5 has beside its encoder

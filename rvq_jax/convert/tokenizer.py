@@ -18,7 +18,7 @@ BYTES = 64 << 20  # of a file: ten times the largest T5's
 VOCABULARY = 1 << 20
 PIECE = 1024  # characters of a token
 GROWTH = 1000  # characters that one may become: decomposed twice it is hundreds
-STEPS = 16  # of a sequence
+STEPS = 32  # of a part, and sequences of them
 # The runs of spaces that transformers' converted tokenizers join; what they become.
 REGEXES = {" {2,}"}
 NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "Strip", "StripAccents"}
@@ -47,10 +47,13 @@ def checked(data: bytes, vocab: int | None = None) -> bytes:
     fields = json.loads(data)
     if not isinstance(fields, dict):
         raise UserError("it holds no object")
-    if _grown(fields.get("normalizer"), 1) > GROWTH:
+    growth = 1
+    for step in _steps("normalizer", fields.get("normalizer"), "normalizers"):
+        growth = _grown(step, growth)
+    if growth > GROWTH:
         raise UserError(f"its normalizer makes more than {GROWTH} characters of one")
-    _check_each("pre_tokenizer", fields.get("pre_tokenizer"), PRE_TOKENIZERS, "pretokenizers")
-    _check_each("post_processor", fields.get("post_processor"), POST_PROCESSORS, "processors")
+    _check_kinds("pre_tokenizer", fields.get("pre_tokenizer"), PRE_TOKENIZERS, "pretokenizers")
+    _check_kinds("post_processor", fields.get("post_processor"), POST_PROCESSORS, "processors")
     if len(json.dumps(fields.get("post_processor"))) > 10_000:
         raise UserError("its post_processor is longer than that of any T5")
     added = _list(fields, "added_tokens", 100_000)
@@ -87,7 +90,7 @@ def check_charsmap(data: bytes) -> int:
 
 
 def check_pieces(data: bytes) -> None:
-    """Raises UserError for a spiece.model of no tokens, or with maps of characters out of bounds."""
+    """Raises UserError for a spiece.model without tokens, or maps of characters out of bounds."""
     parts = list(messages(data))
     if not any(number == 1 for number, _ in parts):
         raise UserError("it has no tokens")
@@ -127,15 +130,23 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise UserError("it is no message of protobuf")
 
 
-def _grown(part, growth: float) -> float:
+def _steps(name: str, part, inner: str) -> list[dict]:
+    """The parts that one is made of, in their order: itself, or those of a sequence."""
+    found, waiting = [], [] if part is None else [part]
+    for _ in range(STEPS):
+        if not waiting:
+            return found
+        first, *waiting = waiting
+        if _kind(name, first) == "Sequence":
+            waiting = _list(first, inner, STEPS) + waiting
+        else:
+            found.append(first)
+    raise UserError(f"its {name} has more than {STEPS} steps")
+
+
+def _grown(part: dict, growth: float) -> float:
     """Characters of one after a normalizer, at most; raises UserError for one that is not let."""
-    if part is None:
-        return growth
-    kind = _kind("normalizer", part)
-    if kind == "Sequence":
-        for each in _list(part, "normalizers", STEPS):
-            growth = _grown(each, growth)
-        return growth
+    kind = part["type"]
     if kind == "Precompiled":
         text = part.get("precompiled_charsmap")
         if not isinstance(text, str) or not text:
@@ -160,16 +171,11 @@ def _grown(part, growth: float) -> float:
     return growth * (1 if kind in ("Strip", "Lowercase", "StripAccents", "Nmt") else 18)
 
 
-def _check_each(name: str, part, kinds: set[str], inner: str) -> None:
+def _check_kinds(name: str, part, kinds: set[str], inner: str) -> None:
     """Raises UserError for a part, or one of a sequence, that is of none of the kinds."""
-    if part is None:
-        return
-    kind = _kind(name, part)
-    if kind == "Sequence":
-        for each in _list(part, inner, STEPS):
-            _check_each(name, each, kinds, inner)
-    elif kind not in kinds:
-        raise UserError(f"its {name} is a {shown(kind)}, which no T5 has")
+    for step in _steps(name, part, inner):
+        if step["type"] not in kinds:
+            raise UserError(f"its {name} is a {shown(step['type'])}, which no T5 has")
 
 
 def _kind(name: str, part) -> str:
@@ -207,6 +213,10 @@ def _vocabulary(model) -> list[tuple]:
     kind = model.get("type", "Unigram" if isinstance(pieces, list) else "WordLevel")
     if kind not in MODELS:
         raise UserError(f"its model is a {shown(kind)}, which no T5 has")
+    for name, value in model.items():
+        # Each is put before words, or says how long a word is looked at.
+        if name not in ("vocab", "merges") and not _small(value):
+            raise UserError(f"its model has {shown(name)} {shown(value)}, which no T5 has")
     if not isinstance(pieces, list | dict) or not 0 < len(pieces) <= VOCABULARY:
         raise UserError(f"its vocabulary must have 1 to {VOCABULARY:,} tokens")
     if isinstance(pieces, dict) != (kind != "Unigram"):
@@ -220,6 +230,12 @@ def _vocabulary(model) -> list[tuple]:
     if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < len(pieces)):
         raise UserError(f"its unk_id {shown(unknown)} is no token of its vocabulary")
     return [(piece[0], i) for i, piece in enumerate(pieces)]
+
+
+def _small(value) -> bool:
+    if isinstance(value, str):
+        return len(value) <= 64
+    return value is None or (_finite(value) and abs(value) <= VOCABULARY)
 
 
 def _finite(score) -> bool:

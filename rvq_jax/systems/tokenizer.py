@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rvq_jax.convert import tokenizer
-from rvq_jax.errors import UserError, clipped, printable
+from rvq_jax.errors import UserError, clipped, printable, shown
 
 TOKENIZER, PIECES = "tokenizer.json", "spiece.model"  # of tokenizers, of sentencepiece
 TOKENIZER_FILES = (TOKENIZER, PIECES, "tokenizer_config.json", "special_tokens_map.json")
@@ -49,6 +49,9 @@ def load_tokenizer(folder: str | Path, vocab: int | None = None) -> Tokenizer:
         return Tokenizer(lambda text: _missing(folder), kept)
     with _refusing(folder / name):
         encode = read(kept[name], vocab)
+        # What closes a text is not of the vocabulary alone.
+        if vocab is not None and any(not 0 <= number < vocab for number in encode("")):
+            raise UserError(f"it closes a text by {shown(encode(''))}, and the model has {vocab}")
 
     def guarded(text: str) -> list[int]:
         with _refusing(folder / name):
