@@ -54,8 +54,8 @@ def checked(data: bytes, vocab: int | None = None) -> bytes:
         raise UserError(f"its normalizer makes more than {GROWTH} characters of one")
     _check_kinds("pre_tokenizer", fields.get("pre_tokenizer"), PRE_TOKENIZERS, "pretokenizers")
     _check_kinds("post_processor", fields.get("post_processor"), POST_PROCESSORS, "processors")
-    if len(json.dumps(fields.get("post_processor"))) > 10_000:
-        raise UserError("its post_processor is longer than that of any T5")
+    for step in _steps("post_processor", fields.get("post_processor"), "processors"):
+        _check_template(step)
     added = _list(fields, "added_tokens", 100_000)
     tokens = [_token(item) for item in added] + _vocabulary(fields.get("model"))
     for token, number in tokens:
@@ -176,6 +176,21 @@ def _check_kinds(name: str, part, kinds: set[str], inner: str) -> None:
     for step in _steps(name, part, inner):
         if step["type"] not in kinds:
             raise UserError(f"its {name} is a {shown(step['type'])}, which no T5 has")
+
+
+def _check_template(step: dict) -> None:
+    """Raises UserError for what is put around a text, if it is much or is not there."""
+    if step["type"] != "TemplateProcessing":
+        return
+    known = step.get("special_tokens")
+    if not isinstance(known, dict) or len(json.dumps(known)) > 10_000:
+        raise UserError(f"its post_processor has the special_tokens {shown(known)}")
+    named = {token.get("id") for token in known.values() if isinstance(token, dict)} & known.keys()
+    for part in _list(step, "single", STEPS) + _list(step, "pair", STEPS):
+        part = part if isinstance(part, dict) else {}
+        token = part.get("SpecialToken")
+        if "Sequence" not in part and not (isinstance(token, dict) and token.get("id") in named):
+            raise UserError(f"its post_processor has {shown(part)}, which is none of its tokens")
 
 
 def _kind(name: str, part) -> str:

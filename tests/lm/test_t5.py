@@ -226,7 +226,7 @@ def test_published_fields_are_read():
         ({"is_gated_act": True}, ["is_gated_act True is not supported"]),
         ({"model_type": "umt5"}, ["'umt5', not a t5"]),
         ({"num_layers": 0}, ["num_layers must be a whole number in 1..128, got 0"]),
-        ({"relative_attention_max_distance": 8}, ["describes no model", "32 buckets"]),
+        ({"relative_attention_max_distance": 2}, ["describes no model", "8 buckets"]),
         ({"vocab_size": 41}, ["of another shape (shared.weight is (40, 12), not (41, 12))"]),
         ({"num_layers": 2}, ["unknown (encoder.block.2."]),
     ],

@@ -103,6 +103,14 @@ HOSTILE = {
             "special_tokens": {"x": {"id": "x", "ids": [77], "tokens": ["x"]}},
         }
     },
+    "closed by what is not there": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "y", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {"x": {"id": "x", "ids": [1], "tokens": ["x"]}},
+        }
+    },
     "a prefix of a megabyte": {
         "model": {
             "type": "WordPiece",
