@@ -292,7 +292,7 @@ def words(kind, limits: Bound | None) -> str:
             return f"{number} more than {limits.low:,g} and at most {_plain(limits.high)}"
         return f"{number} in {_plain(limits.low)}..{_plain(limits.high)}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    names |= {type(None): "null"}
+    names |= {type(None): "none"}
     return names.get(kind, "an object" if dataclasses.is_dataclass(kind) else f"a {kind}")
 
 

@@ -77,32 +77,27 @@ def take(
     """The tensors of `path` in the order of `wanted`, names with shapes, which they must fit.
 
     Half and double precision become float32, in which all is kept. Raises UserError that names
-    those that are missing, unknown, of another shape or no floating-point numbers.
+    those that are missing, unknown or of another shape.
     """
     missing = [name for name in wanted if name not in tensors]
     unknown = [name for name in tensors if name not in wanted]
-    present = {name: shape for name, shape in wanted.items() if name in tensors}
     other = [
         f"{name} is {tensors[name].shape}, not {tuple(shape)}"
-        for name, shape in present.items()
-        if tensors[name].shape != tuple(shape)
-    ]
-    strange = [
-        f"{name} is {tensors[name].dtype}" for name in present if tensors[name].dtype.kind != "f"
+        for name, shape in wanted.items()
+        if name in tensors and tensors[name].shape != tuple(shape)
     ]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
-        for what, names in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("of another shape", other),
-            ("of another type than float", strange),
-        )
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
         if names
     ]
     if problems:
         raise UserError(f"{path} does not fit its config: tensors " + "; ".join(problems))
-    return {name: tensors[name].astype(np.float32, copy=False) for name in wanted}
+    return {name: _single(tensors[name]) for name in wanted}
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def refused_and_clean(capsys, place: Path, *words, say: tuple[str, ...]) -> None
     ("words", "say"),
     [
         (["--levels", "4"], ["1..3", "4"]),
-        (["--levels", "0"], ["1..3", "0"]),
+        (["--levels", "0"], ["--levels", "1..256", "0"]),
         (["--kbps", "0.3"], ["at least 0.40", "0.3"]),
         (["--levels", "2", "--kbps", "1"], ["levels and kbps"]),
         (["--levels", "two"], ["--levels", "two"]),
