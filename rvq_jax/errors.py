@@ -1,8 +1,11 @@
 """Errors meant for people: one line, what was wrong, where, and what to do."""
 
 import contextlib
+import itertools
+import lzma
 import reprlib
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,8 +16,9 @@ LINE = 290  # characters of a message, whatever a file put into it
 # line through `reading`. RuntimeError has RecursionError and what C++ libraries throw.
 READING = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
-    *(RuntimeError, MemoryError, SyntaxError, AssertionError),
-    *(struct.error, zlib.error, zipfile.BadZipFile),
+    *(RuntimeError, MemoryError, SyntaxError, AssertionError, SystemError),
+    *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tokenize.TokenError),
+    BufferError,
 )
 
 
@@ -26,7 +30,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(clipped(printable(message), LINE))
+        super().__init__(clipped(printable(clipped(f"{message}", 10 * LINE)), LINE))
 
 
 class LeftOut(UserError):
@@ -63,15 +67,43 @@ def clipped(text: str, limit: int) -> str:
     return f"{text[:first]} … {text[first - limit + 3 :]}"
 
 
+class _Short(reprlib.Repr):
+    """As reprlib, but nothing is asked for its own repr, which may take for ever."""
+
+    def repr_int(self, value, level):
+        if value.bit_length() > 256:
+            return f"a whole number of {value.bit_length()} bits"
+        return repr(value)
+
+    def repr_set(self, value, level):
+        # reprlib's own sorts all of it.
+        inner = [self.repr1(x, level - 1) for x in itertools.islice(value, self.maxlist)]
+        return "{" + ", ".join(inner + ["…"] * (len(value) > self.maxlist)) + "}"
+
+    repr_frozenset = repr_set
+
+    def repr_dict(self, value, level):
+        if level <= 0:
+            return "{…}"
+        inner = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(item, level - 1)}"
+            for key, item in itertools.islice(value.items(), self.maxlist)
+        ]
+        return "{" + ", ".join(inner + ["…"] * (len(value) > self.maxlist)) + "}"
+
+    def repr_instance(self, value, level):
+        if isinstance(value, float | complex | bool | None):
+            return repr(value)
+        if isinstance(value, bytes | bytearray):
+            return repr(bytes(value[: self.maxstring]))
+        return f"<{type(value).__name__}>"
+
+
 def shown(value, limit: int = 60) -> str:
     """A value out of a file as words for a message, in bounded time however it is nested."""
-    short = reprlib.Repr(maxlevel=2, maxtuple=3, maxlist=3, maxdict=3, maxset=3, maxstring=limit)
-    if type(value) not in (str, bytes, int, float, bool, list, tuple, dict, type(None)):
-        # Whose repr could walk all that it holds.
-        return f"a {type(value).__name__}"
-    if isinstance(value, int) and value.bit_length() > 256:
-        return f"a whole number of {value.bit_length()} bits"
-    if isinstance(value, str | bytes):
+    short = _Short()  # Of Python 3.11: it takes no arguments.
+    short.maxlevel, short.maxtuple, short.maxlist, short.maxstring = 2, 3, 3, limit
+    if isinstance(value, str):
         value = value[: limit + 1]
     return clipped(printable(short.repr(value)), limit)
 
@@ -90,5 +122,5 @@ def reading(path: str | Path, what: str, remedy: str = "get it again") -> Iterat
     except READING as error:
         # Without its traceback: that holds all that was read, and a chain of a thousand frames.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
-        reason = clipped(printable(reason) or type(error).__name__, 120)
+        reason = clipped(printable(reason[: 10 * LINE]) or type(error).__name__, 120)
         raise UserError(f"{path} cannot be read as {what} ({reason}); {remedy}") from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from rvq_jax import files
 from rvq_jax.convert import torch_file
-from rvq_jax.errors import READING, UserError, shown
+from rvq_jax.errors import UserError, reading, shown
 from rvq_jax.typing import Array
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -77,7 +77,7 @@ def take(
     """The tensors of `path` in the order of `wanted`, names with shapes, which they must fit.
 
     Half and double precision become float32, in which all is kept. Raises UserError that names
-    those that are missing, unknown or of another shape.
+    those that are missing, unknown, of another shape or no weights.
     """
     missing = [name for name in wanted if name not in tensors]
     unknown = [name for name in tensors if name not in wanted]
@@ -86,18 +86,24 @@ def take(
         for name, shape in wanted.items()
         if name in tensors and tensors[name].shape != tuple(shape)
     ]
+    strange = [
+        f"{name} is {tensors[name].dtype}"
+        for name in wanted
+        if name in tensors and tensors[name].dtype.kind != "f"
+    ]
     problems = [
         f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        for what, names in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", other),
+            ("without floating-point numbers", strange),
+        )
         if names
     ]
     if problems:
         raise UserError(f"{path} does not fit its config: tensors " + "; ".join(problems))
-    return {name: _single(tensors[name]) for name in wanted}
-
-
-def _single(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    return {name: tensors[name].astype(np.float32, copy=False) for name in wanted}
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -106,18 +112,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _load_shards(path: Path, index: str) -> dict[str, np.ndarray]:
     """What the index lists; it may name files of its own folder only."""
-    try:
+    with reading(path / index, "an index that lists tensors"):
         shards = json.loads((path / index).read_text())["weight_map"]
-        names = sorted(set(shards.values()))
-    except READING as error:
-        raise UserError(f"{path / index} lists no tensors ({error}); get it again") from None
+        if not isinstance(shards, dict):
+            raise ValueError("its weight_map is no object")
+        for name in shards.values():
+            if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+\.(safetensors|bin)", name)):
+                raise ValueError(f"it names {shown(name)}, no file of its folder")
     found = {}
-    for name in names:
-        if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+\.(safetensors|bin)", name)):
-            raise UserError(f"{path / index} names {shown(name)}, no file of its folder")
+    for name in sorted(set(shards.values())):
         found |= _read(path / name)
     if lost := [name for name in shards if name not in found]:
-        raise UserError(f"{path / index} lists {lost[0]}, which its shards lack; get it again")
+        raise UserError(
+            f"{path / index} lists {shown(lost[0])}, which its shards lack; get it again"
+        )
     return found
 
 
