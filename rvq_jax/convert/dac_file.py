@@ -2,7 +2,6 @@
 
 import io
 import math
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from rvq_jax.convert import pickled
 from rvq_jax.convert.pickled import Foreign
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, reading, shown
 
 MAGIC = b"\x93NUMPY"
 # Of numpy 1 and of numpy 2.
@@ -18,6 +17,16 @@ MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 ARRAYS = {f"{module}._reconstruct" for module in MODULES}
 SCALARS = {f"{module}.scalar" for module in MODULES}
 DTYPE = "numpy.dtype"
+LARGEST = 1 << 40
+# Whole numbers that the metadata holds, and the most that each may be.
+WHOLE = {
+    "original_length": LARGEST,
+    "sample_rate": 768_000,
+    "channels": 1024,
+    "chunk_length": LARGEST,
+}
+# LUFS; audio within [-1, 1] has 7 at most, and measuring ends at -70.
+QUIETEST, LOUDEST = -200.0, 40.0
 
 
 class DacFile(NamedTuple):
@@ -42,14 +51,8 @@ def read(path: str | Path) -> DacFile:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not there; check the name")
-    try:
-        with warnings.catch_warnings():
-            # Where a name is damaged, pickletools may warn of odd escapes in it.
-            warnings.simplefilter("ignore")
-            return _file(_saved(path.read_bytes()))
-    except (*pickled.BROKEN, RecursionError) as error:
-        reason = " ".join(f"{error}".split())[:200]
-        raise UserError(f"{path} cannot be read as a .dac file ({reason}); get it again") from error
+    with reading(path, "a .dac file"):
+        return _file(_saved(path.read_bytes()))
 
 
 def _saved(data: bytes):
@@ -59,7 +62,7 @@ def _saved(data: bytes):
     length_bytes = 2 if data[6:7] == b"\1" else 4
     begin = 8 + length_bytes + int.from_bytes(data[8 : 8 + length_bytes], "little")
     outer = pickled.load(io.BytesIO(data[begin:]), _call)
-    _, shape, dtype, _, values = _made_by(ARRAYS, outer).state
+    _, shape, dtype, _, values = _state(_made_by(ARRAYS, outer))
     if _made_by({DTYPE}, dtype).args[0] != "O8" or shape != () or not isinstance(values, list):
         raise ValueError("it holds no object")
     return values[0]
@@ -69,6 +72,12 @@ def _made_by(names: set[str], value) -> Foreign:
     if not (isinstance(value, Foreign) and value.name in names and value.args):
         raise ValueError("a value is of another kind")
     return value
+
+
+def _state(value: Foreign) -> tuple:
+    if not isinstance(value.state, tuple):
+        raise ValueError("a value without its contents")
+    return value.state
 
 
 def _call(name: str, args: tuple) -> Foreign:
@@ -83,28 +92,31 @@ def _file(saved) -> DacFile:
     if not isinstance(version, str) or not version.startswith("1."):
         raise ValueError("it is not of version 1")
     codes_CKF, decibels = _array(saved["codes"]), said["input_db"]
-    whole = {
-        name: said[name] for name in ("original_length", "sample_rate", "channels", "chunk_length")
-    }
-    for name, value in whole.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name} is no positive number")
+    for name, most in WHOLE.items():
+        if type(said[name]) is not int or not 1 <= said[name] <= most:
+            raise ValueError(f"{name} must be a whole number from 1 to {most}")
     if codes_CKF.ndim != 3 or codes_CKF.dtype.kind != "u" or codes_CKF.dtype.itemsize > 2:
         raise ValueError("its codes are not numbers of 16 bits [C, K, F]")
-    if len(codes_CKF) % whole["channels"]:
-        raise ValueError(f"it has codes of {len(codes_CKF)} channels, not {whole['channels']}")
+    if 0 in codes_CKF.shape:
+        raise ValueError(
+            f"codes of no {'channels levels frames'.split()[codes_CKF.shape.index(0)]}"
+        )
+    if len(codes_CKF) % said["channels"]:
+        raise ValueError(f"it has codes of {len(codes_CKF)} channels, not {said['channels']}")
     if type(said["padding"]) is not bool:
         raise ValueError("padding is neither true nor false")
     decibels = np.array(decibels) if type(decibels) in (int, float) else _array(decibels)
-    if decibels.dtype.kind not in "fi":
+    if decibels.dtype.kind not in "fi" or not decibels.size:
         raise ValueError("input_db is no number")
+    if not ((QUIETEST <= decibels) & (decibels <= LOUDEST)).all():
+        raise ValueError(f"input_db must be from {QUIETEST} to {LOUDEST} LUFS")
     return DacFile(
         codes_CKF.astype(np.int32),
         decibels.astype(np.float32).reshape(-1),
-        whole["original_length"],
-        whole["sample_rate"],
-        whole["channels"],
-        whole["chunk_length"],
+        said["original_length"],
+        said["sample_rate"],
+        said["channels"],
+        said["chunk_length"],
         said["padding"],
         version,
     )
@@ -113,12 +125,14 @@ def _file(saved) -> DacFile:
 def _array(value) -> np.ndarray:
     """The numbers that stand for an array or a scalar."""
     if _made_by(ARRAYS | SCALARS, value).name in ARRAYS:
-        _, shape, dtype, is_fortran, data = value.state
+        _, shape, dtype, is_fortran, data = _state(value)
     else:
         (dtype, data), shape, is_fortran = value.args, (), False
     dtype = _dtype(dtype)
-    if not isinstance(data, bytes) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(data, bytes) or not isinstance(shape, tuple) or len(shape) > 3:
         raise ValueError("an array is not of plain numbers")
+    if not all(type(n) is int and 0 <= n < LARGEST for n in shape):
+        raise ValueError(f"an array {shown(shape)}")
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"an array {shape} of {len(data)} bytes")
     return np.ndarray(shape, dtype, data, order="F" if is_fortran else "C")
@@ -126,7 +140,7 @@ def _array(value) -> np.ndarray:
 
 def _dtype(value) -> np.dtype:
     """Of numbers alone: objects, records and dates are refused."""
-    kind, order = _made_by({DTYPE}, value).args[0], value.state[1]
+    kind, order = _made_by({DTYPE}, value).args[0], _state(value)[1]
     if kind not in ("u1", "u2", "i4", "i8", "f4", "f8") or order not in ("<", ">", "|"):
         raise ValueError("an array of something else than numbers")
     return np.dtype(order + kind)

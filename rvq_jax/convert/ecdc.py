@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, reading, shown
 from rvq_jax.rvqfile import bits
 
 START = struct.Struct("!4sBI")
@@ -77,6 +77,8 @@ def read(path: str | Path) -> EcdcFile:
     if at != len(data):
         raise UserError(f"{path} is damaged: {len(data) - at} bytes after its end; get it again")
     scales_ = np.frombuffer(b"".join(scales), ">f4").astype(np.float32)
+    if not np.isfinite(scales_).all():
+        raise UserError(f"{path} is damaged: a scale is no finite number; get it again")
     return EcdcFile(said["m"], kind.rate, kind.channels, samples, codes, scales_)
 
 
@@ -84,19 +86,17 @@ def _header(path: Path, data: bytes) -> tuple[dict, int]:
     """The checked JSON, and where the codes begin."""
     if data[:4] != b"ECDC":
         raise UserError(f"{path} is no .ecdc file; give one that EnCodec wrote")
-    try:
+    with reading(path, "an .ecdc file", "it is damaged in its header: get it again"):
         _, version, length = START.unpack_from(data)
         if version != 0:
             raise UserError(f"{path} has .ecdc version {version}, only 0 is read; write it again")
         begin = START.size + length
         if begin > len(data):
             raise UserError(f"{path} is cut short in its header; get it again")
-        said = json.loads(data[START.size : begin])
+        said = _object(data[START.size : begin])
         name, samples, levels, lm = (said[key] for key in ("m", "al", "nc", "lm"))
-    except (struct.error, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged in its header; get it again") from error
     if not isinstance(name, str) or name not in KINDS:
-        raise UserError(f"{path} is of a codec {name!r}; only {' and '.join(KINDS)} are read")
+        raise UserError(f"{path} is of a codec {shown(name)}; only {' and '.join(KINDS)} are read")
     if lm is not False:
         raise UserError(
             f"{path} was coded with EnCodec's language model, whose floating-point chances differ "
@@ -104,7 +104,14 @@ def _header(path: Path, data: bytes) -> tuple[dict, int]:
         )
     most = KINDS[name].levels
     if type(samples) is not int or samples < 1 or type(levels) is not int:
-        raise UserError(f"{path} is damaged in its header: {samples!r} samples; get it again")
+        raise UserError(f"{path} is damaged in its header: {shown(samples)} samples; get it again")
     if not 1 <= levels <= most:
-        raise UserError(f"{path} is damaged in its header: {levels} levels; get it again")
+        raise UserError(f"{path} is damaged in its header: {shown(levels)} levels; get it again")
     return said, begin
+
+
+def _object(text: bytes) -> dict:
+    said = json.loads(text)
+    if not isinstance(said, dict):
+        raise ValueError("its header is no object")
+    return said

@@ -74,9 +74,11 @@ def folded(tensors: Tensors) -> Tensors:
         if lengths.shape != (len(value), *[1] * (value.ndim - 1)):
             continue
         inner = tuple(range(1, value.ndim))
-        norm = np.sqrt(np.square(value, dtype=np.float64).sum(inner, keepdims=True))
-        scale = lengths / norm.astype(np.float32)
-        found[f"{stem}.weight"] = (value * scale).astype(np.float32)
+        # As in torch, weights of length 0 become NaN.
+        with np.errstate(all="ignore"):
+            norm = np.sqrt(np.square(value, dtype=np.float64).sum(inner, keepdims=True))
+            scale = lengths / norm.astype(np.float32)
+            found[f"{stem}.weight"] = (value * scale).astype(np.float32)
         del found[f"{stem}.weight_g"], found[f"{stem}.weight_v"]
     return found
 

@@ -2,9 +2,12 @@
 
 import dataclasses
 import pickletools
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import BinaryIO
+
+from rvq_jax.errors import shown
 
 VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
@@ -15,11 +18,14 @@ LITERALS = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-# What a pickle that is damaged, or made to do harm, fails with here.
-BROKEN = (ValueError, TypeError, LookupError, ArithmeticError)
+# Bounds the seconds and the memory: a state dict of ten thousand tensors has 350,000, and
+# an opcode of one byte makes a set of 216.
+MOST_OPCODES = 1 << 19
+# Below 2^61 - 1 numbers are their own hash; above, a file could choose a million with the same.
+LARGEST_KEY = 1 << 60
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Foreign:
     """What stands for a class, a function, an object or a call: its name and what it was given."""
 
@@ -37,9 +43,18 @@ def load(
     """The value of the pickle (protocol 2 to 5) at a stream's position, which moves behind it.
 
     `call(name, args)` gives what an object or a call of that name becomes, `persistent(id)` what
-    stands outside the pickle. Raises one of `BROKEN`. The stream should be one of bytes in memory,
-    where a length that promises more than there is costs nothing.
+    stands outside the pickle. Whatever nests in the value or is shared in it, reading takes time
+    and memory by the pickle's bytes; what comes of it must be checked before it is hashed,
+    compared, copied or formatted. Raises one of `errors.READING`. The stream should be one of
+    bytes in memory, where a length that promises more than there is costs nothing.
     """
+    with warnings.catch_warnings():
+        # Where a name is damaged, pickletools may warn of odd escapes in it.
+        warnings.simplefilter("ignore")
+        return _load(stream, call, persistent)
+
+
+def _load(stream: BinaryIO, call: Callable, persistent: Callable | None):
     stack, marks, memo = [], [], {}
 
     def above_mark() -> list:
@@ -50,8 +65,10 @@ def load(
         del stack[start:]
         return values
 
-    for opcode, arg, _ in pickletools.genops(stream):
+    for count, (opcode, arg, _) in enumerate(pickletools.genops(stream)):
         name = opcode.name
+        if count == MOST_OPCODES:
+            raise ValueError(f"a pickle of more than {MOST_OPCODES} opcodes")
         if name in LITERALS:
             stack.append(arg)
         elif name in VALUES:
@@ -113,20 +130,18 @@ def load(
     return stack.pop()
 
 
-def _name(module: str, attribute: str) -> Foreign:
+def _name(module, attribute) -> Foreign:
     """One that messages can hold in their line."""
-    name = f"{module}.{attribute}"
-    if not name.isprintable():
-        raise ValueError(f"the name {name!r}")
-    return Foreign(name)
+    if not all(isinstance(part, str) and part.isprintable() for part in (module, attribute)):
+        raise ValueError(f"the name {shown((module, attribute))}")
+    return Foreign(f"{module}.{attribute}")
 
 
 def _extend(target, values: list) -> None:
     if isinstance(target, Foreign):
         target.items.extend(values)
     elif isinstance(target, set):
-        _flat(values)
-        target.update(values)
+        target.update(_flat(values))
     elif isinstance(target, list):
         target.extend(values)
     else:
@@ -150,4 +165,6 @@ def _flat(values) -> list:
     for value in values:
         if not isinstance(value, str | bytes | int | float | None):
             raise ValueError(f"a {type(value).__name__} as a key")
+        if isinstance(value, int) and not -LARGEST_KEY < value < LARGEST_KEY:
+            raise ValueError(f"{shown(value)} as a key")
     return values

@@ -40,11 +40,14 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Raises UserError if it is not there, is damaged, or has numbers of a kind that numpy lacks.
     """
     safetensors = _safetensors()
-    try:
-        with safetensors.safe_open(str(path), framework="numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); get it again") from error
+    with reading(path, "a file of safetensors"):
+        try:
+            with safetensors.safe_open(str(path), framework="numpy") as file:
+                found = {name: file.get_tensor(name) for name in file.keys()}
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{error}") from None
+    for name in found:
+        torch_file.check_name(name, path)
     return {
         name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
         for name, value in found.items()

@@ -1,7 +1,6 @@
 """Files of torch.save, of the zip kind and of the kind before torch 1.6, read without torch."""
 
 import io
-import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from rvq_jax.convert import pickled
 from rvq_jax.convert.pickled import Foreign
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, reading, shown
 
 ZIP = b"PK\x03\x04"
 # The two numbers, each a pickle of its own, that begin a file of the older kind.
@@ -30,6 +29,11 @@ KINDS = {
     "BoolStorage": np.bool,
     "UntypedStorage": np.uint8,
 }
+# Tensors may share their numbers, or repeat them by a stride of 0: a state dict is at most so many
+# times its file (weights that are tied, bfloat16 as float32), or so many bytes.
+TIMES, SMALL = 8, 16 << 20
+LONGEST_NAME = 512
+LARGEST = 1 << 63  # of a size, a stride, an offset
 # Where published files keep their state dict: audiocraft, descript, moshi.
 INSIDE = ("best_state", "state_dict", "model")
 
@@ -45,19 +49,10 @@ def read(path: str | Path):
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not there; check the name")
-    try:
+    with reading(path, "a file of torch.save", "get it again, or save its state dict alone"):
         with path.open("rb") as file:
             is_zip = file.read(len(ZIP)) == ZIP
-        with warnings.catch_warnings():
-            # Where a name is damaged, pickletools may warn of odd escapes in it.
-            warnings.simplefilter("ignore")
-            return _read_zip(path) if is_zip else _read_stream(path.read_bytes())
-    except (*pickled.BROKEN, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        reason = " ".join(f"{error}".split())[:200]
-        raise UserError(
-            f"{path} cannot be read as a file of torch.save ({reason}); get it again, or save "
-            "its state dict alone"
-        ) from error
+        return _read_zip(path) if is_zip else _read_stream(path.read_bytes())
 
 
 def read_state(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -72,20 +67,38 @@ def read_state(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
             beside |= {name: value for name, value in tree.items() if name != key}
             tree = tree[key]
     if not isinstance(tree, dict):
-        what = tree.name if isinstance(tree, Foreign) else type(tree).__name__
-        raise UserError(f"{path} holds no state dict but a {what}; save its state dict alone")
+        raise UserError(
+            f"{path} holds no state dict but a {_kind(tree)}; save its state dict alone"
+        )
     if isinstance(tree.get("pretrained"), str):
         raise UserError(
-            f"{path} holds no weights, it only names {tree['pretrained']!r}; import that instead"
+            f"{path} holds no weights, it only names {shown(tree['pretrained'])}; import that "
+            "instead"
         )
     for name, value in tree.items():
         if not (isinstance(name, str) and isinstance(value, np.ndarray)):
-            what = value.name if isinstance(value, Foreign) else type(value).__name__
             raise UserError(
-                f"{path} holds no state dict: {name!r} is no tensor but a {what}; "
+                f"{path} holds no state dict: {shown(name)} is no tensor but a {_kind(value)}; "
                 "save its state dict alone"
             )
+        check_name(name, path)
+    if sum(value.nbytes for value in tree.values()) > max(SMALL, TIMES * path.stat().st_size):
+        raise UserError(
+            f"{path} is damaged: its tensors repeat their numbers over {TIMES} times; get it again"
+        )
     return dict(tree), beside
+
+
+def check_name(name: str, path: str | Path) -> None:
+    """Raises UserError for a tensor's name of a length that the rules of `names` would choke on."""
+    if len(name) > LONGEST_NAME:
+        raise UserError(
+            f"{path} is damaged: a tensor's name has {len(name)} characters; get it again"
+        )
+
+
+def _kind(value) -> str:
+    return value.name if isinstance(value, Foreign) else type(value).__name__
 
 
 def _read_zip(path: Path):
@@ -109,15 +122,16 @@ def _read_zip(path: Path):
         order = ">" if is_big else "<"
         arrays = {}
 
-        def storage(saved: tuple) -> np.ndarray:
-            _, kind, key, _, size = saved
-            dtype = _dtype(kind)
-            if (key, dtype) not in arrays:
+        def storage(saved) -> np.ndarray:
+            dtype, key, size = _storage(saved, 5)
+            if key not in arrays:
                 data = file.read(f"{top}/data/{key}")
                 if len(data) != size * dtype.itemsize:
-                    raise ValueError(f"storage {key!r} has {len(data)} bytes, not {size} numbers")
-                arrays[key, dtype] = _numbers(data, dtype, order)
-            return arrays[key, dtype]
+                    raise ValueError(f"storage {shown(key)}: {len(data)} bytes, not {size} numbers")
+                arrays[key] = dtype, _numbers(data, dtype, order)
+            if arrays[key][0] != dtype:
+                raise ValueError(f"storage {shown(key)} is of two kinds")
+            return arrays[key][1]
 
         return pickled.load(io.BytesIO(file.read(f"{top}/data.pkl")), _call, storage)
 
@@ -130,29 +144,47 @@ def _read_stream(data: bytes):
     pickled.load(stream)
     # The value comes first but needs the storages; a first reading finds only their kinds.
     start, kinds = stream.tell(), {}
-    pickled.load(stream, persistent=lambda saved: kinds.setdefault(saved[2], saved[1]))
-    arrays = {}
-    for key in pickled.load(stream):
-        dtype = _dtype(kinds[key])
+
+    def kind(saved) -> None:
+        dtype, key, _ = _storage(saved, 6)
+        if kinds.setdefault(key, dtype) != dtype:
+            raise ValueError(f"storage {shown(key)} is of two kinds")
+
+    pickled.load(stream, persistent=kind)
+    keys, arrays = pickled.load(stream), {}
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its storages are no list of keys")
+    for key in keys:
+        dtype = kinds[key]
         size = int.from_bytes(stream.read(8), "little") * dtype.itemsize
         stored = stream.read(size)
         if len(stored) != size:
-            raise ValueError(f"storage {key!r} has {len(stored)} of {size} bytes")
+            raise ValueError(f"storage {shown(key)} has {len(stored)} of {size} bytes")
         arrays[key] = _numbers(stored, dtype, "<")
     stream.seek(start)
-
-    def storage(saved: tuple) -> np.ndarray:
-        _, _, key, _, _, view = saved
-        if view is not None:
-            raise ValueError("a view of a storage, which torch has not written since 0.4")
-        return arrays[key]
-
-    return pickled.load(stream, _call, storage)
+    return pickled.load(stream, _call, lambda saved: arrays[_storage(saved, 6)[1]])
 
 
-def _dtype(kind: Foreign) -> np.dtype:
+def _storage(saved, length: int) -> tuple[np.dtype, str, int]:
+    """Kind, key and number of elements, of the tuple that stands for a storage.
+
+    Files of the older kind have one more entry, a view.
+    """
+    if not isinstance(saved, tuple) or len(saved) != length:
+        raise ValueError("a storage that is none")
+    _, kind, key, _, size, *view = saved
+    if not isinstance(key, str):
+        raise ValueError(f"the key {shown(key)} of a storage")
+    if type(size) is not int or not abs(size) < LARGEST:
+        raise ValueError(f"a storage of {shown(size)} numbers")
+    if view and view[0] is not None:
+        raise ValueError("a view of a storage, which torch has not written since 0.4")
+    return _dtype(kind), key, size
+
+
+def _dtype(kind) -> np.dtype:
     """Of the numbers in a storage class such as torch.FloatStorage."""
-    name = kind.name if isinstance(kind, Foreign) else repr(kind)
+    name = kind.name if isinstance(kind, Foreign) else shown(kind)
     if name.rpartition(".")[2] not in KINDS:
         raise ValueError(f"a storage of a kind that is not read, {name}")
     return np.dtype(KINDS[name.rpartition(".")[2]])
@@ -169,14 +201,17 @@ def _numbers(data: bytes, dtype: np.dtype, order: str) -> np.ndarray:
     return array
 
 
-def _tensor(
-    storage: np.ndarray, offset: int, shape: tuple, strides: tuple, _=None, __=None, signs=None
-) -> np.ndarray:
+def _tensor(storage, offset, shape, strides, _=None, __=None, signs=None) -> np.ndarray:
     """A view of a storage; numpy refuses one that reaches beyond it."""
     if not isinstance(storage, np.ndarray):
         raise ValueError("a tensor without a storage")
     if signs:
         raise ValueError("a tensor that is a lazy negative or conjugate")
+    if not (isinstance(shape, tuple) and isinstance(strides, tuple)):
+        raise ValueError(f"a tensor of shape {shown(shape)} and strides {shown(strides)}")
+    for number in (offset, *shape, *strides):
+        if type(number) is not int or not abs(number) < LARGEST:
+            raise ValueError(f"a tensor with {shown(number)} for a number")
     if 0 in shape:
         return np.empty(shape, storage.dtype)
     size = storage.itemsize

@@ -5,6 +5,7 @@ overlap as far as the codec sees, and what each decodes to follows on what the l
 """
 
 import functools
+import math
 from pathlib import Path
 
 import jax
@@ -24,6 +25,8 @@ from rvq_jax.typing import Audio, Codes, Latents
 
 SHORTEST = 0.5  # seconds; shorter audio is measured with silence after it
 SILENCE = -70.0  # LUFS, where measuring ends
+CHANNELS = 5  # that BS.1770 has weights for
+WINDOW = 60.0  # seconds that are decoded at once, at most: descript's own are of five
 
 
 def decode(
@@ -50,20 +53,8 @@ def decode(
         items or fewer frames than its length needs, or the package that measures loudness is
         missing.
     """
-    config, own = codec.config, file.codes.shape[1]
-    if (
-        not isinstance(config, DACConfig)
-        or own > config.levels
-        or file.codes.max() >= config.codebook_size
-    ):
-        raise UserError(
-            f"{name} has {own} levels of a DAC with codes up to {file.codes.max()}, which this "
-            "codec cannot have made; give the codec that made it"
-        )
-    if levels is not None and not 1 <= levels <= own:
-        raise UserError(f"{name}: levels must be in 1..{own}, got {levels}")
-    if len(file.codes) != file.channels:
-        raise UserError(f"{name} holds {len(file.codes)} channels of codes; decode one file each")
+    check(codec.config, file, name, levels)
+    config = codec.config
     codes = file.codes[:, :levels]
     if file.padding:
         samples = codes.shape[2] * config.hop
@@ -82,6 +73,45 @@ def decode(
     if missing > config.hop * file.rate / config.rate + 1:
         raise UserError(f"{name} has codes of {len(audio_SC)} samples only, not {file.samples}")
     return np.pad(audio_SC[: file.samples], ((0, max(0, missing)), (0, 0))), file.rate
+
+
+def check(config, file: DacFile, name: str | Path, levels: int | None) -> None:
+    """Whether a codec can decode a file, and within bounds.
+
+    Args:
+      config: of the codec.
+      file: contents of the file.
+      name: name of the file, for error messages.
+      levels: number of first levels to decode; None for all that the file has.
+
+    Raises:
+      UserError: it cannot.
+    """
+    own = file.codes.shape[1]
+    if (
+        not isinstance(config, DACConfig)
+        or own > config.levels
+        or file.codes.max() >= config.codebook_size
+    ):
+        raise UserError(
+            f"{name} has {own} levels of a DAC with codes up to {file.codes.max()}, which this "
+            "codec cannot have made; give the codec that made it"
+        )
+    if levels is not None and not 1 <= levels <= own:
+        raise UserError(f"{name}: levels must be in 1..{own}, got {levels}")
+    # The file says both rates' worth: before any work on what it claims.
+    longest = math.ceil((file.codes.shape[2] + 1) * config.hop * file.rate / config.rate) + 1
+    if file.samples > longest:
+        raise UserError(f"{name} has codes of {longest} samples at most, not {file.samples}")
+    if len(file.codes) != file.channels:
+        raise UserError(f"{name} holds {len(file.codes)} channels of codes; decode one file each")
+    if file.channels > CHANNELS:
+        raise UserError(
+            f"{name} has {file.channels} channels; loudness is that of {CHANNELS} at most"
+        )
+    window = min(file.chunk_frames, file.codes.shape[2]) * config.hop
+    if not file.padding and window > WINDOW * config.rate:
+        raise UserError(f"{name} has windows of {window / config.rate:.0f} s, {WINDOW:.0f} at most")
 
 
 @functools.partial(jax.jit, static_argnames="config")

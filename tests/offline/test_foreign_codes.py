@@ -2,8 +2,6 @@
 
 import builtins
 import contextlib
-import io
-import json
 import os
 import pickle
 import struct
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_codes import descript, ecdc_bytes, npy, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
@@ -23,18 +22,6 @@ from rvq_jax.errors import UserError
 
 def not_read(path, reader, *words: str) -> None:
     refused(lambda: reader.read(path), path.name, *words)
-
-
-def ecdc_bytes(said: dict, segments: list[tuple[float | None, np.ndarray]]) -> bytes:
-    """As the format is documented: bit by bit, so that it shares nothing with the reader."""
-    text = json.dumps(said).encode()
-    data = struct.pack("!4sBI", b"ECDC", 0, len(text)) + text
-    for scale, codes_KF in segments:
-        if scale is not None:
-            data += struct.pack("!f", scale)
-        number = sum(int(code) << 10 * i for i, code in enumerate(codes_KF.T.reshape(-1)))
-        data += number.to_bytes(-(-10 * codes_KF.size // 8), "little")
-    return data
 
 
 def random_codes(seed: int, levels: int, frames: int) -> np.ndarray:
@@ -112,31 +99,6 @@ def test_ecdc_that_cannot_be_read_says_why(tmp_path):
     for cut in range(len(good)):
         path.write_bytes(good[:cut])
         not_read(path, ecdc)
-
-
-def descript(codes_CKF: np.ndarray, **fields) -> dict:
-    """What descript-audio-codec 1.0.0 gives to numpy.save."""
-    metadata = {
-        "input_db": np.float32([-23.5]),
-        "original_length": 5000,
-        "sample_rate": 48_000,
-        "chunk_length": 72,
-        "channels": len(codes_CKF),
-        "padding": False,
-        "dac_version": "1.0.0",
-    }
-    return {"codes": codes_CKF.astype(np.uint16), "metadata": metadata | fields}
-
-
-def saved(value) -> bytes:
-    file = io.BytesIO()
-    np.save(file, value, allow_pickle=True)
-    return file.getvalue()
-
-
-def npy(pickled: bytes) -> bytes:
-    """A pickle of one's own below the head that numpy writes for objects."""
-    return saved({}).split(b"\n", 1)[0] + b"\n" + pickled
 
 
 @pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
