@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -85,27 +84,26 @@ def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda na
     today: from a name in the file to the name that this version has for the array. Raises
     UserError naming the first array that is missing, unknown or of another shape.
     """
-    try:
-        # Opened here: numpy leaves a damaged file open.
-        with (
-            (Path(path) / "weights.npz").open("rb") as file,
-            np.load(file, allow_pickle=False) as stored,
-        ):
-            have = {today(name): stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}/weights.npz cannot be read ({error}); make it again") from error
-    want = named(like)
-    for name in [*want, *have]:
-        if name not in have:
-            problem = "is missing"
-        elif name not in want:
-            problem = "is unknown to this config"
-        elif have[name].shape != want[name].shape:
-            problem = f"has shape {have[name].shape}, the config says {want[name].shape}"
-        else:
-            continue
-        raise UserError(f"{path}/weights.npz does not fit config.json: {name} {problem}")
-    return jax.tree.unflatten(jax.tree.structure(like), [have[name] for name in want])
+    with npz.reading(Path(path, "weights.npz"), "weights of a model", "make it again") as stored:
+        have = {today(name): name for name in stored}
+        want = named(like)
+        for name in [*want, *have]:
+            if name not in have:
+                problem = "is missing"
+            elif name not in want:
+                problem = "is unknown to this config"
+            else:
+                # The config's words come first: no array is read that it does not ask for.
+                shape, dtype = stored.headers[have[name]]
+                if shape != want[name].shape:
+                    problem = f"has shape {shown(shape)}, the config says {want[name].shape}"
+                elif dtype.newbyteorder("=") != want[name].dtype:
+                    problem = f"is {dtype}, not {want[name].dtype}"
+                else:
+                    continue
+            raise UserError(f"{path}/weights.npz does not fit config.json: {name} {problem}")
+        leaves = [stored[have[name]].astype(leaf.dtype, copy=False) for name, leaf in want.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def named(tree) -> dict:

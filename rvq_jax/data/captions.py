@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rvq_jax import files
-from rvq_jax.data.codes import stored
+from rvq_jax.data.codes import split, stored, text, texts
 
 STEP = 16  # lengths are multiples of it, so that near ones share compiled programs
 
@@ -51,7 +51,10 @@ class CaptionStates:
     @classmethod
     def load(cls, path: str | Path) -> "CaptionStates":
         """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
-        with stored(path, "caption cache") as arrays:
-            ends = np.cumsum(arrays["lengths"])[:-1]
-            states = np.split(arrays["states"], ends)
-            return cls(arrays["captions"].tolist(), states, str(arrays["key"]))
+        with stored(path, "a caption cache") as arrays:
+            states, lengths = arrays["states"], arrays["lengths"]
+            if states.ndim != 2 or states.dtype != np.float32:
+                raise ValueError("its states are not [L, E]")
+            captions = texts(arrays["captions"], len(lengths))
+            # A caption may have none: an empty one.
+            return cls(captions, split(states, lengths, least=0), text(arrays["key"]))

@@ -3,19 +3,14 @@
 import contextlib
 import hashlib
 import json
-import zipfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rvq_jax import files
-from rvq_jax.errors import UserError
+from rvq_jax import files, npz
 
-# What numpy's reader of .npz raises, by where the damage is.
-DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+LARGEST_SIZE, MOST_BINS = 1 << 24, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,42 +78,94 @@ class CodeSet:
     @classmethod
     def load(cls, path: str | Path) -> "CodeSet":
         """Reads what `save` wrote; raises UserError if it is not that or is damaged."""
-        with stored(path, "code cache") as arrays:
-            ends = np.cumsum(arrays["lengths"])[:-1]
+        with stored(path, "a code cache") as arrays:
+            size, frame_rate = arrays["size"], arrays["frame_rate"]
+            codes_KF, lengths = arrays["codes"], arrays["lengths"]
+            if size.shape != () or size.dtype.kind not in "iu" or not 1 <= size <= LARGEST_SIZE:
+                raise ValueError("its size is none")
+            if frame_rate.shape != () or not 0 < frame_rate < np.inf:
+                raise ValueError("its frame_rate is none")
+            if codes_KF.ndim != 2 or codes_KF.dtype.kind not in "iu" or not len(codes_KF):
+                raise ValueError("its codes are not whole numbers [K, F]")
+            if codes_KF.size and not 0 <= codes_KF.min() <= codes_KF.max() < size:
+                raise ValueError(f"its codes are not in [0, {size})")
             return cls(
-                np.split(arrays["codes"].astype(np.int32), ends, axis=1),
-                arrays["names"].tolist(),
-                arrays["captions"].tolist(),
-                arrays["labels"].tolist(),
-                float(arrays["frame_rate"]),
-                int(arrays["size"]),
-                (str(arrays["codec"]) or None) if "codec" in arrays else None,
-                **_melody(arrays),
+                split(codes_KF.astype(np.int32), lengths, axis=1),
+                *(texts(arrays[name], len(lengths)) for name in ("names", "captions", "labels")),
+                float(frame_rate),
+                int(size),
+                (text(arrays["codec"]) or None) if "codec" in arrays else None,
+                **_melody(arrays, lengths, float(frame_rate)),
             )
 
 
-@contextlib.contextmanager
-def stored(path: str | Path, what: str) -> Iterator:
-    """The arrays of an .npz, read as they are asked for.
+def stored(path: str | Path, what: str) -> contextlib.AbstractContextManager[npz.Arrays]:
+    """The arrays of an .npz that this library makes again, read as they are asked for.
 
     Raises UserError if it is not there or damaged, or what is asked for is not in it or no sense.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            yield arrays
-    except DAMAGE as error:
-        raise UserError(
-            f"{path} is not a {what} ({error}); delete it, and it is made again"
-        ) from error
+    return npz.reading(path, what, "delete it, and it is made again")
 
 
-def _melody(arrays) -> dict:
+def split(array: np.ndarray, lengths: np.ndarray, axis: int = 0, least: int = 1) -> list:
+    """Cuts an array into parts.
+
+    Args:
+      array: what is cut, along `axis`.
+      lengths: places of each part, which must be all of them.
+      axis: to cut along.
+      least: that a part may have.
+
+    Returns:
+      The parts.
+
+    Raises:
+      ValueError: lengths that are none, or not those of the array.
+    """
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or not len(lengths):
+        raise ValueError("its lengths are no whole numbers")
+    # Each at most the whole, so that their sum is right.
+    whole = array.shape[axis]
+    if not least <= lengths.min() <= lengths.max() <= whole or lengths.sum() != whole:
+        raise ValueError(f"its lengths are not those of parts of {whole}")
+    return np.split(array, np.cumsum(lengths)[:-1], axis)
+
+
+def texts(array: np.ndarray, count: int) -> list[str]:
+    """So many texts, which can be written; ValueError for anything else."""
+    if array.shape != (count,) or array.dtype.kind != "U":
+        raise ValueError(f"an array {array.shape} is not {count} texts")
+    found = array.tolist()
+    "".join(found).encode()
+    return found
+
+
+def text(array: np.ndarray) -> str:
+    """The one text that an array holds; ValueError for anything else."""
+    return texts(array.reshape(-1), 1)[0]
+
+
+def _melody(arrays, lengths: np.ndarray, frame_rate: float) -> dict:
     """The fields of a melody, of a cache that has one."""
     if "melodies" not in arrays:
         return {}
-    ends = np.cumsum(arrays["melody_lengths"])[:-1]
-    return {
-        "melodies": np.split(arrays["melodies"], ends),
-        "melody_bins": int(arrays["melody_bins"]),
-        "melody_rate": float(arrays["melody_rate"]),
-    }
+    melodies, bins, rate = (arrays[name] for name in ("melodies", "melody_bins", "melody_rate"))
+    counts = arrays["melody_lengths"]
+    if bins.shape != () or bins.dtype.kind not in "iu" or not 1 <= bins <= MOST_BINS:
+        raise ValueError("its melody_bins are none")
+    if rate.shape != () or not 0 < rate < np.inf:
+        raise ValueError("its melody_rate is none")
+    if (
+        melodies.ndim != 1
+        or melodies.dtype != np.uint8
+        or not melodies.size
+        or melodies.max() >= bins
+    ):
+        raise ValueError(f"its melodies are not in [0, {bins})")
+    parts = split(melodies, counts)
+    if (
+        counts.shape != lengths.shape
+        or (counts <= np.floor((lengths - 1) * (rate / frame_rate))).any()
+    ):
+        raise ValueError("its melodies are shorter than its codes")
+    return {"melodies": parts, "melody_bins": int(bins), "melody_rate": float(rate)}

@@ -68,7 +68,7 @@ def test_a_cache_is_read_until_what_made_it_changes(tmp_path, monkeypatch):
 def test_a_damaged_cache_is_told(tmp_path):
     path = tmp_path / "captions.npz"
     path.write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(UserError, match="is not a caption cache") as caught:
+    with pytest.raises(UserError, match="cannot be read as a caption cache") as caught:
         caption_states(path, TEXT, CAPTIONS)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
