@@ -54,6 +54,10 @@ def _rvq(path: Path) -> tuple[dict, float]:
         header, frames, samples = reader.header, reader.frames, reader.samples
     if not samples:
         raise UserError(f"{path} is damaged: it says no length; get it again")
+    if samples > frames * header.hop:
+        raise UserError(
+            f"{path} is damaged: {samples} samples in {frames} frames of {header.hop}; get it again"
+        )
     found = {
         "format": "rvq",
         "codec": header.codec,

@@ -28,8 +28,13 @@ def write(
       coded: codes of a batch of one.
       hash: the codec's `fingerprint`, 32 bytes; zeros leave open whose codes these are.
       entropy: whether codes are entropy coded, or only packed.
+
+    Raises:
+      UserError: scales that are no numbers, as of audio that holds some.
     """
     config, codes_KF = codec.config, np.asarray(coded.codes[0])
+    if coded.scales is not None and not np.isfinite(coded.scales).all():
+        raise UserError("the audio holds what is no finite number (NaN); mend it, then encode it")
     per_segment, begins = _layout(config, coded.samples)
     header = Header(
         codec.name,
@@ -135,6 +140,8 @@ def _coded(name, codec: Codec, codes_KF: Array, scales: Array, samples: int) -> 
     fits = 0 < samples <= frames * config.hop
     counts = frames_of(config, samples) if fits else []
     scaled = len(counts) if config.normalize else 0
+    if not np.isfinite(scales).all():
+        raise UserError(f"{name} is damaged: a scale is no finite number; get it again")
     if not fits or (frames, len(scales)) != (sum(counts), scaled):
         raise UserError(
             f"{name} has {frames} frames and {len(scales)} scales, which this codec never makes "

@@ -62,6 +62,10 @@ class Writer:
         else:
             pairs = zip(codes_KF, sizes, strict=True)
             planes = [bits.pack(codes_F, bits.width(size)) for codes_F, size in pairs]
+        for plane, size in zip(planes, sizes, strict=True):
+            # Only of a level of one code, which no byte says.
+            if not entropy.is_legal(len(plane), size, codes_KF.shape[1]):
+                raise ValueError(f"{codes_KF.shape[1]} frames of a level of {size} in a segment")
         head = HEAD.pack(SEGMENT, codes_KF.shape[1], len(scales))
         head += b"".join(PLANE.pack(len(plane), zlib.crc32(plane)) for plane in planes)
         head += scales.tobytes()

@@ -1,7 +1,8 @@
 """Entropy coding, one byte stream per level: any prefix of the levels decodes without the rest.
 
 Asymmetric numeral systems (Duda 2013, arXiv:1311.2540) over bits with chances from `contexts`, all
-levels in lockstep. A level that this does not make smaller is packed instead.
+levels in lockstep. A level that this does not make smaller is packed instead, and so is one that it
+makes smaller than `is_legal` allows: what a file takes to decode is bounded by its bytes.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,19 @@ from rvq_jax.rvqfile.contexts import ONE, walk
 
 WORD = 16  # bits that a state gives away, or takes, at once
 LEAST = 1 << WORD  # of a state, which stays below 2^32
+# Bits of codes that any plane may hold, and that a byte may: a bit takes a step of the walk.
+ALWAYS, PER_BYTE = 18_000, 1024
+HEAD, NARROWEST = 8, 8  # bytes of a plane's place in a head; bits that a code counts for at least
+
+
+def is_legal(length: int, size: int, frames: int) -> bool:
+    """Whether a plane of `length` bytes may hold `frames` codes of `size`.
+
+    Constant codes become a few bytes, however many they are, and a file could ask for hours of work
+    with a hundred. A plane holds 18,000 bits of codes (1,800 frames of 1024 codes), or 1,024 for
+    each of its bytes, those of its place in the segment's head counted; a code has 8 at least.
+    """
+    return frames * max(NARROWEST, bits.width(size)) <= max(ALWAYS, PER_BYTE * (length + HEAD))
 
 
 def encode(codes_KF: np.ndarray, sizes: Sequence[int]) -> list[bytes]:
@@ -29,7 +43,12 @@ def encode(codes_KF: np.ndarray, sizes: Sequence[int]) -> list[bytes]:
     walk(sizes, codes_KF.shape[1], choose)
     # In the order of the walk: from the most significant bit down.
     in_order = [x[:, ::-1].reshape(-1, len(sizes)) for x in (bit_TWK, chance_TWK)]
-    return [min(both, key=len) for both in zip(packed, _streams(*in_order), strict=True)]
+    return [
+        coded
+        if len(coded) < len(plain) and is_legal(len(coded), size, codes_KF.shape[1])
+        else plain
+        for plain, coded, size in zip(packed, _streams(*in_order), sizes, strict=True)
+    ]
 
 
 def decode(planes: Sequence[bytes], sizes: Sequence[int], frames: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Reading .rvq files: in order from a pipe, or any segment at once, all levels or a prefix."""
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -145,13 +146,15 @@ class Reader:
         if CHECK.unpack(self._take(CHECK.size))[0] != zlib.crc32(start + body):
             raise damaged
         planes = list(PLANE.iter_unpack(body[: PLANE.size * self.header.levels]))
-        longest = [bits.length(frames, bits.width(size)) for size in self.header.sizes]
+        scales_n = np.frombuffer(body[len(body) - 4 * scales :], "<f4")
         # Only a file made to do harm has a right check and these wrong.
-        if not 0 < frames <= self.header.segment_frames or any(
-            length > most for (length, _), most in zip(planes, longest, strict=True)
-        ):
+        if not 0 < frames <= self.header.segment_frames:
             raise damaged
-        return _Head(number, frames, planes, np.frombuffer(body[len(body) - 4 * scales :], "<f4"))
+        for (length, _), size in zip(planes, self.header.sizes, strict=True):
+            is_longer = length > bits.length(frames, bits.width(size))
+            if is_longer or not entropy.is_legal(length, size, frames):
+                raise damaged
+        return _Head(number, frames, planes, scales_n)
 
     def _decoded(self, head: _Head) -> Segment:
         """The segment whose head was read last."""
@@ -203,7 +206,11 @@ class Reader:
         self._go(begin)
         index = self._end(self._take(4), number)
         count = -(-index.frames // self.header.segment_frames)
-        if count != number or any(offset >= begin for offset in index.offsets):
+        places = [*index.offsets, begin]
+        # Each segment takes its head at least, so that there are no more than there is room for.
+        least = HEAD.size + PLANE.size * self.header.levels + CHECK.size
+        apart = (b - a >= least for a, b in itertools.pairwise(places))
+        if count != number or places[0] < self._begin or not all(apart):
             raise self._damaged("its index")
         return index
 
