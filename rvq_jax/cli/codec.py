@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from rvq_jax.cli.terminal import say
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, clipped, printable
 
 PIPE = "-"
 In = tyro.conf.arg(metavar="IN")
@@ -19,6 +19,7 @@ OURS = ("config.json", "model.safetensors", "weights.npz", "artefact.json", "*.s
 OURS += ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model")
 OURS += ("special_tokens_map.json",)
 PARTS = ("codec", "text")
+WIDE = 200  # characters of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ class Info:
         found = describe.folder(self.path) if self.path.is_dir() else describe.file(self.path)
         width = max(map(len, found))
         for name, value in found.items():
-            text = f"{value:.2f}" if isinstance(value, float) else f"{value}"
+            # A value of a file stays on its line.
+            text = (
+                f"{value:.2f}" if isinstance(value, float) else printable(clipped(f"{value}", WIDE))
+            )
             say(self.json, f"{name.replace('_', ' '):<{width}}  {text}")
         return found
 

@@ -103,9 +103,12 @@ def nearest(word: str, known) -> str:
 
 
 def say(quiet: bool, line: str, file=None) -> None:
-    """Prints a line, to standard output unless that is taken."""
+    """Prints a line, or lines, to standard output unless that is taken.
+
+    What files and folders put into it cannot reach the terminal as a control code.
+    """
     if not quiet:
-        print(line, file=file)
+        print("\n".join(map(printable, line.split("\n"))), file=file)
 
 
 def command_line() -> str:

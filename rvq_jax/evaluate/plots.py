@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rvq_jax.audio import spectral
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, printable
 from rvq_jax.typing import Array
 
 # Okabe & Ito's colours, told apart by colour-blind readers; their yellow is too pale on white.
@@ -35,7 +35,7 @@ def bits_against_steps(rows: Sequence[dict]) -> str:
         spread = bits["std"] or None
         axis.errorbar(x, bits["mean"], spread, fmt=_mark(i), ms=7, color=colour, capsize=4)
         axis.annotate(
-            row["pattern"],
+            _name(row["pattern"]),
             (x, bits["mean"]),
             xytext=(x + 0.035 * most, place),
             va="center",
@@ -120,7 +120,7 @@ def training_curves(curves: dict[str, Sequence]) -> str:
         i = len(axis.lines)
         steps, losses = np.array(points, float).reshape(-1, 2).T
         mark = _mark(i) if len(steps) < 3 else None
-        axis.plot(steps, losses, color=_colour(i), marker=mark, label=name, lw=1.4)
+        axis.plot(steps, losses, color=_colour(i), marker=mark, label=_name(name), lw=1.4)
     left.set_ylabel("codec's loss")
     right.set_ylabel("token models' loss, bits per code")
     for axis in (left, right):
@@ -196,6 +196,11 @@ def _bits(rows: Sequence[dict]) -> list[dict]:
 
 def _level(k: int) -> str:
     return f"level {k + 1}"
+
+
+def _name(text: str) -> str:
+    """One that is not taken for mathematics, or for a line that no legend shows."""
+    return printable(text).replace("$", r"\$").lstrip("_")
 
 
 def _colour(i: int) -> str:

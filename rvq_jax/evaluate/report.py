@@ -1,11 +1,12 @@
 """The report of a study: one page that holds everything, and the same tables as Markdown."""
 
 import base64
-from html import escape
+import html
+import re
 from pathlib import Path
 
 from rvq_jax.audio import io
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, printable
 from rvq_jax.evaluate import plots
 from rvq_jax.files import write_json, writing
 
@@ -74,10 +75,10 @@ def write(run_dir: str | Path, results: dict) -> Path:
 
 def markdown(results: dict) -> str:
     """The answer, the tables and where they come from, as Markdown."""
-    parts = ["# Interleaving patterns", answer(results)]
+    parts = ["# Interleaving patterns", _plain(answer(results))]
     parts += ["## Patterns", _flat(PATTERNS), _markdown_table(pattern_table(results))]
     parts += ["## Codec", _flat(CODEC), _markdown_table(codec_table(results))]
-    parts += ["## Provenance", "\n".join(f"- {k}: {v}" for k, v in provenance(results))]
+    parts += ["## Provenance", "\n".join(f"- {k}: {_plain(v)}" for k, v in provenance(results))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -263,7 +264,7 @@ def _table(rows: list[list[str]], mark_first: bool = False) -> str:
 
 
 def _markdown_table(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(_plain, row)) + " |" for row in rows]
     lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
     return "\n".join(lines)
 
@@ -294,6 +295,19 @@ def _listed(names: list[str]) -> str:
 
 def _number(value) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def escape(text: str) -> str:
+    """Text in HTML, in which names of files and captions are only text."""
+    return html.escape(printable(text))
+
+
+def _plain(text: str) -> str:
+    """The same in Markdown, in any place of a line."""
+    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", html.escape(printable(text), quote=False))
+    # Where a word begins or ends it would be emphasis, where a line begins a list.
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
+    return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", text)
 
 
 def _flat(text: str) -> str:

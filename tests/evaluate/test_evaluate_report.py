@@ -10,7 +10,10 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from markdown_it import MarkdownIt
+from tiers import tried
 
+from rvq_jax import errors
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import plots, report
 
@@ -270,3 +273,58 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         report.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": [1, 2.5]}
     assert list(tmp_path.iterdir()) == [path]
+
+
+EVIL = [
+    "a|b",
+    "`code`",
+    "<script>alert(1)</script>",
+    "![x](http://e.com/x.png)",
+    "[x](javascript:alert)",
+    "*bold* _it_ __b__ ~~s~~",
+    "a\\|b\\",
+    "# head",
+    "- item",
+    "1. item",
+    "one\n\n## two\n| x |",
+    "$x$ & &lt;",
+    "\x1b[2J\u202e",
+]
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_names_are_only_text_in_markdown(built, name):
+    """What a reader of Markdown shows is the name, and nothing that it could start."""
+    results = json.loads(json.dumps(built[0]))
+    results["patterns"][3]["pattern"] = name
+    results["data"]["name"] = results["command"] = name
+    text = report.markdown(results)
+    assert "\x1b" not in text and "\u202e" not in text
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inline = [token for token in tokens if token.type == "inline"]
+    kinds = {child.type for token in inline for child in token.children}
+    assert kinds <= {"text", "text_special"}
+    assert not [token for token in tokens if token.type in ("html_block", "code_block", "fence")]
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1"] + ["h2"] * 3
+    said = [
+        "".join(child.content for child in token.children).strip().replace("\n", " ")
+        for token in inline
+    ]
+    shown = errors.printable(name)
+    assert shown in said and any(line.startswith(f"Command: {shown}") for line in said)
+    assert any(line.startswith(f"{shown} has the fewest bits") for line in said)
+
+
+@pytest.mark.parametrize(
+    "name", tried(["<script>$\\frac{$\udcff"], ["<script>$\\frac{$\udcff", "_hidden", *EVIL])
+)
+def test_names_are_only_text_on_the_page_and_in_plots(built, tmp_path, name):
+    results, _, page = built
+    evil = json.loads(json.dumps(results))
+    evil["patterns"][3]["pattern"] = evil["data"]["name"] = name
+    evil["curves"] = {name: evil["curves"]["flatten"]}
+    evil["samples"] = []
+    again = report.write(tmp_path, evil)
+    found = Page(again.read_text(encoding="utf-8"))
+    assert len(found.all("script")) == len(page.all("script"))
+    assert errors.printable(name) in found.texts
