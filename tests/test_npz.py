@@ -134,6 +134,7 @@ def loaded(tmp_path, **changes) -> CodeSet:
 
 
 NO_TEXT = np.frombuffer(b"\0\xd8\0\0" * 2, "<U1")  # half of a pair, which no file can hold
+NO_LETTER = np.frombuffer(b"\xff" * 8, "<U1")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ NO_TEXT = np.frombuffer(b"\0\xd8\0\0" * 2, "<U1")  # half of a pair, which no fi
         ("lengths", [[4], [4, 3], [7, -1], [6, 0], [4.0, 2.0], [[4, 2]], 6, [2**62, 2**62], None]),
         ("lengths", [np.array([2**63 + 4, 2**63 + 2], np.uint64), [], [4, 2, 0]]),
         ("names", [["a"], ["a", "b", "c"], [1, 2], "ab", NO_TEXT, None]),
-        ("captions", [NO_TEXT, [["a", "b"]], [b"a", b"b"], None]),
+        ("captions", [NO_TEXT, NO_LETTER, [["a", "b"]], [b"a", b"b"], None]),
         ("labels", [[0.5, 1.0], NO_TEXT, None]),
         ("frame_rate", [0.0, -1.0, np.nan, np.inf, [50.0], "50", None]),
         ("size", [0, -1, 11, 2**40, 16.0, [16], "16", None]),

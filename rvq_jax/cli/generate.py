@@ -89,7 +89,7 @@ class Generate:
             raise UserError(f"{self.model} codes segments apart and cannot --stream; leave it away")
         captions, cut = generate.read_captions(model, prompts)
         for line in cut:
-            print(f"rvq-jax: note: {line}", file=sys.stderr)
+            say(False, f"rvq-jax: note: {line}", sys.stderr)
         samples = _generated(self, model, captions, targets, seconds)
         length = samples / config.rate
         many = f", each of {len(targets)}" if self.out not in targets else ""

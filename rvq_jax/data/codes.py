@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,9 @@ def texts(array: np.ndarray, count: int) -> list[str]:
     """So many texts, which can be written; ValueError for anything else."""
     if array.shape != (count,) or array.dtype.kind != "U":
         raise ValueError(f"an array {array.shape} is not {count} texts")
+    # Beyond them numpy fails as C does; halves of pairs no file takes, nor a tokenizer.
+    if array.size and np.ascontiguousarray(array).view("u4").max() > sys.maxunicode:
+        raise ValueError("a text of no characters")
     found = array.tolist()
     "".join(found).encode()
     return found

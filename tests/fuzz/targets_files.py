@@ -56,7 +56,9 @@ def _torch_stream(folder: Path) -> list[bytes]:
 
 def _mutate_zip(data: bytes, rng) -> bytes:
     def change(name: str, content: bytes, rng) -> bytes:
-        return structure.pickle(content, rng) if name.endswith("pkl") else content[:-1]
+        if name.endswith("pkl"):
+            return structure.pickle(content, rng)
+        return content[:-1] if not rng.integers(8) else content
 
     return structure.archive(data, rng, change)
 
@@ -154,10 +156,9 @@ def _other(body: bytes, rng) -> bytes:
 
 def _read_rvq(path: Path):
     found = describe.file(path)
-    with path.open("rb") as file:
-        list(Reader(file))
-        Reader(file).read()
-        Reader(file, 1).read()
+    data = path.read_bytes()
+    assert len(list(Reader(io.BytesIO(data), 1))) == Reader(io.BytesIO(data)).count
+    Reader(io.BytesIO(data)).read()
     return found
 
 
