@@ -21,6 +21,7 @@ TIMES, SMALL = 100, 16 << 20
 KINDS = "biufU"  # of numpy's types: whole numbers and others, and text
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SUFFIX = ".npy"
+DIRECTORY = 16 << 20  # bytes of a zip's list of its records, which takes thirty times that to hold
 
 
 class Header(NamedTuple):
@@ -35,7 +36,7 @@ class Arrays(Mapping):
 
     def __init__(self, file: BinaryIO):
         size = file.seek(0, 2)
-        self._zip = zipfile.ZipFile(file)
+        self._zip = open_zip(file)
         entries = self._zip.infolist()
         if any(entry.compress_type not in PACKED for entry in entries):
             raise ValueError("it is packed as numpy never does")
@@ -70,6 +71,27 @@ class Arrays(Mapping):
         if entry.file_size != begin + math.prod(shape) * dtype.itemsize:
             raise ValueError(f"an array {errors.shown(shape)} of {entry.file_size} bytes")
         return Header(shape, dtype)
+
+
+class _Listing:
+    """A file of which no more is read at once than a directory has; then of any size."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.limit = file, DIRECTORY
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if self.limit is not None and size > self.limit:
+            raise ValueError(f"a directory of {size} bytes")
+        return self._file.read(size)
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """A zip in an open file, ValueError for one that lists more records than any model has."""
+    listing = _Listing(file)
+    opened = zipfile.ZipFile(listing)
+    listing.limit = None
+    return opened
 
 
 @contextlib.contextmanager

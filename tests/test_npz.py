@@ -11,6 +11,7 @@ import pytest
 from refusals import refused
 
 from rvq_jax import files, npz
+from rvq_jax.convert import torch_file
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.data.codes import CodeSet
 
@@ -101,6 +102,17 @@ def test_what_unpacks_to_gigabytes_is_refused_before(tmp_path, name):
     refused(lambda: CodeSet.load(path), f"{npz.TIMES} times")
     refused(lambda: files.load_weights(tmp_path, LIKE), f"{npz.TIMES} times")
     assert time.process_time() - began < 1
+
+
+def test_a_zip_of_hundreds_of_thousands_of_records_is_not_listed(tmp_path):
+    """Each takes half a kilobyte of memory for its 47 bytes."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *[0] * 6, 0, 0, 0, 1, *[0] * 4, 0, 0) + b"a"
+    count = npz.DIRECTORY // len(entry) + 1
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, count * len(entry), 0, 0)
+    for name, load in [("a.npz", CodeSet.load), ("a.pt", torch_file.read)]:
+        start = struct.pack("<4s26x", b"PK\x03\x04")
+        (tmp_path / name).write_bytes(start + entry * count + end)
+        refused(lambda load=load, name=name: load(tmp_path / name), "a directory of")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from rvq_jax import npz
 from rvq_jax.convert import pickled
 from rvq_jax.convert.pickled import Foreign
 from rvq_jax.errors import UserError, reading, shown
@@ -103,7 +104,7 @@ def _kind(value) -> str:
 
 def _read_zip(path: Path):
     """Records below one folder: data.pkl, and the bytes of storage k under data/k."""
-    with zipfile.ZipFile(path) as file:
+    with path.open("rb") as opened, npz.open_zip(opened) as file:
         entries = file.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("its records are compressed, which torch.save never does")
