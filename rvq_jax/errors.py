@@ -70,6 +70,11 @@ def clipped(text: str, limit: int) -> str:
 class _Short(reprlib.Repr):
     """As reprlib, but nothing is asked for its own repr, which may take for ever."""
 
+    def __init__(self, limit: int):
+        super().__init__()  # Which takes no sizes before Python 3.12.
+        self.maxlevel, self.maxstring = 2, limit
+        self.maxtuple = self.maxlist = 3
+
     def repr_int(self, value, level):
         if value.bit_length() > 256:
             return f"a whole number of {value.bit_length()} bits"
