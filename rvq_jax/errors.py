@@ -106,8 +106,7 @@ class _Short(reprlib.Repr):
 
 def shown(value, limit: int = 60) -> str:
     """A value out of a file as words for a message, in bounded time however it is nested."""
-    short = _Short()  # Of Python 3.11: it takes no arguments.
-    short.maxlevel, short.maxtuple, short.maxlist, short.maxstring = 2, 3, 3, limit
+    short = _Short(limit)
     if isinstance(value, str):
         value = value[: limit + 1]
     return clipped(printable(short.repr(value)), limit)

@@ -12,7 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax.errors import READING, UserError, clipped, printable
+from rvq_jax import npz
+from rvq_jax.errors import READING, UserError, clipped, printable, shown
 
 CONFIG_BYTES = 4 << 20  # of a config.json, which has thousands at most
 

@@ -12,7 +12,7 @@ import typing
 import tyro
 
 from rvq_jax import limits
-from rvq_jax.errors import READING, UserError
+from rvq_jax.errors import READING, UserError, printable
 
 
 def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
