@@ -6,13 +6,17 @@ import signal
 import sys
 import threading
 
+import jax
+
+from rvq_jax.cli import terminal
 from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
 from rvq_jax.cli.generate import Generate, Serve
 from rvq_jax.cli.models import Data, Quickstart, Train, load_config
 from rvq_jax.cli.plan import Plan
 from rvq_jax.cli.terminal import flags as _flags
 from rvq_jax.cli.terminal import nearest, parse
-from rvq_jax.errors import LeftOut, UserError
+from rvq_jax.errors import LINE, LeftOut, UserError, clipped, printable
+from rvq_jax.screen import Screen
 from rvq_jax.train.hosts import Preempted, leave
 
 COMMANDS = {
@@ -35,36 +39,72 @@ __all__ = ["COMMANDS", "_flags", "load_config", "main"]
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns 0 if it did what was asked, 2 for a mistake, said in one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    terminal.hold_streams()
+    stderr = sys.stderr
+    with contextlib.redirect_stderr(Screen(lambda: stderr)):
+        code = _run(arguments)
+        # Now, as at the end of the process nobody would be told.
+        problem = terminal.flush()
+        if problem and not code:
+            code = 2
+            if not isinstance(problem, BrokenPipeError):
+                _say(f"cannot write standard output: {problem.strerror or problem}")
+        if code == 2:
+            leave(2)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(_overview())
-            return 0
-        words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
-        name, rest = " ".join(arguments[:words]), arguments[words:]
-        if name not in COMMANDS:
-            raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
-        helped = rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}
-        if name in ("train", "plan") and helped:
-            default = load_config(rest[0])
-            parse(type(default), ["--help"], f"{name} {rest[0]}", default)
-        command = parse(COMMANDS[name], rest, name)
-        with _ended_by_sigterm():
-            result = command.run()
-        if command.json and result is not None:
-            print(json.dumps(result))
+        _command(arguments)
         return 0
     except UserError as error:
         for line in error.lines if isinstance(error, LeftOut) and len(error.lines) > 3 else ():
-            print(f"rvq-jax: {line}", file=sys.stderr)
-        print(f"rvq-jax: {error}", file=sys.stderr)
-        leave(2)
-        return 2
+            _say(line)
+        _say(f"{error}")
+    except SystemExit as stop:  # of help that was asked for, of SIGTERM
+        return int(stop.code or 0)
     except Preempted as preempted:
-        print(f"rvq-jax: {preempted}", file=sys.stderr)
+        _say(f"{preempted}")
         return RETRY
     except KeyboardInterrupt:
-        print("rvq-jax: interrupted; run the same command again", file=sys.stderr)
+        _say("interrupted; run the same command again")
         return 130
+    except BrokenPipeError:
+        pass  # Nobody reads on, as in `rvq-jax … | head`: nothing to say to anybody.
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}; look at this file, or the room on its disk")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in f"{error}":
+            raise
+        _say("out of memory; give it less at a time, or more memory")
+    except RecursionError:
+        _say("what was given is nested too deeply; give something simpler")
+    return 2
+
+
+def _command(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        terminal.show(_overview())
+        return
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    helped = rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}
+    if name in ("train", "plan") and helped:
+        default = load_config(rest[0])
+        parse(type(default), ["--help"], f"{name} {rest[0]}", default)
+    command = parse(COMMANDS[name], rest, name)
+    with _ended_by_sigterm():
+        result = command.run()
+    if command.json and result is not None:
+        terminal.show(json.dumps(result))
+
+
+def _say(line: str) -> None:
+    print(f"rvq-jax: {clipped(printable(line), LINE)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -72,7 +112,7 @@ def _ended_by_sigterm():
     """Inside, SIGTERM ends the process as an exception does, which takes temporary files away."""
 
     def end(*_):
-        print("rvq-jax: ended by SIGTERM; run the same command again", file=sys.stderr)
+        _say("ended by SIGTERM; run the same command again")
         raise SystemExit(128 + signal.SIGTERM)
 
     # Only where the process is ours, and nobody else has asked for the signal.

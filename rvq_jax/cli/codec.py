@@ -7,18 +7,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rvq_jax import files
 from rvq_jax.cli.terminal import say
 from rvq_jax.errors import UserError, clipped, printable
 
 PIPE = "-"
 In = tyro.conf.arg(metavar="IN")
 Out = tyro.conf.arg(metavar="OUT")
-# What import and export write, and may therefore write over.
-OURS = ("config.json", "model.safetensors", "weights.npz", "artefact.json", "*.stablehlo")
-# And what a token model has beside.
-OURS += ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model")
-OURS += ("special_tokens_map.json",)
-PARTS = ("codec", "text")
 WIDE = 200  # characters of a value that is shown
 
 
@@ -178,7 +173,7 @@ class Import:
         from rvq_jax.systems import published_codecs
         from rvq_jax.systems.musicgen import from_audiocraft
 
-        _check_out(self.out)
+        files.check_folder(self.out)
         found = published_codecs.read(self.file)
         if audiocraft.is_token_model(found[0]):
             if self.kind is not None:
@@ -222,7 +217,7 @@ class Export:
     def run(self) -> dict:
         from rvq_jax.convert import folder
 
-        _check_out(self.out)
+        files.check_folder(self.out)
         codec = _load(self.codec)
         if self.format == "stablehlo":
             from rvq_jax.offline import stablehlo
@@ -252,17 +247,6 @@ def _check_pipes(command: Encode | Decode) -> None:
         raise UserError(f"{command.source} is not there; check the name")
     if str(command.target) == PIPE and command.source.is_dir():
         raise UserError(f"{command.source} is a folder, which - cannot take; name a folder as OUT")
-
-
-def _check_out(out: Path) -> None:
-    """Raises UserError if writing a model folder would take away something else."""
-    if out.is_file():
-        raise UserError(f"{out} is a file; name a folder")
-    for path in sorted(out.iterdir()) if out.is_dir() else ():
-        if path.name in PARTS and path.is_dir():
-            _check_out(path)
-        elif not any(path.match(pattern) for pattern in OURS):
-            raise UserError(f"{out} holds other files ({path.name}); choose another with --out")
 
 
 def _place(command: Encode | Decode):

@@ -12,12 +12,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rvq_jax import files
 from rvq_jax.cli.terminal import say
 from rvq_jax.errors import UserError
 from rvq_jax.serve import Limits
 
 PIPE = "-"
 DEFAULT_SECONDS = 10.0
+CAPTIONS = 16 << 20  # bytes of a file of captions
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,13 @@ def _prompts(command: Generate) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
+    from rvq_jax.offline import encode_file
+
     try:
-        data = sys.stdin.buffer.read() if str(path) == PIPE else path.read_bytes()
+        if str(path) == PIPE:
+            data = encode_file.read_pipe(CAPTIONS)
+        else:
+            data = files.read_bytes(path, CAPTIONS)
         # Lines end as in a text editor: splitlines() also splits at what a caption can contain.
         return re.split("\r?\n", data.decode("utf-8-sig"))
     except FileNotFoundError:

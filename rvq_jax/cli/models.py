@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from rvq_jax import files
 from rvq_jax.cli.terminal import command_line, parse, say
 from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.errors import UserError
@@ -98,6 +99,7 @@ class Data:
         from rvq_jax.data import builder
         from rvq_jax.train import codes
 
+        files.check_folder(self.out, ours=("*", "*/"))
         codec = None if self.codes is None else codes.load_codec(self.codes)
         rate, channels = self.rate or 16_000, self.channels or 1
         if codec is not None:
@@ -159,6 +161,8 @@ class Train:
         hosts.join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
+        if hosts.first():
+            files.check_folder(self.out / "model")
         mesh = sharding.make_mesh(fsdp=self.fsdp, tensor=self.tensor)
         given = {"codec": self.codec, "text": self.text, "profile": self.profile}
         model = run.train(self.out, self.data, mesh, **given)

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import shlex
+import shutil
 import sys
 import typing
 
@@ -13,6 +15,8 @@ import tyro
 
 from rvq_jax import limits
 from rvq_jax.errors import READING, UserError, printable
+
+NARROW = 40  # letters of a line, below which help is not laid out
 
 
 def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
@@ -108,9 +112,48 @@ def say(quiet: bool, line: str, file=None) -> None:
     What files and folders put into it cannot reach the terminal as a control code.
     """
     if not quiet:
-        print("\n".join(map(printable, line.split("\n"))), file=file)
+        show("\n".join(map(printable, line.split("\n"))), file)
+
+
+def show(text: str, file=None) -> None:
+    """Prints text; raises UserError if standard output takes none, BrokenPipeError if nobody reads
+    on."""
+    try:
+        print(text, file=file, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write standard output: {error.strerror or error}") from error
 
 
 def command_line() -> str:
     """What was typed, to be run again."""
     return shlex.join(["rvq-jax", *sys.argv[1:]])
+
+
+def hold_streams() -> None:
+    """Makes standard streams safe to use: all are open, letters that they lack become escapes, and
+    none is so narrow that no word fits."""
+    if shutil.get_terminal_size().columns < NARROW:
+        os.environ["COLUMNS"] = str(NARROW)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Else the next file that is opened would get what libraries write to this number.
+            os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush() -> OSError | None:
+    """Writes what standard output still holds; returns why it could not be written."""
+    try:
+        if hasattr(sys.stdout, "flush"):  # it is None where the shell closed it
+            sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would try again at its end, and complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None

@@ -64,8 +64,7 @@ def save_folder(path: str | Path, config: dict, tensors: dict[str, Array]) -> No
 
     # Strided arrays would be written in the order of their memory.
     dense = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    with files.writing(path) as folder:
-        folder.mkdir()
+    with files.writing_folder(path) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         try:
             # Without this metadata transformers before 5 refuses the file.

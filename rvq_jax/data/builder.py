@@ -183,7 +183,7 @@ def build(
     # TFDS logs what it does and shows bars of its own; errors reach the caller either way.
     logging.getLogger("absl").setLevel(logging.ERROR)
     tfds.disable_progress_bar()
-    with files.writing(out) as place:
+    with files.writing_folder(out, ours=()) as place:
         if clips is None:
             songs = {"songs": CLIPS, "seconds": CLIP_SECONDS}
             builder = SynthMusic(data_dir=place, **songs, **options)
@@ -281,7 +281,10 @@ def _prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
 
 def _holds(out: Path, stated: dict) -> bool:
     """Whether `out` holds the dataset stated, False if it is free; UserError if neither."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists():
+        return False
+    # What a killed process left of its own counts for nothing.
+    if out.is_dir() and all(path.name.startswith(files.TEMPORARY) for path in out.iterdir()):
         return False
     try:
         found = json.loads((out / "source.json").read_text())

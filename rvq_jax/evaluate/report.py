@@ -69,7 +69,7 @@ def write(run_dir: str | Path, results: dict) -> Path:
     run_dir = Path(run_dir)
     page = _page(run_dir, results)
     with writing(run_dir / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return run_dir / "report.html"
 
 

@@ -2,15 +2,15 @@
 
 import io as memory
 import sys
-import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from rvq_jax import files
 from rvq_jax.audio import io, resample
 from rvq_jax.convert import dac_file
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, reading
 from rvq_jax.offline import dac_chunks, read_write
 from rvq_jax.systems.codec import Codec, Coded
 
@@ -18,6 +18,9 @@ PIPE = "-"
 CODES = (".rvq", ".ecdc", ".dac")
 LONG = 30.0  # seconds from which on audio is coded in steps
 CHUNK = 10.0  # seconds of such a step
+START = 1 << 20  # bytes of a pipe that tell audio from what is none
+LONGEST = 1 << 32  # bytes of audio from a pipe: what a wav can state
+UNRECOGNISED = 1  # libsndfile's code for no audio
 
 
 def encode_file(
@@ -98,12 +101,13 @@ def levels_of(codec: Codec, levels: int | None, kbps: float | None) -> int:
 def check_target(target: str | Path, suffixes: tuple[str, ...]) -> None:
     """Raises UserError if no file with one of the suffixes can be there."""
     if str(target) == PIPE:
+        if sys.stdout is None:
+            raise UserError("standard output is closed; name a file")
         return
-    if Path(target).is_dir():
-        raise UserError(f"{target} is a folder; name a file in it")
-    if Path(target).suffix.lower() not in suffixes:
+    if Path(target).suffix.lower() not in suffixes and not Path(target).is_dir():
         said = Path(target).suffix or "no suffix"
         raise UserError(f"{target}: cannot write {said}; use {', '.join(suffixes)}")
+    files.check_file(target)
 
 
 def check_source(source: str | Path) -> None:
@@ -116,13 +120,7 @@ def check_source(source: str | Path) -> None:
 def read_audio(codec: Codec, source: str | Path, channels: int | None = None) -> np.ndarray:
     """Audio `[S, C]` of a file at the codec's rate and channels, or others; raises UserError."""
     if str(source) == PIPE:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "standard input"
-            path.write_bytes(sys.stdin.buffer.read())
-            try:
-                audio_SC, rate = io.read(path)
-            except UserError as error:
-                raise UserError(f"{error}".replace(f"{path}", path.name)) from error
+        audio_SC, rate = _audio_of_pipe(from_pipe())
     else:
         audio_SC, rate = io.read(source)
     config, channels = codec.config, channels or codec.config.channels
@@ -175,7 +173,7 @@ def decode(
     """
     if Path(source).suffix.lower() == ".dac":
         return dac_chunks.decode(codec, dac_file.read(source), source, levels, chunk)
-    file = sys.stdin.buffer if str(source) == PIPE else Path(source)
+    file = from_pipe() if str(source) == PIPE else Path(source)
     coded = read_write.read(file, codec, hash, levels)
     is_long = coded.samples > LONG * codec.config.rate
     audio_BSC = codec.decode(coded, chunk=chunk if is_long else None)
@@ -209,13 +207,69 @@ def write_audio(target: str | Path, audio_SC: np.ndarray, rate: int) -> None:
     if str(target) != PIPE:
         io.write(target, audio_SC, rate)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        io.write(Path(folder) / "out.wav", audio_SC, rate)
-        to_pipe((Path(folder) / "out.wav").read_bytes())
+    with files.temporary() as folder:
+        io.write(folder / "out.wav", audio_SC, rate)
+        to_pipe((folder / "out.wav").read_bytes())
+
+
+def from_pipe() -> BinaryIO:
+    """Standard input; raises UserError if it is closed."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed; name a file, or send one in")
+    return sys.stdin.buffer
+
+
+def read_pipe(most: int) -> bytes:
+    """All of standard input; raises UserError if it is longer than so many bytes or unreadable."""
+    data = _part(from_pipe(), most + 1)
+    if len(data) > most:
+        raise UserError(f"standard input is longer than {most} bytes; send less in, or name a file")
+    return data
+
+
+def _part(pipe: BinaryIO, size: int) -> bytes:
+    with reading("standard input", "data", "send a file in"):
+        return pipe.read(size)
+
+
+def _audio_of_pipe(pipe: BinaryIO) -> tuple[np.ndarray, int]:
+    """As `io.read`. What begins as no audio does is not waited for: it may have no end."""
+    with files.temporary() as folder:
+        path = folder / "standard input"
+        try:
+            with path.open("wb") as file:
+                part, written = _part(pipe, START), 0
+                _check_begins(part)
+                while part:
+                    written += len(part)
+                    if written > LONGEST:
+                        raise UserError(f"{path} is longer than {LONGEST} bytes; name a file")
+                    file.write(part)
+                    part = _part(pipe, START)
+            return io.read(path)
+        except UserError as error:
+            raise UserError(f"{error}".replace(f"{path}", path.name)) from error
+
+
+def _check_begins(part: bytes) -> None:
+    """Raises UserError if audio does not begin so."""
+    import soundfile
+
+    try:
+        soundfile.SoundFile(memory.BytesIO(part)).close()
+    except soundfile.LibsndfileError as error:
+        # Tags before an mp3 may be long.
+        if error.code == UNRECOGNISED and not part.startswith(b"ID3"):
+            raise UserError(
+                f"standard input cannot be read as audio ({error.error_string.rstrip('.')}); "
+                "send a wav, flac, ogg or mp3 in"
+            ) from error
 
 
 def to_pipe(data: bytes) -> None:
     """Writes standard output; raises UserError if nobody reads it."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed; name a file")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rvq_jax import files
 from rvq_jax.audio import folder as audio_folder
 from rvq_jax.audio import io
 from rvq_jax.errors import LeftOut, UserError, reading, reason_of
@@ -160,7 +161,10 @@ def _pairs(
         if goal in seen:
             raise UserError(f"{seen[goal]} and {name} would both become {goal}; rename one")
         seen[goal] = name
-    return [(source / name, target / goal) for goal, name in seen.items()]
+    pairs = [(source / name, target / goal) for goal, name in seen.items()]
+    for _, goal in pairs:
+        files.check_file(goal)
+    return pairs
 
 
 def _work(

@@ -1,7 +1,6 @@
 """Generated audio, to files or a pipe: prompts in batches, audio written as it is generated."""
 
 import contextlib
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from rvq_jax import files
 from rvq_jax.audio import io
 from rvq_jax.errors import UserError
 from rvq_jax.lm import decode
@@ -166,7 +166,7 @@ def _opened(
         encode_file.to_pipe(io.wav_header(rate, model.channels, samples))
         yield lambda audio_SC: encode_file.to_pipe(io.pcm16(audio_SC))
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            with io.writing(Path(folder) / "out.wav", rate, model.channels, samples) as add:
+        with files.temporary() as folder:
+            with io.writing(folder / "out.wav", rate, model.channels, samples) as add:
                 yield add
-            encode_file.to_pipe((Path(folder) / "out.wav").read_bytes())
+            encode_file.to_pipe((folder / "out.wav").read_bytes())

@@ -95,8 +95,7 @@ def write(codec: Codec, path: str | Path, seconds: float = 10.0, batch: int = 1)
         "jax": jax.__version__,
     }
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in weights]
-    with files.writing(path) as folder:
-        folder.mkdir()
+    with files.writing_folder(path) as folder:
         for name, (program, *inputs) in programs.items():
             exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(shapes, *inputs)
             (folder / f"{name}.stablehlo").write_bytes(_serialized(exported))

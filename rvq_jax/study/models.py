@@ -10,6 +10,7 @@ import numpy as np
 
 from rvq_jax import files, metrics, patterns
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import READING
 from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.conditions import text_condition
 from rvq_jax.lm.sampling import Sampling
@@ -17,6 +18,7 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.text_encoder import TextEncoder
+from rvq_jax.train import log
 from rvq_jax.train.runs import LMRun, lm_program, train_lm
 
 
@@ -105,9 +107,8 @@ def train_and_score(
             place = folder / f"pattern={name},seed={seed}"
             params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
             done = place / "scores.json"
-            if done.exists():
-                score = json.loads(done.read_text())
-            else:
+            score = _score_of(done, run.lm.levels)
+            if score is None:
                 score = {
                     "train_seconds": _seconds_of(place, run.loop.steps),
                     "bits_by_level": bits_by_level(mine, params, heldout).tolist(),
@@ -192,13 +193,21 @@ def generate_and_compare(
     return row, audio
 
 
-def log_of(folder: Path) -> list[dict]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def _seconds_of(folder: Path, updates: int) -> float:
     """Seconds of a run's updates without compiling, which patterns of one shape share."""
-    lines = log_of(folder)
+    lines = log.read(folder / "metrics.jsonl")
+    if not lines:  # for want of room
+        return 0.0
     first, last = lines[0], lines[-1]
     return (last["seconds"] - first["seconds"]) * updates / max(last["step"] - first["step"], 1)
+
+
+def _score_of(path: Path, levels: int) -> dict | None:
+    """Scores that were written before; None where there are none, or damaged ones."""
+    try:
+        score = json.loads(files.read_bytes(path))
+        bits = [float(x) for x in score["bits_by_level"]]
+        found = {"train_seconds": float(score["train_seconds"]), "bits_by_level": bits}
+        return found if len(bits) == levels and np.isfinite(bits).all() else None
+    except READING:
+        return None

@@ -1,5 +1,6 @@
 """`rvq-jax quickstart`: which interleaving pattern for this audio, and what does it cost?"""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -15,16 +16,18 @@ from rvq_jax import machine as machines
 from rvq_jax.audio import io
 from rvq_jax.data import builder, loader
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.errors import UserError
+from rvq_jax.errors import READING, UserError
 from rvq_jax.evaluate import report
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import codecs, models
 from rvq_jax.systems.codec import Codec
+from rvq_jax.train import log
 from rvq_jax.train.codes import cached_codes
 from rvq_jax.train.loop import LoopConfig, open_run
 from rvq_jax.train.runs import CodecRun, LMRun, train_codec
 from rvq_jax.train.state import OptimizerConfig
 
+RESULTS = ("results.json", "results.md", "report.html", "wall.json", "samples/x.flac")
 SIX = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coarse_first")
 
 
@@ -70,6 +73,9 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
       UserError: when anything is wrong with the input or the folder.
     """
     out = Path(out)
+    files.check_folder(out / "codec" / "model")
+    for name in RESULTS:
+        files.check_file(out / name)
     spent = _stopwatch(out)
     names = tuple(patterns.canonical(name) for name in config.patterns)
     _check(config)
@@ -133,7 +139,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             "hop": hop,
             "frame_rate": codec.config.frame_rate,
             "codebook_size": codec.config.codebook_size,
-            "train_seconds": models.log_of(out / "codec")[-1]["seconds"],
+            "train_seconds": _seconds(out / "codec"),
             "updates": config.codec.loop.steps,
             "levels": levels,
         },
@@ -157,7 +163,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     results["peak_memory_gb"] = machines.peak_memory_gb()
     files.write_json(out / "results.json", results)
     with files.writing(out / "results.md") as path:
-        path.write_text(report.markdown(results))
+        path.write_text(report.markdown(results), encoding="utf-8", errors="backslashreplace")
     report.write(out, results)
     return results
 
@@ -179,7 +185,10 @@ def _stopwatch(out: Path) -> Callable[[], float]:
     A process that is killed counts up to its last note; a finished study counts no further.
     """
     began, path = time.perf_counter(), out / "wall.json"
-    earlier = json.loads(path.read_text()) if path.exists() else 0.0
+    earlier = 0.0
+    # What cannot be read counts for nothing: it is a number in a report.
+    with contextlib.suppress(*READING):
+        earlier = float(json.loads(files.read_bytes(path)))
 
     def spent() -> float:
         if (out / "results.json").exists():
@@ -260,9 +269,14 @@ def _curves(out: Path, names: tuple, seed: int) -> dict:
     runs = {"codec": out / "codec"}
     runs |= {name: out / "models" / f"pattern={name},seed={seed}" for name in names}
     return {
-        name: [[line["step"], line["loss"]] for line in models.log_of(folder)]
+        name: [[line["step"], line.get("loss")] for line in log.read(folder / "metrics.jsonl")]
         for name, folder in runs.items()
     }
+
+
+def _seconds(folder: Path) -> float:
+    """What training took, as its log says."""
+    return max([line["seconds"] for line in log.read(folder / "metrics.jsonl")], default=0.0)
 
 
 def _minutes(codes: CodeSet) -> float:

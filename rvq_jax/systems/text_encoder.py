@@ -102,7 +102,7 @@ class TextEncoder:
 
     def save(self, path: str | Path) -> None:
         """Writes a folder that transformers reads, whole or not at all."""
-        with files.writing(path) as target:
+        with files.writing_folder(path) as target:
             tensors.save_folder(target, t5.to_fields(self.config), self.tensors)
             self.save_tokenizer(target)
 

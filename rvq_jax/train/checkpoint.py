@@ -11,6 +11,8 @@ import functools
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,15 +24,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
-from tqdm import tqdm
 
 from rvq_jax import files
-from rvq_jax.errors import UserError
+from rvq_jax.errors import READING, UserError, reading
 from rvq_jax.train import hosts
+from rvq_jax.train.hosts import warn
 from rvq_jax.train.state import TrainState
 
 TIMEOUT = 600  # seconds that processes wait for each other in a save
-ASIDE = ".damaged"
+STEP = re.compile("0|[1-9][0-9]{0,17}")  # names of checkpoints
+UNFINISHED = re.compile(rf"({STEP.pattern})\.orbax-checkpoint-tmp(-\d+)?")  # orbax's, in a save
+METADATA = "_CHECKPOINT_METADATA"  # of orbax, in every checkpoint of it
 
 
 class Note(NamedTuple):
@@ -56,6 +60,7 @@ class Checkpoints:
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future | None = None
         with _writing_to(self.folder):
+            str(self.folder).encode()  # tensorstore takes no other names
             self.folder.mkdir(parents=True, exist_ok=True)
             # Also a folder that is there may not be written to.
             tempfile.TemporaryFile(dir=self.folder).close()
@@ -68,7 +73,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, the newest last."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
+        notes = [path for path in self.folder.glob("*.json") if STEP.fullmatch(path.stem)]
+        return sorted(int(path.stem) for path in notes)
 
     def latest(self) -> int | None:
         """The step of the newest checkpoint, None if there is none."""
@@ -89,6 +95,10 @@ class Checkpoints:
         self._writing = concurrent.futures.Future()
         try:
             with _writing_to(place), _patient():
+                if hosts.first() and os.path.lexists(place) and not _is_ours(place):
+                    # orbax would delete it.
+                    kept = files.set_aside(place)
+                    warn(f"{place} is no checkpoint of this program; it is put aside as {kept}")
                 response = ocp.save_async(place, state, overwrite=True)
             self._writing = self._writer.submit(self._finish, response, note)
         except UserError as error:
@@ -111,15 +121,20 @@ class Checkpoints:
                 self._forget()
 
     def _forget(self) -> None:
-        """Removes checkpoints that are no longer to be kept, notes first."""
-        steps = self.steps()
-        kept = set(steps[-self.keep :])
-        if self.best:
-            notes = [json.loads(_beside(self.folder / str(step)).read_text()) for step in steps]
-            kept.add(min(notes, key=_loss)["step"])
-        for step in set(steps) - kept:
-            _beside(self.folder / str(step)).unlink()
-            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+        """Removes checkpoints that are no longer to be kept, notes first; only with a note that is
+        whole are they known to be ours."""
+        notes = {}
+        for step in self.steps():
+            with contextlib.suppress(UserError):
+                notes[step] = _read_note(self.folder / str(step))
+        kept = set(sorted(notes)[-self.keep :])
+        if self.best and notes:
+            kept.add(min(notes.values(), key=_loss)["step"])
+        for step in notes.keys() - kept:
+            place = self.folder / str(step)
+            _beside(place).unlink()
+            if _is_ours(place):
+                shutil.rmtree(place, ignore_errors=True)
 
     def restore(self, like: TrainState, best: bool = False) -> tuple[TrainState, Note] | None:
         """The newest state that is whole, placed as `like` is, and its note; None without any.
@@ -136,21 +151,22 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        self._check(place, like)
         try:
+            self._check(place, like)
             with _patient():
                 return ocp.load(place, abstract), note
-        except (ValueError, KeyError) as error:
+        except READING as error:
             # orbax prints whole trees of shapes into its message.
-            first = textwrap.shorten(str(error).strip().splitlines()[0], 200)
+            first = textwrap.shorten(str(error).strip().partition("\n")[0], 200)
             raise UserError(
                 f"{self.folder} holds checkpoints of another model ({first}); choose another --out"
             ) from error
 
     def _choose(self, best: bool) -> dict | None:
         """The fields of the note to go on from; clears what was never finished."""
-        for path in self.folder.iterdir():
-            if path.is_dir() and path.suffix != ASIDE and not _beside(path).exists():
+        # Through a link nothing is removed but what a note says is ours.
+        for path in () if self.folder.is_symlink() else self.folder.iterdir():
+            if _is_ours(path) and not os.path.lexists(_beside(path)):
                 shutil.rmtree(path, ignore_errors=True)
         whole, damaged = [], []
         for step in reversed(self.steps()):
@@ -160,9 +176,9 @@ class Checkpoints:
             except UserError as error:
                 damaged.append(str(error))
                 warn(f"{error}; it is put aside and the one before used")
-                for path in (place, _beside(place)):
-                    if path.exists():
-                        path.replace(path.with_name(path.name + ASIDE))
+                with _writing_to(place):
+                    for path in filter(os.path.lexists, (place, _beside(place))):
+                        files.set_aside(path)
             if whole and not best:
                 break
         if damaged and not whole:
@@ -185,29 +201,45 @@ class Checkpoints:
                 )
 
 
-def warn(line: str) -> None:
-    """A line for whoever watches a run, above its progress bar; the first process says it."""
-    if hosts.first():
-        tqdm.write(f"rvq-jax: {line}", file=sys.stderr)
-
-
 def _read(place: Path) -> dict:
     """The fields of a checkpoint's note; raises UserError naming the first file not as saved."""
+    fields = _read_note(place)
+    with reading(place, "a checkpoint", "it is damaged"):
+        there = _files(place)
+        for name, stated in fields.pop("files").items():
+            if name not in there:
+                raise UserError(f"{place / name} is missing")
+            if _hash(there[name]) != stated:
+                raise UserError(f"{place / name} is damaged")
+    return fields
+
+
+def _read_note(place: Path) -> dict:
+    """What a note says, with hashes of files; raises UserError if `_finish` did not write it."""
     note = _beside(place)
     try:
-        fields = json.loads(note.read_text())
+        fields = json.loads(files.read_bytes(note))
         whole = fields.pop("sha256") == _digest(fields)
-    except (OSError, ValueError, KeyError, AttributeError):
+        whole = whole and fields.keys() == {*Note._fields, "files"}
+        whole = whole and fields["step"] == int(place.name)
+        whole = whole and type(fields["loss"]) in (int, float, type(None))
+        kinds = {"data": dict, "dataset": dict, "losses": list, "files": dict}
+        whole = whole and all(isinstance(fields[name], kind) for name, kind in kinds.items())
+    except READING:
         whole = False
     if not whole:
         raise UserError(f"{note} is damaged")
-    there = _files(place)
-    for name, stated in fields.pop("files").items():
-        if name not in there:
-            raise UserError(f"{place / name} is missing")
-        if _hash(there[name]) != stated:
-            raise UserError(f"{place / name} is damaged")
     return fields
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this program made an entry of the folder: by its name and what is in it."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if STEP.fullmatch(path.name):
+        with contextlib.suppress(OSError):
+            return (path / METADATA).is_file() or not any(path.iterdir())
+    return UNFINISHED.fullmatch(path.name) is not None
 
 
 def _beside(place: Path) -> Path:
@@ -230,7 +262,7 @@ def _digest(fields: dict) -> str:
 
 
 def _loss(note: dict) -> float:
-    return float("inf") if note["loss"] is None else note["loss"]
+    return float("inf") if note["loss"] is None else float(note["loss"])
 
 
 @contextlib.contextmanager

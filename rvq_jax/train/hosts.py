@@ -18,9 +18,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
 
+from rvq_jax import screen
 from rvq_jax.axes import RULES
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def join(hosts: Hosts) -> None:
             _answers(hosts.coordinator, hosts.wait)
     # The runtime aborts when the time is up, and says nothing before.
     many = f"{hosts.processes} processes" if hosts.processes else "the other processes"
-    print(f"rvq-jax: waiting up to {hosts.wait} s for {many}", file=sys.stderr, flush=True)
+    print(f"rvq-jax: waiting up to {hosts.wait} s for {many}", file=screen.STDERR, flush=True)
     try:
         jax.distributed.initialize(
             **known,
@@ -108,6 +110,12 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
+def warn(line: str) -> None:
+    """A line for whoever watches a run, above its progress bar; the first process says it."""
+    if first():
+        tqdm.write(f"rvq-jax: {printable(line)}", file=screen.STDERR)
+
+
 def rows(mesh: Mesh, batch: int) -> np.ndarray:
     """Which rows `[b]` of a batch this process feeds: those its devices hold."""
     placed = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
@@ -140,9 +148,9 @@ def leave(code: int) -> None:
     """Ends a process of many at once: its others would be waited for, who wait for it. Nothing
     where there is one."""
     if jax.distributed.is_initialized():
-        with contextlib.suppress(OSError):  # a log on a full disk
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(*screen.LOST):
+                stream.flush()
         os._exit(code)
 
 

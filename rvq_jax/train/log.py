@@ -1,30 +1,69 @@
 """metrics.jsonl of a run: what its updates measured, and what they waited for."""
 
+import contextlib
+import errno
 import json
+import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from rvq_jax import files
-from rvq_jax.errors import UserError
+from rvq_jax.errors import READING, UserError, reading
 from rvq_jax.train import hosts
+
+LONGEST = 1 << 20  # bytes of a line
+# A link is not followed: the log is of this folder, what it points to is not.
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Line(NamedTuple):
+    """A line of a log as it stands there, with its newline."""
+
+    step: int
+    seconds: float
+    text: bytes
 
 
 class Log:
-    """One JSON line each, written by the first process alone."""
+    """One JSON line each, written by the first process alone; once begun it never stops a run."""
 
     def __init__(self, path: Path, done: int):
-        """done: updates that count; lines of later ones belong to updates that are done again."""
-        self.path, self.waited = path, 0.0
+        """done: updates that count; lines of later ones belong to updates that are done again.
+
+        Raises UserError if there can be no log.
+        """
+        self.path, self.failed = path, False
+        self._begin(done)
+
+    def go_back(self, done: int) -> None:
+        """Forgets the lines of updates that are done again."""
+        try:
+            self._begin(done)
+        except UserError as error:
+            self._fail(f"{error}")
+
+    def _begin(self, done: int) -> None:
+        self.waited = 0.0
         self.began = self.before = time.perf_counter()
-        if not hosts.first() or not path.exists():
+        if not hosts.first():
             return
-        lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
-        with files.writing(path) as target:
-            target.write_text("".join(line + "\n" for line in lines))
+        files.check_file(self.path)
+        if not self.path.exists():
+            # A link to nothing would not be followed.
+            self.path.unlink(missing_ok=True)
+            return
+        lines, damaged = _lines(self.path)
+        lines = [line for line in lines if line.step <= done]
+        with files.writing(self.path) as target:
+            target.write_bytes(b"".join(line.text for line in lines))
+            if damaged:
+                kept = files.set_aside(self.path)
+                hosts.warn(f"{self.path} has {damaged} damaged lines; it is put aside as {kept}")
         # Seconds go on from the last line: they count training, not what was lost or waited.
-        self.began -= json.loads(lines[-1])["seconds"] if lines else 0.0
+        self.began -= lines[-1].seconds if lines else 0.0
 
     def take(self, batches) -> dict:
         """The next batch; the time that it takes counts as waiting for data."""
@@ -36,18 +75,78 @@ class Log:
     def write(self, step: int, metrics: dict) -> None:
         """A line; data_wait is the share of the time since the line before spent on `take`.
 
-        Raises UserError if it cannot be written.
+        Where there is no room for it the run goes on without it, and says so once.
         """
         now = time.perf_counter()
         share = round(self.waited / max(now - self.before, 1e-9), 4)
         self.waited, self.before = 0.0, now
         if hosts.first():
             times = {"seconds": round(now - self.began, 3), "data_wait": share}
+            line = json.dumps({"step": step, **times, **_finite(metrics)}) + "\n"
             try:
-                with self.path.open("a") as file:
-                    file.write(json.dumps({"step": step, **times, **_finite(metrics)}) + "\n")
+                _append(self.path, line.encode())
             except OSError as error:
-                raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+                self._fail(f"cannot write {self.path}: {error.strerror or error}")
+
+    def _fail(self, problem: str) -> None:
+        if not self.failed:
+            hosts.warn(f"{problem}; the run goes on, with lines missing in its log")
+        self.failed = True
+
+
+def read(path: Path) -> list[dict]:
+    """The lines of a log that are not damaged; raises UserError for what is no file."""
+    return [json.loads(line.text) for line in _lines(path)[0]]
+
+
+def _lines(path: Path) -> tuple[list[Line], int]:
+    """The lines of a log, steps increasing, and how many are damaged.
+
+    Of a step that stands there twice the later line counts, as of a run that went back. Half a line
+    at the end, as a killed process leaves it, is no damage.
+    """
+    good, damaged = [], 0
+    with (
+        reading(path, "a log", "move it away, or choose another --out"),
+        files.opened(path) as file,
+    ):
+        while text := file.readline(LONGEST):
+            line = _parsed(text)
+            damaged += line is None and text.endswith(b"\n")
+            while line and good and good[-1].step >= line.step:
+                good.pop()
+            if line:
+                good.append(line)
+    return good, damaged
+
+
+def _parsed(text: bytes) -> Line | None:
+    """A line that `Log.write` makes, else None."""
+    try:
+        fields = json.loads(text.decode())
+        json.dumps(fields, allow_nan=False)
+        step, seconds = fields["step"], fields["seconds"]
+        if not (type(step) is int and type(seconds) in (int, float)):
+            return None
+        return Line(step, float(seconds), text.rstrip(b"\n") + b"\n") if step >= 0 else None
+    except READING:
+        return None
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Adds to a file all of the data or nothing; raises OSError."""
+    file = os.open(path, FLAGS, 0o666)
+    try:
+        size = os.fstat(file).st_size
+        try:
+            if os.write(file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, size)
+            raise
+    finally:
+        os.close(file)
 
 
 def _finite(value):
@@ -57,11 +156,3 @@ def _finite(value):
     if isinstance(value, list):
         return [_finite(x) for x in value]
     return value if np.isfinite(value) else None
-
-
-def _step(line: str) -> float:
-    """The step of a line; infinity for one cut short by a crash."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return float("inf")

@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rvq_jax import config as configs
-from rvq_jax import files
-from rvq_jax.errors import UserError
+from rvq_jax import files, screen
+from rvq_jax.errors import UserError, reading
 from rvq_jax.train import guards, hosts, sharding
-from rvq_jax.train.checkpoint import Checkpoints, Note, warn
-from rvq_jax.train.hosts import Preempted
+from rvq_jax.train.checkpoint import Checkpoints, Note
+from rvq_jax.train.hosts import Preempted, warn
 from rvq_jax.train.log import Log
 from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
 
@@ -49,12 +49,8 @@ def open_run(folder: Path, config: dict) -> None:
     if not path.exists():
         files.write_json(path, config)
         return
-    try:
-        old = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it or choose another --out") from (
-            error
-        )
+    with reading(path, "the config of a run", "delete it or choose another --out"):
+        old = json.loads(files.read_bytes(path).decode())
     if not isinstance(old, dict):
         raise UserError(f"{path} holds no config; delete it or choose another --out")
     if any("tuning" in part for part in (old, *old.values()) if isinstance(part, dict)):
@@ -120,7 +116,13 @@ def fit(
         guards.alone(folder),
         Checkpoints(folder / "checkpoints", config.keep, config.result == "best") as checkpoints,
         hosts.preemption() as preempted,
-        tqdm(total=config.steps, desc=label, unit="update", disable=not hosts.first()) as bar,
+        tqdm(
+            total=config.steps,
+            desc=label,
+            unit="update",
+            disable=not hosts.first(),
+            file=screen.STDERR,
+        ) as bar,
         contextlib.ExitStack() as traced,
     ):
         state = program.init(jax.random.key(config.seed), task.aux, task.init_params)
@@ -168,13 +170,13 @@ class Watch:
     """What the host knows of a run while it goes: its log, and what its losses say."""
 
     def __init__(self, folder: Path, config: LoopConfig, names, bar: tqdm, note: Note):
-        self.folder, self.config, self.names, self.bar = folder, config, names, bar
+        self.config, self.names, self.bar = config, names, bar
         self.backs = 0
+        self.log = Log(folder / "metrics.jsonl", note.step)
         self._go_on(note)
 
     def _go_on(self, note: Note) -> None:
         self.step = self.bar.n = note.step
-        self.log = Log(self.folder / "metrics.jsonl", note.step)
         self.losses = deque(note.losses, maxlen=guards.WINDOW)
         self.since, self.bad = [], []
 
@@ -187,6 +189,7 @@ class Watch:
                 "data; lower the learning rate, or raise loop.spike"
             )
         warn(f"the loss leapt at step {self.step}: back to step {note.step}, past the data since")
+        self.log.go_back(note.step)
         self._go_on(note)
 
     def note(self, data: dict, dataset: dict) -> Note:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rvq_jax import cli
+from rvq_jax import cli, files
 
 RATE = 16_000
 BAR = re.compile(r"^[\w -]+: +\d+(%|clip|song|update|it)")  # what tqdm draws of its progress
@@ -50,8 +50,4 @@ def leftovers(out: Path) -> list[str]:
     """What a failed command left: temporary folders, half a dataset."""
     places = [out.parent, *([out, *out.rglob("*")] if out.is_dir() else [])]
     names = {p.name for place in places if place.is_dir() for p in place.iterdir()}
-    return sorted(
-        name
-        for name in names
-        if name.startswith(f".{out.name}.") or name.startswith(".dataset") or name == "dataset"
-    )
+    return sorted(name for name in names if name.startswith(files.TEMPORARY) or name == "dataset")

@@ -76,7 +76,7 @@ def save(
       UserError: a place that cannot be written to, or a model without a codec that transformers
         cannot hold either.
     """
-    with files.writing(path) as target:
+    with files.writing_folder(path) as target:
         if _save_published(target, config, pattern, params, codec, text):
             return
         if codec is None:
