@@ -128,6 +128,11 @@ class AudioFolder(_Audio):
         return audio_SC
 
 
+# What a dataset's folder holds, TFDS's own folders with it; only one of our own is ever replaced.
+DATASET = ("source.json", "records/", "downloads/", "extracted/", "audio_folder/", "synth_music/")
+DATASET += ("dataset_info.json", "metadata.json", "features.json", "*.array_record*", "*.tfrecord*")
+
+
 def build(
     source: str | Path | None,
     out: str | Path,
@@ -183,7 +188,7 @@ def build(
     # TFDS logs what it does and shows bars of its own; errors reach the caller either way.
     logging.getLogger("absl").setLevel(logging.ERROR)
     tfds.disable_progress_bar()
-    with files.writing_folder(out, ours=()) as place:
+    with files.writing_folder(out, ours=DATASET) as place:
         if clips is None:
             songs = {"songs": CLIPS, "seconds": CLIP_SECONDS}
             builder = SynthMusic(data_dir=place, **songs, **options)
