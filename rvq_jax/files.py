@@ -205,7 +205,8 @@ def opened(path: str | Path) -> BinaryIO:
 def read_bytes(path: str | Path, most: int = MOST) -> bytes:
     """A whole file; raises OSError as `opened`, and for a longer one."""
     with opened(path) as file:
-        data = file.read(most + 1)
+        # What is asked for takes memory at once, whether it is there or not.
+        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     if len(data) > most:
         raise OSError(f"it is longer than {most} bytes")
     return data

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -188,7 +189,8 @@ def _stopwatch(out: Path) -> Callable[[], float]:
     earlier = 0.0
     # What cannot be read counts for nothing: it is a number in a report.
     with contextlib.suppress(*READING):
-        earlier = float(json.loads(files.read_bytes(path)))
+        stated = float(json.loads(files.read_bytes(path)))
+        earlier = stated if math.isfinite(stated) else 0.0
 
     def spent() -> float:
         if (out / "results.json").exists():
