@@ -53,10 +53,6 @@ def scan(folder: str | Path, captioned: bool = False) -> list[Clip]:
     if not clips:
         raise UserError(f"folder {folder} has no audio; put {', '.join(SUFFIXES)} files in it")
     clips = sorted(clips, key=lambda clip: clip.name)
-    for clip in clips:
-        # Bytes of a name that are no text arrive as halves of surrogate pairs.
-        if any("\ud800" <= letter <= "\udfff" for letter in clip.name + clip.label):
-            raise UserError(f"{clip.path} has a name that is not UTF-8; rename it")
     return _with_splits(clips, folder)
 
 
