@@ -168,24 +168,26 @@ class Checkpoints:
         for path in () if self.folder.is_symlink() else self.folder.iterdir():
             if _is_ours(path) and not os.path.lexists(_beside(path)):
                 shutil.rmtree(path, ignore_errors=True)
-        whole, damaged = [], []
+        whole, damaged = [], {}
         for step in reversed(self.steps()):
             place = self.folder / str(step)
             try:
                 whole.append(_read(place))
             except UserError as error:
-                damaged.append(str(error))
-                warn(f"{error}; it is put aside and the one before used")
-                with _writing_to(place):
-                    for path in filter(os.path.lexists, (place, _beside(place))):
-                        files.set_aside(path)
+                damaged[place] = error
             if whole and not best:
                 break
         if damaged and not whole:
             raise UserError(
-                f"no checkpoint in {self.folder} is whole ({damaged[0]}); "
+                f"no checkpoint in {self.folder} is whole ({next(iter(damaged.values()))}); "
                 "delete the folder to start anew"
             )
+        # Not before: without any the next start would begin anew.
+        for place, error in damaged.items():
+            warn(f"{error}; it is put aside and the one before used")
+            with _writing_to(place):
+                for path in filter(os.path.lexists, (place, _beside(place))):
+                    files.set_aside(path)
         return min(whole, key=_loss, default=None)
 
     def _check(self, place: Path, like: TrainState) -> None:

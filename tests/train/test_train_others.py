@@ -117,6 +117,18 @@ def test_a_checkpoint_is_put_aside_as_often_as_it_is_damaged(run, tmp_path, caps
     assert {"4.damaged", "4.damaged.2", "4.damaged.3", "4.json.damaged.3"} <= found
 
 
+def test_with_all_damaged_no_start_begins_anew(run, tmp_path):
+    """Not the second one either, as if there had never been any."""
+    source, go, _ = run
+    place = tmp_path / "run"
+    shutil.copytree(source, place)
+    for path in (place / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
+            go(place, 8)
+
+
 def test_a_damaged_note_of_one_to_forget_stops_no_run_and_is_not_deleted(run, tmp_path):
     source, go, _ = run
     place = tmp_path / "run"
