@@ -242,9 +242,7 @@ def load_config(path: str | Path) -> dict:
     """config.json of a folder; raises UserError if it is not there or not JSON."""
     file = Path(path) / "config.json"
     try:
-        if file.is_file() and file.stat().st_size > CONFIG_BYTES:
-            raise ValueError(f"it is larger than {CONFIG_BYTES >> 20} MiB")
-        config = json.loads(file.read_text())
+        config = json.loads(read_bytes(file, CONFIG_BYTES))
     except READING as error:
         reason = clipped(printable(f"{error}"), 160)
         raise UserError(f"{path} is not a model folder: config.json: {reason}") from None

@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _load_shards(path: Path, index: str) -> dict[str, np.ndarray]:
     """What the index lists; it may name files of its own folder only."""
     with reading(path / index, "an index that lists tensors"):
-        shards = json.loads((path / index).read_text())["weight_map"]
+        shards = json.loads(files.read_bytes(path / index))["weight_map"]
         if not isinstance(shards, dict):
             raise ValueError("its weight_map is no object")
         for name in shards.values():

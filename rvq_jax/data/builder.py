@@ -18,7 +18,7 @@ from tqdm import tqdm
 from rvq_jax import files
 from rvq_jax.audio import io, resample
 from rvq_jax.data import folder, synth
-from rvq_jax.errors import LeftOut, UserError, reason_of
+from rvq_jax.errors import READING, LeftOut, UserError, reading, reason_of
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
 ENDS = 2**20  # bytes at either end of a file that tell it from others
@@ -210,11 +210,13 @@ def build(
 
 def left_out(dataset: str | Path) -> LeftOut | None:
     """What a dataset lacks of its folder because it could not be used, as an error to raise."""
-    found = json.loads((Path(dataset) / "source.json").read_text()).get("left_out")
-    if not found:
-        return None
-    left = [(name, why) for name, why in found["files"]]
-    return LeftOut(left, found["of"], f"the others are in {dataset}")
+    place = Path(dataset) / "source.json"
+    with reading(place, "the note of a dataset", "delete the dataset, and build it again"):
+        found = json.loads(files.read_bytes(place)).get("left_out")
+        if not found:
+            return None
+        left = [(f"{name}", f"{why}") for name, why in found["files"]]
+        return LeftOut(left, int(found["of"]), f"the others are in {dataset}")
 
 
 def open_split(dataset: str | Path, split: str) -> "Records":
@@ -292,11 +294,11 @@ def _holds(out: Path, stated: dict) -> bool:
     if out.is_dir() and all(path.name.startswith(files.TEMPORARY) for path in out.iterdir()):
         return False
     try:
-        found = json.loads((out / "source.json").read_text())
+        found = json.loads(files.read_bytes(out / "source.json"))
         differs = [
             f"{name} {found.get(name)}" for name in stated if found.get(name) != stated[name]
         ]
-    except (OSError, ValueError, AttributeError):
+    except READING:
         raise UserError(f"{out} is there and is no dataset; choose another --out") from None
     if differs == [f"source {found.get('source')}"] and found.get("left_out"):
         return False

@@ -162,7 +162,7 @@ def test_a_config_that_is_no_json_is_refused(tmp_path, text):
 def test_a_config_of_gigabytes_is_not_read(tmp_path):
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(10**11)
-    refused(lambda: Codec.load(tmp_path), "is not a model folder", "larger than")
+    refused(lambda: Codec.load(tmp_path), "is not a model folder", "longer than")
 
 
 @pytest.mark.parametrize("value", [0, -5, math.inf, math.nan, None, [1], "x", 10**400, True])

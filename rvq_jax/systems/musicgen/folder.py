@@ -171,7 +171,7 @@ def _save_published(path: Path, config, pattern, params, codec, text) -> bool:
 def _window(path: Path) -> int:
     """Frames a published model was trained on, as its generation_config.json says, or `WINDOW`."""
     try:
-        said = {"window": json.loads((path / GENERATION).read_text())["max_length"]}
+        said = {"window": json.loads(files.read_bytes(path / GENERATION))["max_length"]}
         return configs.from_dict(LMConfig, said, GENERATION).window or WINDOW
     except (*READING, UserError):
         return WINDOW
