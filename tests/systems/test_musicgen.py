@@ -55,12 +55,13 @@ def test_a_prompt_longer_than_the_audio_is_an_error(saved):
 
 
 def test_saving_over_a_model_leaves_one_whole_folder(saved, tmp_path):
-    """What is written replaces what was there, and no temporary folder stays."""
+    """What is written replaces all of a model that was there, and no temporary folder stays."""
     folder = copy(saved[0], tmp_path / "model")
-    (folder / "stale").write_text("")
+    (folder / "codec" / "model.safetensors").write_text("of another")
     saved[1].save(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert sorted(p.name for p in folder.iterdir()) == ["codec", "config.json", "weights.npz"]
+    assert not (folder / "codec" / "model.safetensors").exists()
 
 
 def edit(path, **changes):

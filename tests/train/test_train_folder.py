@@ -54,7 +54,7 @@ def test_a_config_comes_back_from_its_dict():
     seanet = SEANetConfig(ratios=(4, 2))
     data = json.loads(json.dumps(configs.to_dict(seanet)))
     assert configs.from_dict(SEANetConfig, data, "here") == seanet
-    with pytest.raises(UserError, match=r"here: lm: unknown field 'layerz'; .*'layers'"):
+    with pytest.raises(UserError, match=r"here: lm: unknown field 'layerz', .*'layers'"):
         configs.from_dict(LMRun, {"lm": {"layerz": 1}}, "here")
 
 
