@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from tqdm import tqdm
 
 from rvq_jax import files
@@ -21,6 +22,7 @@ from rvq_jax.data import folder, synth
 from rvq_jax.errors import READING, LeftOut, UserError, reading, reason_of
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
+REMEDY = "delete the dataset, and `rvq-jax data build` makes it again"
 ENDS = 2**20  # bytes at either end of a file that tell it from others
 CLIPS = {"train": 480, "valid": 12, "test": 12}  # songs of the built-in corpus
 CLIP_SECONDS = 6.0
@@ -210,13 +212,12 @@ def build(
 
 def left_out(dataset: str | Path) -> LeftOut | None:
     """What a dataset lacks of its folder because it could not be used, as an error to raise."""
-    place = Path(dataset) / "source.json"
-    with reading(place, "the note of a dataset", "delete the dataset, and build it again"):
-        found = json.loads(files.read_bytes(place)).get("left_out")
+    with reading(Path(dataset) / "source.json", "what a dataset is of", REMEDY):
+        found = json.loads(files.read_bytes(Path(dataset) / "source.json")).get("left_out")
         if not found:
             return None
         left = [(f"{name}", f"{why}") for name, why in found["files"]]
-        return LeftOut(left, int(found["of"]), f"the others are in {dataset}")
+        return LeftOut(left, found["of"], f"the others are in {dataset}")
 
 
 def open_split(dataset: str | Path, split: str) -> "Records":
@@ -227,7 +228,7 @@ def open_split(dataset: str | Path, split: str) -> "Records":
     place = Path(dataset) / "records"
     try:
         builder = tfds.builder_from_directory(place)
-    except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
+    except (*READING, json_format.ParseError, tfds.core.DatasetNotFoundError) as error:
         raise UserError(f"{dataset} is not a dataset; `rvq-jax data build` makes one") from error
     wanted = ("valid", "test") if split == "heldout" else (split,)
     present = [name for name in wanted if name in builder.info.splits]
@@ -262,9 +263,11 @@ class Records:
         index, sources = range(len(self))[index], iter(self.sources)
         while index >= len(source := next(sources)):
             index -= len(source)
-        record = source[index]
-        text = {name: record[name].decode() for name in ("name", "caption", "label")}
-        return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
+        where = self.shards[0].parent if self.shards else "a dataset"
+        with reading(where, "records of a dataset", REMEDY):
+            record = source[index]
+            text = {name: record[name].decode() for name in ("name", "caption", "label")}
+            return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
 
 
 def _record(audio_SC: np.ndarray, name: str, caption: str, label: str) -> dict:
