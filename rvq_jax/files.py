@@ -12,18 +12,17 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import jax
 import numpy as np
 
 from rvq_jax import npz
 from rvq_jax.errors import READING, UserError, clipped, printable, shown
+from rvq_jax.opening import read_bytes
 
 CONFIG_BYTES = 4 << 20  # of a config.json, which has thousands at most
 
 TEMPORARY = ".rvq-jax-"  # how our temporary names begin: short, however long those they stand for
-MOST = 256 << 20  # bytes of a text file
 # What model folders hold, and may therefore be replaced in one; with a slash, folders of the same.
 MODEL = ("config.json", "model.safetensors", "weights.npz", "artefact.json", "*.stablehlo")
 MODEL += ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model")
@@ -113,6 +112,8 @@ def _mode(path: Path) -> int | None:
         return path.lstat().st_mode
     except FileNotFoundError:
         return None
+    except ValueError as error:  # a name with a NUL
+        raise OSError(f"{error}") from None
 
 
 def _check_no_folder(path: Path) -> None:
@@ -190,26 +191,6 @@ def set_aside(path: Path) -> Path:
         place = path.with_name(f"{path.name}.damaged" + f".{count}" * (count > 1))
         if not os.path.lexists(place):
             return path.rename(place)
-
-
-def opened(path: str | Path) -> BinaryIO:
-    """A file open for reading; raises OSError for what is none: a pipe would be waited for, a
-    device read without end."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError("it is no file")
-    return file
-
-
-def read_bytes(path: str | Path, most: int = MOST) -> bytes:
-    """A whole file; raises OSError as `opened`, and for a longer one."""
-    with opened(path) as file:
-        # What is asked for takes memory at once, whether it is there or not.
-        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
-    if len(data) > most:
-        raise OSError(f"it is longer than {most} bytes")
-    return data
 
 
 @contextlib.contextmanager

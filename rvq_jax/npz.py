@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from rvq_jax import errors
+from rvq_jax import errors, opening
 
 # Arrays may be so many times as large as the file, or have so many bytes in all: codes of silence
 # are packed a thousandfold, and small.
@@ -108,7 +108,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[Arrays]:
         else (`errors.READING`) the block raises that uses the arrays.
     """
     # Opened here: numpy leaves a damaged file open.
-    with errors.reading(path, what, remedy), open(path, "rb") as file:
+    with errors.reading(path, what, remedy), opening.opened(path) as file:
         with warnings.catch_warnings():
             # Of odd escapes in a damaged header.
             warnings.simplefilter("ignore")

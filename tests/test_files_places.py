@@ -24,6 +24,10 @@ def long_name(place: Path) -> Path:
     return place / f"{'x' * 252}.wav"
 
 
+def name_with_a_nul(place: Path) -> Path:
+    return place / "a\0b.wav"
+
+
 def pipe(place: Path) -> Path:
     os.mkfifo(place / "out.wav")
     return place / "out.wav"
@@ -80,8 +84,18 @@ def held(place: Path, name: str) -> Path:
 
 
 NO_FILE = (under_a_file, long_name, pipe, unix_socket, device, folder, link_to_folder, loop)
-NO_FILE += (no_proc,)
-NO_FOLDER = (under_a_file, long_name, pipe, device, loop, no_proc, file, link_to_nothing)
+NO_FILE += (no_proc, name_with_a_nul)
+NO_FOLDER = (
+    under_a_file,
+    long_name,
+    name_with_a_nul,
+    pipe,
+    device,
+    loop,
+    no_proc,
+    file,
+    link_to_nothing,
+)
 STRANGERS = ("thesis.txt", ".hidden", "codec/thesis.txt", "config.json/inside", "x.safetensors")
 
 

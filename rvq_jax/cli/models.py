@@ -184,7 +184,7 @@ def load_config(path: Path) -> Run:
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Run):
         raise UserError(f"config {path}: get_config() must return a Run, as CodecRun or LMRun is")

@@ -10,6 +10,7 @@ import numpy as np
 from rvq_jax.convert import pickled
 from rvq_jax.convert.pickled import Foreign
 from rvq_jax.errors import UserError, reading, shown
+from rvq_jax.opening import read_bytes
 
 MAGIC = b"\x93NUMPY"
 # Of numpy 1 and of numpy 2.
@@ -52,7 +53,7 @@ def read(path: str | Path) -> DacFile:
     if not path.is_file():
         raise UserError(f"{path} is not there; check the name")
     with reading(path, "a .dac file"):
-        return _file(_saved(path.read_bytes()))
+        return _file(_saved(read_bytes(path)))
 
 
 def _saved(data: bytes):

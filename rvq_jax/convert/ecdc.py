@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rvq_jax.errors import UserError, reading, shown
+from rvq_jax.opening import read_bytes
 from rvq_jax.rvqfile import bits
 
 START = struct.Struct("!4sBI")
@@ -54,7 +55,8 @@ def read(path: str | Path) -> EcdcFile:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not there; check the name")
-    data = path.read_bytes()
+    with reading(path, "an .ecdc file"):
+        data = read_bytes(path)
     said, at = _header(path, data)
     kind = KINDS[said["m"]]
     samples, levels = said["al"], said["nc"]

@@ -10,6 +10,7 @@ import numpy as np
 from rvq_jax import files
 from rvq_jax.convert import torch_file
 from rvq_jax.errors import UserError, reading, shown
+from rvq_jax.opening import opened, read_bytes
 from rvq_jax.typing import Array
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -41,6 +42,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """
     safetensors = _safetensors()
     with reading(path, "a file of safetensors"):
+        opened(path).close()
         try:
             with safetensors.safe_open(str(path), framework="numpy") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}
@@ -115,7 +117,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _load_shards(path: Path, index: str) -> dict[str, np.ndarray]:
     """What the index lists; it may name files of its own folder only."""
     with reading(path / index, "an index that lists tensors"):
-        shards = json.loads(files.read_bytes(path / index))["weight_map"]
+        shards = json.loads(read_bytes(path / index))["weight_map"]
         if not isinstance(shards, dict):
             raise ValueError("its weight_map is no object")
         for name in shards.values():

@@ -46,8 +46,11 @@ def scan(folder: str | Path, captioned: bool = False) -> list[Clip]:
     if not folder.is_dir():
         raise UserError(f"folder {folder} is not there; give --data a folder of audio files")
     listed = folder / "metadata.csv"
-    if listed.exists():
+    # A link that leads nowhere is a table that is missed, not a folder without one.
+    if os.path.lexists(listed):
         clips = [Clip(**vars(row)) for row in table.rows(listed, captioned)]
+        if not clips:
+            raise UserError(f"{listed} lists no file; write a row for each, or remove it")
     else:
         clips = _from_names(folder)
     if not clips:

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rvq_jax.errors import UserError, shown
+from rvq_jax.opening import read_bytes
 
 FILES = ("file", "file_name")
 CAPTIONS = ("caption_or_transcript", "caption", "transcript", "transcription", "text")
@@ -19,6 +21,9 @@ SPLITS = {
     "dev": "valid",
     "test": "test",
 }
+
+
+COLUMNS = 1000  # of a header, each of which is compared with the names above
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,12 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows with the lines in which they begin; a caption can take several. Empty rows are none."""
     line = 1
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for fields in reader:
-                if any(field.strip() for field in fields) or line == 1:
-                    yield line, fields
-                line = reader.line_num + 1
+        text = read_bytes(table).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        for fields in reader:
+            if any(field.strip() for field in fields) or line == 1:
+                yield line, fields
+            line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise UserError(f"{table} cannot be read: {error}; save it as UTF-8 CSV") from None
     except OSError as error:
@@ -100,6 +105,8 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
 def _columns(table: Path, header: list[str], captioned: bool) -> dict[str, int]:
     """Places of the columns file, caption, label and split, of those that are there."""
     names = [name.strip().lower() for name in header]
+    if len(names) > COLUMNS:
+        raise UserError(f"{table} has {len(names)} columns, of {COLUMNS} at most; remove some")
     found = {}
     for column, spelled in (
         ("file", FILES),

@@ -162,8 +162,9 @@ def _pairs(
             raise UserError(f"{seen[goal]} and {name} would both become {goal}; rename one")
         seen[goal] = name
     pairs = [(source / name, target / goal) for goal, name in seen.items()]
-    for _, goal in pairs:
-        files.check_file(goal)
+    for path, goal in pairs:
+        if path.suffix.lower() not in unread:
+            files.check_file(goal)
     return pairs
 
 

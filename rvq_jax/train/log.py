@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rvq_jax import files
+from rvq_jax import files, opening
 from rvq_jax.errors import READING, UserError, reading
 from rvq_jax.train import hosts
 
@@ -108,7 +108,7 @@ def _lines(path: Path) -> tuple[list[Line], int]:
     good, damaged = [], 0
     with (
         reading(path, "a log", "move it away, or choose another --out"),
-        files.opened(path) as file,
+        opening.opened(path) as file,
     ):
         while text := file.readline(LONGEST):
             line = _parsed(text)

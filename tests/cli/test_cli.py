@@ -157,6 +157,7 @@ def test_fields_of_a_config_file_are_flags_with_the_nearest_known(capsys, tmp_pa
         ("x = 1", "get_config"),
         ("def get_config(): return 3", "CodecRun"),
         ("def get_config(): return 1 / 0", "ZeroDivisionError"),
+        ("def get_config(): raise SystemExit(0)", "SystemExit"),
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
         ("raise ValueError('one\\ntwo')", "one"),
     ],

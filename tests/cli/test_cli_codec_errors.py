@@ -249,6 +249,13 @@ def test_a_folder_of_all_that_can_be_wrong(capsys, place, codecs):
     assert files(place / "out") == sorted(good)
 
 
+def test_a_long_name_of_what_is_not_read_ends_no_folder(capsys, place, codecs):
+    (place / f"{'n' * 251}.m4a").write_bytes(b"")
+    code, _, lines = run(capsys, "encode", place, place / "out", "--codec", codecs["mono"])
+    assert code == 2 and "1 of 2 files are left out, the others are done" in lines[-1]
+    assert files(place / "out") == ["a.rvq"]
+
+
 def test_two_files_that_would_become_one(capsys, place, codecs):
     soundfile.write(place / "a.flac", np.zeros(9), RATE)
     words = ["encode", place, place / "out", "--codec", codecs["mono"]]

@@ -99,6 +99,7 @@ REFUSED = {
     "another separator": ("file;caption\ns1.wav;a\n", "'file'"),
     "a folder": ("file,caption\nsub,a\n", "line 2", "'sub'", "not there"),
     "a name that is too long": (f"file,caption\n{'x' * 999}.wav,a\n", "line 2", "not there"),
+    "too many columns": ("file" + ",x" * 1000, "1001 columns"),
     "control codes": ("file,caption\n\x1b[31mred.wav,a\n", "line 2", "not there"),
 }
 
