@@ -107,8 +107,8 @@ def _places(data: bytes, path) -> tuple[list[tuple[int, int]], Kind | None]:
             at, is_next, after_tag = at + tag, False, True
             continue
         here = _header(data, at)
-        if here is not None and kind is not None and here[0] != kind and is_next:
-            _check_change(data, at, kind, here[0], path)
+        if here is not None and kind is not None and here[0] != kind:
+            _check_change(data, at, kind, here[0], 1 if is_next else 3, path)
         if here is not None and kind in (None, here[0]):
             if here[1] == 0:
                 free = free or _free_size(data, at, here[0])
@@ -136,16 +136,22 @@ def _sync(data: bytes, at: int) -> int:
     return min((place for place in places if place >= 0), default=len(data))
 
 
-def _check_change(data: bytes, at: int, kind: Kind, new: Kind, path) -> None:
-    """Raises UserError if a stream of another kind, not only other bytes, begins here."""
-    following = _header(data, at)
-    size = _size(following, 0) if following else 0
-    after = _header(data, at + size) if size else None
-    if after is not None and after[0] == new:
-        raise UserError(
-            f"{path} changes from {kind.rate} Hz and {kind.channels} channels to {new.rate} and "
-            f"{new.channels} at byte {at}; convert its parts apart"
-        )
+def _check_change(data: bytes, at: int, kind: Kind, new: Kind, more: int, path) -> None:
+    """Raises UserError if a stream of another kind begins here: so many more frames follow one.
+
+    Fewer are other bytes that look like it, as those of a tag's picture.
+    """
+    place = at
+    for _ in range(more):
+        size = _size(_header(data, place), 0)
+        after = _header(data, place + size) if size else None
+        if after is None or after[0] != new:
+            return
+        place += size
+    raise UserError(
+        f"{path} changes from {kind.rate} Hz and {kind.channels} channels to {new.rate} and "
+        f"{new.channels} at byte {at}; convert its parts apart"
+    )
 
 
 def _follows(data: bytes, at: int, kind: Kind) -> bool:

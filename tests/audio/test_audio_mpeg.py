@@ -120,6 +120,11 @@ def test_joined_files_hold_what_each_holds(tmp_path):
         (b"".join(frames(A)[:-1]), (f"{len(ALL) - 1} of {len(ALL)} frames",)),
         (BARE[:-100], ("truncated", "last frame")),
         (A + coded(9_000, 22_050), ("changes from 44100 Hz", "22050")),
+        (
+            A + b"ID3\x04\0\0\0\0\0\x05" + bytes(5) + coded(9_000, 22_050),
+            ("changes from 44100 Hz",),
+        ),
+        (A + bytes(99) + coded(9_000, 22_050), ("changes from 44100 Hz", "22050")),
         (BARE + coded(9_000, channels=2), ("1 channels to 44100 and 2",)),
         (b"\xff\xfb" * 999, ("cannot be read as audio",)),
         (id3(100), ("cannot be read as audio",)),
