@@ -20,6 +20,7 @@ from rvq_jax import files
 from rvq_jax.audio import io, resample
 from rvq_jax.data import folder, synth
 from rvq_jax.errors import READING, LeftOut, UserError, reading, reason_of
+from rvq_jax.opening import read_bytes
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
 REMEDY = "delete the dataset, and `rvq-jax data build` makes it again"
@@ -213,7 +214,7 @@ def build(
 def left_out(dataset: str | Path) -> LeftOut | None:
     """What a dataset lacks of its folder because it could not be used, as an error to raise."""
     with reading(Path(dataset) / "source.json", "what a dataset is of", REMEDY):
-        found = json.loads(files.read_bytes(Path(dataset) / "source.json")).get("left_out")
+        found = json.loads(read_bytes(Path(dataset) / "source.json")).get("left_out")
         if not found:
             return None
         left = [(f"{name}", f"{why}") for name, why in found["files"]]
@@ -297,7 +298,7 @@ def _holds(out: Path, stated: dict) -> bool:
     if out.is_dir() and all(path.name.startswith(files.TEMPORARY) for path in out.iterdir()):
         return False
     try:
-        found = json.loads(files.read_bytes(out / "source.json"))
+        found = json.loads(read_bytes(out / "source.json"))
         differs = [
             f"{name} {found.get(name)}" for name in stated if found.get(name) != stated[name]
         ]

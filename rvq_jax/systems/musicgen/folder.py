@@ -15,6 +15,7 @@ from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm import forms
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.opening import read_bytes
 from rvq_jax.systems import codec as codecs
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.text_encoder import TextEncoder
@@ -171,7 +172,7 @@ def _save_published(path: Path, config, pattern, params, codec, text) -> bool:
 def _window(path: Path) -> int:
     """Frames a published model was trained on, as its generation_config.json says, or `WINDOW`."""
     try:
-        said = {"window": json.loads(files.read_bytes(path / GENERATION))["max_length"]}
+        said = {"window": json.loads(read_bytes(path / GENERATION))["max_length"]}
         return configs.from_dict(LMConfig, said, GENERATION).window or WINDOW
     except (*READING, UserError):
         return WINDOW
