@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from refusals import refused
 
-from rvq_jax import files
+from rvq_jax import files, opening
 from rvq_jax.errors import UserError
 
 OTHERS = "of others"
@@ -266,5 +266,5 @@ def test_only_files_are_read_and_not_without_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "long", tmp_path / "pipe", "/dev/zero", tmp_path, tmp_path / "gone"):
         with pytest.raises(OSError):
-            files.read_bytes(path, 10)
-    assert files.read_bytes(tmp_path / "long", 11) == b"x" * 11
+            opening.read_bytes(path, 10)
+    assert opening.read_bytes(tmp_path / "long", 11) == b"x" * 11

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rvq_jax import files
+from rvq_jax import opening
 from rvq_jax.cli.terminal import say
 from rvq_jax.errors import UserError
 from rvq_jax.serve import Limits
@@ -174,7 +174,7 @@ def _lines(path: Path) -> list[str]:
         if str(path) == PIPE:
             data = encode_file.read_pipe(CAPTIONS)
         else:
-            data = files.read_bytes(path, CAPTIONS)
+            data = opening.read_bytes(path, CAPTIONS)
         # Lines end as in a text editor: splitlines() also splits at what a caption can contain.
         return re.split("\r?\n", data.decode("utf-8-sig"))
     except FileNotFoundError:

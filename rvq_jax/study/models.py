@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax import files, metrics, patterns
+from rvq_jax import files, metrics, opening, patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING
 from rvq_jax.lm.conditioner import to_bytes
@@ -205,7 +205,7 @@ def _seconds_of(folder: Path, updates: int) -> float:
 def _score_of(path: Path, levels: int) -> dict | None:
     """Scores that were written before; None where there are none, or damaged ones."""
     try:
-        score = json.loads(files.read_bytes(path))
+        score = json.loads(opening.read_bytes(path))
         bits = [float(x) for x in score["bits_by_level"]]
         found = {"train_seconds": float(score["train_seconds"]), "bits_by_level": bits}
         return found if len(bits) == levels and np.isfinite(bits).all() else None

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax import files, metrics, patterns
+from rvq_jax import files, metrics, opening, patterns
 from rvq_jax import machine as machines
 from rvq_jax.audio import io
 from rvq_jax.data import builder, loader
@@ -189,7 +189,7 @@ def _stopwatch(out: Path) -> Callable[[], float]:
     earlier = 0.0
     # What cannot be read counts for nothing: it is a number in a report.
     with contextlib.suppress(*READING):
-        stated = float(json.loads(files.read_bytes(path)))
+        stated = float(json.loads(opening.read_bytes(path)))
         earlier = stated if math.isfinite(stated) else 0.0
 
     def spent() -> float:

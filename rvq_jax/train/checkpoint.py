@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from rvq_jax import files
+from rvq_jax import files, opening
 from rvq_jax.errors import READING, UserError, reading
 from rvq_jax.train import hosts
 from rvq_jax.train.hosts import warn
@@ -220,7 +220,7 @@ def _read_note(place: Path) -> dict:
     """What a note says, with hashes of files; raises UserError if `_finish` did not write it."""
     note = _beside(place)
     try:
-        fields = json.loads(files.read_bytes(note))
+        fields = json.loads(opening.read_bytes(note))
         whole = fields.pop("sha256") == _digest(fields)
         whole = whole and fields.keys() == {*Note._fields, "files"}
         whole = whole and fields["step"] == int(place.name)

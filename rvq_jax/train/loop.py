@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from rvq_jax import config as configs
-from rvq_jax import files, screen
+from rvq_jax import files, opening, screen
 from rvq_jax.errors import UserError, reading
 from rvq_jax.train import guards, hosts, sharding
 from rvq_jax.train.checkpoint import Checkpoints, Note
@@ -50,7 +50,7 @@ def open_run(folder: Path, config: dict) -> None:
         files.write_json(path, config)
         return
     with reading(path, "the config of a run", "delete it or choose another --out"):
-        old = json.loads(files.read_bytes(path).decode())
+        old = json.loads(opening.read_bytes(path).decode())
     if not isinstance(old, dict):
         raise UserError(f"{path} holds no config; delete it or choose another --out")
     if any("tuning" in part for part in (old, *old.values()) if isinstance(part, dict)):
