@@ -52,12 +52,15 @@ def place(x: Array, *axes: str | None) -> Array:
     fsdp it kept every example on every device and split their features.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if not meshed():
+    if not meshed() or not set(MESH) <= set(mesh.auto_axes):
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
 
 
 def meshed() -> bool:
-    """Whether what is traced here runs on a mesh of several devices."""
+    """Whether XLA may split what is traced here over several devices of a mesh, whatever its axes.
+
+    Not inside of `jax.shard_map`, where every device has arrays of its own.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return set(MESH) <= set(mesh.axis_names) and mesh.size > 1
+    return any(mesh.shape[axis] > 1 for axis in mesh.auto_axes)

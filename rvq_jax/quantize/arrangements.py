@@ -105,8 +105,9 @@ class Bottleneck:
     def init(cls, key: Key, dim: int, inner: "State") -> "Bottleneck":
         """Random maps that keep the variance."""
         down_key, up_key = jax.random.split(key)
-        down = jax.random.normal(down_key, (dim, inner.dim)) * dim**-0.5
-        return cls(down, jax.random.normal(up_key, (inner.dim, dim)) * inner.dim**-0.5, inner)
+        down = jax.random.normal(down_key, (dim, inner.dim), jnp.float32) * dim**-0.5
+        up = jax.random.normal(up_key, (inner.dim, dim), jnp.float32) * inner.dim**-0.5
+        return cls(down, up, inner)
 
 
 @pytree

@@ -112,7 +112,8 @@ def _levels(
         return (codes_MPK, score_MP, residual_MPD), None
 
     # The first level extends one empty prefix, not `beam` of them.
-    no_codes, no_score = jnp.zeros((count, 1, levels), jnp.int32), jnp.zeros((count, 1))
+    no_codes = jnp.zeros_like(latents_MD, shape=(count, 1, levels), dtype=jnp.int32)
+    no_score = jnp.zeros_like(latents_MD, shape=(count, 1))
     empty = no_codes, no_score, latents_MD[:, None] if tables is None else None
     kept, _ = level(empty, (0, vectors_KND[0], half_KN[0]))
     inputs = jnp.arange(1, levels), vectors_KND[1:], half_KN[1:]

@@ -30,10 +30,12 @@ class Dropout:
         def draw(item):
             # Folded per item: an item's draw must not depend on the size of its batch.
             choose, count = jax.random.split(jax.random.fold_in(key, item))
-            kept = jax.random.choice(count, jnp.array(choices))
-            return jnp.where(jax.random.bernoulli(choose, self.rate), kept, levels)
+            # Of 32 bits, so that draws are the same where JAX has 64.
+            chosen = jax.random.randint(count, (), 0, len(choices), jnp.int32)
+            drops = jax.random.bernoulli(choose, jnp.float32(self.rate))
+            return jnp.where(drops, jnp.array(choices, jnp.int32)[chosen], levels)
 
-        items_B = jnp.zeros(batch, int) if self.per_batch else jnp.arange(batch)
+        items_B = jnp.zeros(batch, jnp.int32) if self.per_batch else jnp.arange(batch)
         return jax.vmap(draw)(items_B)
 
 

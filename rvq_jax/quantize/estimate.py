@@ -57,5 +57,5 @@ def sample(keys_M: Key, input_ME: Array, table_NE: Array, temperature: float, si
     logits_MN = (2.0 * product_MN - jnp.sum(table_NE**2, axis=-1)[None]) / temperature
     if size is not None:
         logits_MN = jnp.where((jnp.arange(table_NE.shape[0]) < size)[None], logits_MN, -jnp.inf)
-    noise_MN = jax.vmap(lambda key: jax.random.gumbel(key, table_NE.shape[:1]))(keys_M)
+    noise_MN = jax.vmap(lambda key: jax.random.gumbel(key, table_NE.shape[:1], jnp.float32))(keys_M)
     return jnp.argmax(logits_MN + noise_MN, axis=-1).astype(jnp.int32)

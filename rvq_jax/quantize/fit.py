@@ -11,10 +11,10 @@ from rvq_jax.quantize.beam import beam_codes
 from rvq_jax.quantize.search import nearest
 from rvq_jax.quantize.start import lloyd
 from rvq_jax.quantize.state import Codebooks, init
+from rvq_jax.tracing import portable, typed
 from rvq_jax.typing import Array, Key, Vectors
 
 HIGHEST = jax.lax.Precision.HIGHEST
-_encode = jax.jit(beam_codes, static_argnames="beam")
 
 
 def fit(
@@ -50,19 +50,20 @@ def fit(
       ValueError: for fewer than N vectors, vectors that are not `[M, D]` or not finite, or a number
         of levels, codes or prefixes below 1.
     """
+    checks.array(vectors, "vectors")
     if vectors.ndim != 2:
         raise ValueError(f"vectors must be [M, D], got {list(vectors.shape)}")
     checks.vectors(vectors, vectors.shape[1])
     if vectors.shape[0] < size:
         raise ValueError(f"{size} codes need at least as many vectors, got {vectors.shape[0]}")
     vectors = jnp.asarray(vectors, jnp.float32)
+    key = typed(key)
     state = _progressive(key, init(key, levels, size, vectors.shape[1]), vectors, iterations)
     for _ in range(rounds):
-        state = refine(state, vectors, _encode(state.vectors, vectors, beam=beam))
+        state = _refine(vectors, state, _encode(state.vectors, vectors, beam), steps=20)
     return state
 
 
-@functools.partial(jax.jit, static_argnames="steps")
 def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20) -> Codebooks:
     """Moves all codebooks together so that given codes decode nearest to their vectors.
 
@@ -77,9 +78,35 @@ def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20)
 
     Returns:
       Codebooks `[K, N, D]`, with each code's share of the M vectors as its count.
+
+    Raises:
+      ValueError: shapes that do not fit, vectors that are not finite, or codes outside [0, N).
     """
-    vectors = jnp.asarray(vectors, jnp.float32)
-    size = state.size
+    checks.vectors(vectors, state.dim)
+    checks.array(codes_KM, "codes")
+    checks.codes(codes_KM[None], state.levels, state.size)
+    if codes_KM.shape != (state.levels, len(vectors)):
+        want = [state.levels, len(vectors)]
+        raise ValueError(f"codes must be [K, M] = {want}, got {list(codes_KM.shape)}")
+    return _refine(vectors, state, codes_KM, steps)
+
+
+@functools.partial(jax.jit, static_argnames="beam")
+def _encode(vectors_KND: Array, latents_MD: Vectors, beam: int) -> Array:
+    def run(latents_MD, vectors_KND):
+        return beam_codes(vectors_KND, latents_MD, beam=beam)
+
+    return portable(run, "MD", "KM")(latents_MD, vectors_KND)
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _refine(vectors: Vectors, state: Codebooks, codes_KM: Array, steps: int) -> Codebooks:
+    run = functools.partial(_least_squares, steps=steps)
+    return portable(run, "MD", "")(vectors, state, codes_KM)
+
+
+def _least_squares(vectors: Vectors, state: Codebooks, codes_KM: Array, *, steps: int) -> Codebooks:
+    vectors, size = vectors.astype(jnp.float32), state.size
 
     def decode(books_KND):
         def level(total_MD, inputs):
@@ -98,7 +125,8 @@ def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20)
         maxiter=steps,
     )
     counts_KN = jax.lax.map(
-        lambda c: jax.ops.segment_sum(jnp.full(c.shape, 1.0 / c.size), c, size), codes_KM
+        lambda c: jax.ops.segment_sum(jnp.full(c.shape, 1.0 / c.size, jnp.float32), c, size),
+        codes_KM,
     )
     return dataclasses.replace(
         state, vectors=vectors_KND, sums=vectors_KND * counts_KN[..., None], counts=counts_KN
@@ -107,9 +135,14 @@ def refine(state: Codebooks, vectors: Vectors, codes_KM: Array, steps: int = 20)
 
 @functools.partial(jax.jit, static_argnames="iterations")
 def _progressive(key: Key, state: Codebooks, vectors_MD: Array, iterations: int) -> Codebooks:
+    run = functools.partial(_by_more_axes, iterations=iterations)
+    return portable(run, "MD", "")(vectors_MD, key, state)
+
+
+def _by_more_axes(vectors_MD: Array, key: Key, state: Codebooks, *, iterations: int) -> Codebooks:
     count, dim = vectors_MD.shape
     shown = [min(2**i, dim) for i in range(dim.bit_length() + 1)]
-    shown = jnp.array(sorted(set(shown)))
+    shown = jnp.array(sorted(set(shown)), jnp.int32)
 
     def level(residual_MD, inputs):
         key, books = inputs

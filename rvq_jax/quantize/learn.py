@@ -85,7 +85,7 @@ def follow(
     whole_MD, input_MD = input_MD, books.direction(input_MD)
     fresh_MD = whole_MD if isinstance(rule, Gradient) else input_MD
     # One-hot products, not scatters: under a mesh they reduce over the batch with one all-reduce.
-    chosen_MN = jax.nn.one_hot(codes_M, books.size) * weight_M[:, None]
+    chosen_MN = jax.nn.one_hot(codes_M, books.size, dtype=jnp.float32) * weight_M[:, None]
     sums_ND = jnp.einsum("mn,md->nd", chosen_MN, input_MD, precision=jax.lax.Precision.HIGHEST)
     rate = 1.0 - rule.decay
     keep = 1.0 - rate * weight_M.sum()
@@ -148,11 +148,11 @@ def draw(key: Key, vectors_MD: Array, weight_M: Array, count: int) -> Array:
     Returns:
       Vectors `[count, D]`.
     """
-    rank_M = jnp.cumsum(weight_M > 0)
-    chosen = jax.random.randint(key, (count,), 0, jnp.maximum(rank_M[-1], 1))
+    rank_M = jnp.cumsum(weight_M > 0, dtype=jnp.int32)
+    chosen = jax.random.randint(key, (count,), 0, jnp.maximum(rank_M[-1], 1), jnp.int32)
     places = jnp.searchsorted(rank_M, chosen, side="right")
     if not meshed():
         return vectors_MD[places]
     # Looked up, vectors of all devices would be gathered on each; summed, only those drawn are.
-    onehot_CM = jax.nn.one_hot(places, len(vectors_MD))
+    onehot_CM = jax.nn.one_hot(places, len(vectors_MD), dtype=vectors_MD.dtype)
     return jnp.dot(onehot_CM, vectors_MD, precision=jax.lax.Precision.HIGHEST)

@@ -102,7 +102,7 @@ class Projected(Lookup):
         if isinstance(inner, Shared):
             raise ValueError("Projected and Shared clash: each level's maps need its own codebook")
         levels, code_dim = inner.levels, inner.dim
-        down = jax.random.orthogonal(key, dim, (levels,))[:, :, :code_dim]
+        down = jax.random.orthogonal(key, dim, (levels,), jnp.float32)[:, :, :code_dim]
         return cls(
             down,
             jnp.zeros((levels, code_dim), jnp.float32),
@@ -157,7 +157,7 @@ class SimVQ(Lookup):
         Raises:
           ValueError: for a number below 1.
         """
-        eye = jnp.broadcast_to(jnp.eye(dim), (levels, dim, dim))
+        eye = jnp.broadcast_to(jnp.eye(dim, dtype=jnp.float32), (levels, dim, dim))
         return cls(init(key, levels, size, dim).vectors, eye)
 
 

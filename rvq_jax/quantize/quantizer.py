@@ -1,26 +1,19 @@
 """The public functions, over every lookup and arrangement."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from rvq_jax.quantize import checks, clashes, estimate, rvq
-from rvq_jax.quantize.arrangements import Bottleneck, Grouped, Split, State, Strided
-from rvq_jax.quantize.beam import pair_products
+from rvq_jax.quantize import checks, clashes, estimate, parts
+from rvq_jax.quantize.arrangements import State
 from rvq_jax.quantize.dropout import Dropout
-from rvq_jax.quantize.implicit import QINCo
-from rvq_jax.quantize.learn import Gradient, Learning
-from rvq_jax.quantize.lookups import Shared, SimVQ
+from rvq_jax.quantize.learn import Gradient, Learning, follows
+from rvq_jax.quantize.parts import Tables
 from rvq_jax.quantize.rvq import Quantized, Rules
-from rvq_jax.quantize.start import residual_kmeans, shared_kmeans
-from rvq_jax.quantize.state import Codebooks, Lookup
+from rvq_jax.tracing import portable, typed
 from rvq_jax.typing import Array, Codes, Key, Latents, Vectors
-
-HIGHEST = jax.lax.Precision.HIGHEST
-Tables = Array | tuple  # as the state: one for each part of a split
 
 
 def encode(
@@ -40,7 +33,7 @@ def encode(
 
     Args:
       state: a quantizer of K levels.
-      latents: `[B, F, D]`.
+      latents: `[B, F, D]`, of any float type.
       levels: how many of the first levels to use, a multiple of the groups of a `Grouped`. None for
         all K.
       beam: number of prefixes of codes kept per frame, the best of which is returned; 1 is greedy.
@@ -68,7 +61,7 @@ def encode(
         raise ValueError(f"kernel and beam={beam} clash: the kernel's search is greedy")
     if kernel:
         clashes.allow_beam(state, "kernel")
-    return _encode(state, jnp.asarray(latents), levels, beam, tables, kernel)
+    return _encode(state, latents, levels, beam, tables, kernel)
 
 
 def beam_tables(state: State) -> Tables:
@@ -87,8 +80,19 @@ def decode(state: State, codes: Codes) -> Latents:
     Raises ValueError for more levels than the state has, or a code outside [0, N); inside jit such
     a code decodes to NaN.
     """
-    checks.codes(codes, state.levels, _sizes(state))
-    return _decode(state, jnp.asarray(codes))
+    check_codes(state, codes)
+    return _decode(state, codes)
+
+
+def check_codes(state: State, codes: Codes) -> None:
+    """Raises ValueError unless codes are `[B, 1..K, F]` integers, each in [0, N) of its level."""
+    checks.codes(codes, state.levels, parts.sizes(state))
+
+
+def nearest_codes(state: State, codes: Codes) -> Codes:
+    """The codes, each one outside [0, N) of its level moved to the nearest that is inside."""
+    limit_K = jnp.broadcast_to(jnp.asarray(parts.sizes(state), jnp.int32), state.levels)
+    return jnp.clip(codes, 0, limit_K[None, : codes.shape[1], None] - 1)
 
 
 def quantize(
@@ -107,7 +111,8 @@ def quantize(
     """Quantizes latents and passes a gradient on to them; in training, the codebooks learn.
 
     Every level's commitment loss is taken on the residual that *constant* codewords leave, so its
-    gradient reaches the encoder from every level.
+    gradient reaches the encoder from every level. Inside of `jax.shard_map` a batch is a device's
+    own: so are its losses and statistics, and what its codebooks learn.
 
     Args:
       state: a quantizer of K levels.
@@ -125,7 +130,10 @@ def quantize(
         reach maps around every level), not once to the sum of all levels.
       temperature: training draws codes in proportion to exp(-|x - c|² / temperature); 0 for the
         nearest codeword.
-      dropout: in training, which items keep only their first levels. None for all levels.
+      dropout: in training, which items keep only their first levels. None for all levels. Levels
+        that an item drops still see its residual: running means, statistics and the entropy loss
+        are of all items, for who drops is drawn apart from what they hold, so that they are means
+        of the same, over more vectors.
 
     Returns:
       Latents `[B, F, D]`, codes `[B, K, F]`, losses and statistics `[K]`, and the state after this
@@ -140,12 +148,7 @@ def quantize(
         raise ValueError("quantize(train=True) draws random numbers: give it a key")
     checks.latents(latents, state.dim)
     checks.mask(mask, latents)
-    if mask is None:
-        mask_BF = jnp.ones(latents.shape[:2], bool)
-    else:
-        mask_BF = jnp.asarray(mask, bool)
-        latents = jnp.where(mask_BF[..., None], latents, 0)
-    checks.finite(latents, "latents")
+    checks.finite(latents, "latents", mask)
     learning = clashes.learning_rule(state, learning, per_level) if train else learning
     rules = Rules(
         learning if train or isinstance(learning, Gradient) else None,
@@ -155,12 +158,16 @@ def quantize(
     )
     if rules.temperature:
         clashes.allow_sampling(state, temperature)
-    kept_B = jnp.full(latents.shape[0], state.levels)
+    kept_B = None
     if train:
-        drop_key, key = jax.random.split(key)
+        drop_key, key = jax.random.split(typed(key))
         if dropout is not None:
             kept_B = dropout.kept(drop_key, latents.shape[0], state.levels)
-    return _quantize(state, jnp.asarray(latents), key if train else None, mask_BF, kept_B, rules)
+    out = _quantize(state, latents, key if train else None, mask, kept_B, rules)
+    if out.state is not None:
+        return out
+    constant = not isinstance(rules.learning, Gradient)
+    return out._replace(state=jax.lax.stop_gradient(state) if constant else state)
 
 
 def start(
@@ -187,34 +194,18 @@ def start(
         `[M, D]` or not finite, or if the state has no codebooks.
     """
     checks.vectors(vectors, state.dim)
-    rest = iterations, plus_plus
-    match state:
-        case Grouped():
-            keys_G = jax.random.split(key, state.groups)
-            parts_GMD = jnp.stack(jnp.split(jnp.asarray(vectors), state.groups, axis=1))
-            return Grouped(jax.vmap(lambda *x: start(*x, *rest))(keys_G, state.books, parts_GMD))
-        case Split():
-            keys = jax.random.split(key)
-            parts = state.first, state.rest
-            return Split(*(start(k, s, vectors, *rest) for k, s in zip(keys, parts, strict=True)))
-        case Bottleneck():
-            inside_ME = jnp.matmul(vectors, state.down, precision=HIGHEST)
-            return Bottleneck(state.down, state.up, start(key, state.inner, inside_ME, *rest))
-        case Strided():
-            return Strided(start(key, state.books, vectors, *rest), state.strides)
-        case Shared():
-            return Shared(shared_kmeans(key, state.one, state.levels, vectors, *rest), state.levels)
-        case QINCo():
-            books = residual_kmeans(key, Codebooks.of(state.base), vectors, *rest)
-            return dataclasses.replace(state, base=books.vectors)
-        case SimVQ():
-            books = residual_kmeans(key, Codebooks.of(state.frozen), vectors, *rest)
-            return SimVQ(books.vectors, jnp.broadcast_to(jnp.eye(state.dim), state.matrix.shape))
-        case _:
-            return residual_kmeans(key, state, vectors, *rest)
+    return _start(typed(key), state, vectors, iterations, plus_plus)
 
 
 # Compiled here as well as in a caller's program: a scan outside of jit compiles at every call.
+@functools.partial(jax.jit, static_argnames=("iterations", "plus_plus"))
+def _start(key: Key, state: State, vectors: Vectors, iterations: int, plus_plus: bool) -> State:
+    def run(vectors, key, state):
+        return parts.start(key, state, vectors, iterations, plus_plus)
+
+    return portable(run, "MD", "")(vectors, key, state)
+
+
 @functools.partial(jax.jit, static_argnames=("levels", "beam", "kernel"))
 def _encode(
     state: State,
@@ -224,156 +215,36 @@ def _encode(
     tables: Tables | None,
     kernel: bool,
 ) -> Codes:
-    match state:
-        case Grouped():
-            books = jax.vmap(lambda b: b.first(_per_group(state, levels)))(state.books)
-            codes_GBKF = jax.vmap(lambda b, x, t: rvq.encode(b, x, beam, t, kernel))(
-                books, _grouped(latents, state.groups), tables
-            )
-            return _level_major(codes_GBKF)
-        case Split():
-            first, rest = _split_levels(state, levels)
-            of_first, of_rest = (None, None) if tables is None else tables
-            parts = [_encode(state.first, latents, first, beam, of_first, kernel)]
-            if rest:
-                parts.append(_encode(state.rest, latents, rest, beam, of_rest, kernel))
-            return jnp.concatenate(parts, axis=1)
-        case Bottleneck():
-            inside = jnp.matmul(latents, state.down, precision=HIGHEST)
-            return _encode(state.inner, inside, levels, beam, tables, kernel)
-        case Strided():
-            books = state.books.first(levels)
-            return rvq.encode(books, latents, strides=_whole(state, latents)[: books.levels])
-        case _:
-            return rvq.encode(state.first(levels), latents, beam, tables, kernel)
+    def run(latents, state, tables):
+        return parts.encode(state, latents, levels, beam, tables, kernel)
+
+    return portable(run, "BFD", "BKF")(latents, state, tables)
 
 
 @jax.jit
 def _beam_tables(state: State) -> Tables:
-    match state:
-        case Grouped():
-            return jax.vmap(lambda books: pair_products(books.stacked().table()))(state.books)
-        case Split():
-            return _beam_tables(state.first), _beam_tables(state.rest)
-        case Bottleneck():
-            return _beam_tables(state.inner)
-        case _:
-            return pair_products(state.stacked().table())
+    return portable(parts.beam_tables, "", "")(state)
 
 
 @jax.jit
 def _decode(state: State, codes: Codes) -> Latents:
-    levels = codes.shape[1]
-    match state:
-        case Grouped():
-            books = jax.vmap(lambda b: b.first(_per_group(state, levels)))(state.books)
-            batch, _, frames = codes.shape
-            codes_BKGF = codes.reshape(batch, -1, state.groups, frames)
-            parts_GBFD = jax.vmap(rvq.decode)(books, jnp.moveaxis(codes_BKGF, 2, 0))
-            return jnp.concatenate(list(parts_GBFD), axis=-1)
-        case Split():
-            first, rest = _split_levels(state, levels)
-            total = _decode(state.first, codes[:, :first])
-            return total + _decode(state.rest, codes[:, first:]) if rest else total
-        case Bottleneck():
-            return jnp.matmul(_decode(state.inner, codes), state.up, precision=HIGHEST)
-        case Strided():
-            return rvq.decode(state.books.first(levels), codes)
-        case _:
-            return rvq.decode(state.first(levels), codes)
-
-
-def _by_level(out: Quantized) -> dict:
-    """What a result says of each level."""
-    return {name: getattr(out, name) for name in ("commitment", "codebook", "entropy", "stats")}
+    return portable(parts.decode, "BKF", "BFD")(codes, state)
 
 
 @functools.partial(jax.jit, static_argnames="rules")
 def _quantize(state: State, latents: Latents, key, mask_BF, kept_B, rules: Rules) -> Quantized:
-    match state:
-        case Grouped():
-            keys_G = None if key is None else jax.random.split(key, state.groups)
-            # All groups of a level stay or go together.
-            kept_B = -(-kept_B // state.groups)
-            out = jax.vmap(
-                lambda b, x, k: rvq.quantize(b, x, k, mask_BF, kept_B, rules),
-                in_axes=(0, 0, None if key is None else 0),
-            )(state.books, _grouped(latents, state.groups), keys_G)
-            joined = jnp.concatenate(list(out.latents), axis=-1)
-            by_level = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1), _by_level(out))
-            return Quantized(joined, _level_major(out.codes), **by_level, state=Grouped(out.state))
-        case Split():
-            keys = (None, None) if key is None else jax.random.split(key)
-            one = _quantize(state.first, latents, keys[0], mask_BF, kept_B, rules)
-            kept_B = kept_B - state.first.levels
-            two = _quantize(state.rest, latents, keys[1], mask_BF, kept_B, rules)
-            codes = jnp.concatenate([one.codes, two.codes], axis=1)
-            by_level = jax.tree.map(lambda *x: jnp.concatenate(x), _by_level(one), _by_level(two))
-            total = one.latents + two.latents
-            plain = isinstance(state.first, Lookup) and isinstance(state.rest, Lookup)
-            if plain and not rules.per_level:
-                # Each part passed the gradient on whole: their sum would pass it twice.
-                total = rules.estimator(latents, jax.lax.stop_gradient(total))
-            return Quantized(total, codes, **by_level, state=Split(one.state, two.state))
-        case Bottleneck():
-            inside = jnp.matmul(latents, state.down, precision=HIGHEST)
-            out = _quantize(state.inner, inside, key, mask_BF, kept_B, rules)
-            outside = jnp.matmul(out.latents, state.up, precision=HIGHEST)
-            return out._replace(latents=outside, state=Bottleneck(state.down, state.up, out.state))
-        case Strided():
-            strides = _whole(state, latents)
-            out = rvq.quantize(state.books, latents, key, mask_BF, kept_B, rules, strides)
-            return out._replace(state=Strided(out.state, state.strides))
-        case _:
-            return rvq.quantize(state, latents, key, mask_BF, kept_B, rules)
+    """As `quantize`, without a state where it stays as it was."""
 
+    def run(latents, state, key, mask_BF, kept_B):
+        if kept_B is None:
+            kept_B = jnp.full(latents.shape[0], state.levels, jnp.int32)
+        if mask_BF is None:
+            mask_BF = jnp.ones(latents.shape[:2], bool)
+        mask_BF = mask_BF.astype(bool)
+        latents = jnp.where(mask_BF[..., None], latents, 0)
+        out = parts.quantize(state, latents, key, mask_BF, kept_B, rules)
+        learns = key is not None and follows(rules.learning)
+        return out if learns else out._replace(state=None)
 
-def _sizes(state: State) -> int | Array:
-    """Codes of each level: a number, or [K] where they differ."""
-    match state:
-        case Split():
-            parts = (state.first, state.rest)
-            return jnp.concatenate([jnp.broadcast_to(_sizes(p), (p.levels,)) for p in parts])
-        case Bottleneck():
-            return _sizes(state.inner)
-        case Strided():
-            return _sizes(state.books)
-        case Grouped():
-            one = _sizes(state.one)
-            return jnp.repeat(one, state.groups) if jnp.ndim(one) else one
-        case _:
-            sizes = None if state.books is None else state.books.sizes
-            return state.size if sizes is None else sizes
-
-
-def _grouped(latents: Latents, groups: int) -> Array:
-    return jnp.stack(jnp.split(latents, groups, axis=-1))
-
-
-def _level_major(codes_GBKF: Array) -> Codes:
-    groups, batch, levels, frames = codes_GBKF.shape
-    return codes_GBKF.transpose(1, 2, 0, 3).reshape(batch, levels * groups, frames)
-
-
-def _per_group(state: Grouped, levels: int | None) -> int | None:
-    if levels is not None and levels % state.groups:
-        raise ValueError(f"levels must be a multiple of the {state.groups} groups, got {levels}")
-    return None if levels is None else levels // state.groups
-
-
-def _split_levels(state: Split, levels: int | None) -> tuple[int, int]:
-    levels = state.levels if levels is None else levels
-    if not 1 <= levels <= state.levels:
-        raise ValueError(f"levels must be in 1..{state.levels}, got {levels}")
-    first = min(levels, state.first.levels)
-    return first, levels - first
-
-
-def _whole(state: Strided, latents: Latents) -> tuple[int, ...]:
-    frames = latents.shape[1]
-    if len(state.strides) != state.levels or any(s < 1 or frames % s for s in state.strides):
-        raise ValueError(
-            f"{state.levels} levels need as many strides that divide {frames} frames, "
-            f"got {state.strides}"
-        )
-    return state.strides
+    split = Quantized("BFD", "BKF", "", "", "", "", "")
+    return portable(run, "BFD", split)(latents, state, key, mask_BF, kept_B)

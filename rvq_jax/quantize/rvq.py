@@ -104,7 +104,7 @@ def decode(state: Lookup, codes: Codes) -> Latents:
         return total_MD + lookup.unproject(lookup.codewords(codes_M, total_MD)), None
 
     codes_KM = codes.swapaxes(0, 1).reshape(-1, batch * frames)
-    zero_MD = jnp.zeros((batch * frames, state.dim), jnp.float32)
+    zero_MD = jnp.zeros_like(codes, shape=(batch * frames, state.dim), dtype=jnp.float32)
     total_MD, _ = jax.lax.scan(level, zero_MD, (state.stacked(), codes_KM))
     return total_MD.reshape(batch, frames, state.dim)
 
@@ -126,7 +126,7 @@ def quantize(
       key: for random numbers. None for evaluation, which changes no state.
       mask_BF: `[B, F]` bool; False frames have no loss, no statistics and no learning.
       kept_B: `[B]`, the number of levels each item keeps: those after it add nothing to its latents
-        nor to its commitment and codebook losses.
+        nor to its commitment and codebook losses; all items count for all else.
       rules: the options of `quantizer.quantize`, already checked.
       strides: frames that share a code, one number per level. None for a code per frame.
 
@@ -135,7 +135,7 @@ def quantize(
       batch.
     """
     batch, frames, dim = latents.shape
-    weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1)
+    weight_M = mask_BF.reshape(-1) / jnp.maximum(mask_BF.sum(), 1).astype(jnp.float32)
     # Only in training, which has a key: evaluation by `Gradient` has losses but changes nothing.
     follows = key is not None and learn.follows(rules.learning)
     if not isinstance(rules.learning, Gradient):
@@ -228,13 +228,13 @@ def _pooled(residual_MD: Array, stride: Array | None) -> Array:
         return residual_MD
     count = residual_MD.shape[0]
     # Groups never reach over the end of an item: frames are a multiple of every stride.
-    group_M = jnp.arange(count) // stride
+    group_M = jnp.arange(count, dtype=jnp.int32) // stride
     sums_MD = jax.ops.segment_sum(residual_MD, group_M, num_segments=count)
     return sums_MD[group_M] / stride
 
 
 def _strides(strides: tuple[int, ...] | None) -> Array | None:
-    return None if strides is None else jnp.array(strides)
+    return None if strides is None else jnp.array(strides, jnp.int32)
 
 
 def _to_BKF(codes_KM: Array, batch: int, frames: int) -> Array:

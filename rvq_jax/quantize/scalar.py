@@ -47,10 +47,10 @@ class FSQ(Lookup):
     def search(self, input_ME: Array, total_MD: Array) -> Array:
         last_1D = self._steps() - 1.0
         place_MD = jnp.floor(last_1D * (jnp.clip(input_ME, -1, 1) + 1.0) / 2.0 + 0.5)
-        return jnp.sum(place_MD.astype(jnp.int32) * self._strides(), axis=-1)
+        return jnp.sum(place_MD.astype(jnp.int32) * self._strides(), axis=-1, dtype=jnp.int32)
 
     def codewords(self, codes_M: Array, total_MD: Array) -> Array:
-        place_MD = (codes_M[:, None] // self._strides()) % jnp.array(self.grid)[None]
+        place_MD = (codes_M[:, None] // self._strides()) % jnp.array(self.grid, jnp.int32)[None]
         inside_M1 = ((codes_M >= 0) & (codes_M < self.size))[:, None]
         return jnp.where(inside_M1, place_MD * (2.0 / (self._steps() - 1.0)) - 1.0, jnp.nan)
 
@@ -61,7 +61,7 @@ class FSQ(Lookup):
         return jnp.array(self.grid, jnp.float32)[None]
 
     def _strides(self) -> Array:
-        return jnp.array([[math.prod(self.grid[:d]) for d in range(len(self.grid))]])
+        return jnp.array([[math.prod(self.grid[:d]) for d in range(len(self.grid))]], jnp.int32)
 
     @classmethod
     def init(cls, levels: int, grid: tuple[int, ...]) -> "FSQ":
@@ -95,7 +95,7 @@ class LFQ(Lookup):
         return 2**self.dim
 
     def search(self, input_ME: Array, total_MD: Array) -> Array:
-        return jnp.sum((input_ME > 0) * self._bits(), axis=-1).astype(jnp.int32)
+        return jnp.sum((input_ME > 0) * self._bits(), axis=-1, dtype=jnp.int32)
 
     def codewords(self, codes_M: Array, total_MD: Array) -> Array:
         positive_MD = (codes_M[:, None] & self._bits()) != 0
@@ -123,7 +123,7 @@ class LFQ(Lookup):
         return each - together
 
     def _bits(self) -> Array:
-        return 2 ** jnp.arange(self.dim - 1, -1, -1)[None]
+        return 2 ** jnp.arange(self.dim - 1, -1, -1, dtype=jnp.int32)[None]
 
     @classmethod
     def init(cls, levels: int, dim: int) -> "LFQ":

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rvq_jax.axes import meshed
+from rvq_jax.tracing import portable
 from rvq_jax.typing import Array, Vectors
 
 # Measured on two CPU cores (benchmarks/quantize.py): products of 2,048 rows run at the full matrix
@@ -21,8 +22,12 @@ def nearest(vectors_MD: Vectors, codebook_ND: Array, size: Array | None = None) 
     to the lowest index. Distances are float32 at the highest matmul precision. Codes from `size`
     on are never chosen.
     """
-    sizes_K = None if size is None else jnp.reshape(size, (1,))
-    return greedy_codes(codebook_ND[None], vectors_MD, sizes_K)[0]
+
+    def run(vectors_MD, codebook_ND, size):
+        sizes_K = None if size is None else jnp.reshape(size, (1,))
+        return greedy_codes(codebook_ND[None], vectors_MD, sizes_K)[0]
+
+    return portable(run, "MD", "M")(vectors_MD, codebook_ND, size)
 
 
 def greedy_codes(vectors_KND: Array, latents_MD: Vectors, sizes_K: Array | None = None) -> Array:
@@ -81,6 +86,8 @@ def tiled(
     # Whole vector registers of rows.
     tile = min(tile, -(-count // (16 * tiles)) * 16)
 
+    codes_KM = jnp.zeros_like(latents_MD, shape=(levels, count), dtype=jnp.int32)
+
     def add(index, codes_KM):
         first = jnp.minimum(index * tile, count - tile)
         tile_MD = jax.lax.dynamic_slice(latents_MD, (first, 0), (tile, dim))
@@ -88,7 +95,7 @@ def tiled(
             codes_KM, codes(vectors_KND, half_KN, tile_MD), (0, first)
         )
 
-    return jax.lax.fori_loop(0, tiles, add, jnp.zeros((levels, count), jnp.int32))
+    return jax.lax.fori_loop(0, tiles, add, codes_KM)
 
 
 def products(rows_MD: Array, codebook_ND: Array) -> Array:

@@ -160,10 +160,11 @@ def lloyd(
       Centres `[N, D]` after that many steps, and how many vectors `[N]` chose each in the last.
     """
     size = books.size
-    even_M = jnp.full(vectors_MD.shape[0], 1.0 / vectors_MD.shape[0])
+    even_M = jnp.full(vectors_MD.shape[0], 1.0 / vectors_MD.shape[0], jnp.float32)
 
     def iterate(centres_ND, key):
-        chosen_MN = jax.nn.one_hot(nearest(vectors_MD, centres_ND, books.sizes), size)
+        chosen_M = nearest(vectors_MD, centres_ND, books.sizes)
+        chosen_MN = jax.nn.one_hot(chosen_M, size, dtype=jnp.float32)
         counts_N = chosen_MN.sum(axis=0)
         sums_ND = jnp.einsum(
             "mn,md->nd", chosen_MN, vectors_MD, precision=jax.lax.Precision.HIGHEST
@@ -179,7 +180,7 @@ def lloyd(
 
 def _spread(key: Key, vectors_MD: Array, size: int) -> Array:
     """k-means++: each centre drawn in proportion to its squared distance to those before."""
-    first = vectors_MD[jax.random.randint(key, (), 0, vectors_MD.shape[0])]
+    first = vectors_MD[jax.random.randint(key, (), 0, vectors_MD.shape[0], jnp.int32)]
     distance_M = jnp.sum((vectors_MD - first[None]) ** 2, axis=1)
 
     def add(distance_M, key):

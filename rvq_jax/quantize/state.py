@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rvq_jax.quantize.search import nearest
+from rvq_jax.tracing import typed
 from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Key, Vectors
 
@@ -56,7 +57,7 @@ class Lookup:
 
     def entropy_loss(self, input_ME: Array, weight_M: Array) -> Array:
         """A loss that spreads the use of codes, for lookups without codebooks."""
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
 
     def first(self, levels: int | None):
         """The first `levels` levels (all for None); raises ValueError outside 1..K."""
@@ -176,7 +177,7 @@ def init(key: Key, levels: int, size: int | Sequence[int], dim: int) -> Codebook
         raise ValueError(f"{levels} levels need as many sizes, got {len(sizes)}")
     size = max(sizes)
     scale = 0.5 ** jnp.arange(levels, dtype=jnp.float32)[:, None, None]
-    vectors = jax.random.normal(key, (levels, size, dim)) * scale
+    vectors = jax.random.normal(typed(key), (levels, size, dim), jnp.float32) * scale
     per_level = None if min(sizes) == size else jnp.array(sizes, jnp.int32)
     return Codebooks.of(vectors, per_level)
 

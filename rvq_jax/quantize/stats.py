@@ -1,11 +1,13 @@
 """What each level of a quantizer does with a batch."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rvq_jax.axes import meshed
+from rvq_jax.tracing import portable
 from rvq_jax.typing import Array
 
 
@@ -34,13 +36,20 @@ def level_stats(
     Returns:
       One scalar for each field of `LevelStats`.
     """
+    run = functools.partial(_level_stats, size=size)
+    return portable(run, "M", "")(codes_M, input_MD, left_MD, weight_M)
+
+
+def _level_stats(
+    codes_M: Array, input_MD: Array, left_MD: Array, weight_M: Array, *, size: int
+) -> LevelStats:
     if meshed():  # a scatter would gather the codes of all devices on each
-        share_N = (jax.nn.one_hot(codes_M, size) * weight_M[:, None]).sum(axis=0)
+        share_N = (jax.nn.one_hot(codes_M, size, dtype=jnp.float32) * weight_M[:, None]).sum(axis=0)
     else:
-        share_N = jnp.zeros(size).at[codes_M].add(weight_M)
+        share_N = jnp.zeros(size, jnp.float32).at[codes_M].add(weight_M)
     entropy = -jnp.sum(share_N * jnp.log2(jnp.where(share_N > 0, share_N, 1.0)))
     return LevelStats(
-        use=jnp.mean(share_N > 0),
+        use=jnp.mean(share_N > 0, dtype=jnp.float32),
         entropy=entropy,
         perplexity=2.0**entropy,
         energy=jnp.sum(weight_M * jnp.sum(input_MD**2, axis=1)),
