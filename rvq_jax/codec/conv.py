@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax.axes import place
 from rvq_jax.codec.edges import MODES, Edges, fill, pad, padding
 from rvq_jax.typing import Array
 
@@ -196,7 +197,9 @@ class Kernel(nnx.Module):
         self.gain = nnx.Param(gain, axes=(None,) * 3) if norm == "weight_norm" else None
 
     def __call__(self) -> Array:
-        v = self.v[...]
+        # Whole over the devices that share a batch. Split there too, XLA's partitioner (JAX 0.10 to
+        # 0.12) gives kernels wrong gradients where few steps are padded by three or more.
+        v = place(self.v[...], None, None, "mlp")
         if self.gain is None:
             return v
         return v * (self.gain[...] * jax.lax.rsqrt(jnp.sum(v**2, self.over, keepdims=True)))
