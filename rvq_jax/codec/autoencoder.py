@@ -18,6 +18,8 @@ from rvq_jax.codec.edges import Edges
 from rvq_jax.codec.passes import Survey, Whole
 from rvq_jax.codec.transformer import Transformer
 from rvq_jax.quantize import State
+from rvq_jax.quantize.quantizer import nearest_codes
+from rvq_jax.tracing import portable
 from rvq_jax.typing import Array, Audio, Codes, Latents
 
 
@@ -47,7 +49,11 @@ def latents(config, params, audio: Audio, edges: Edges | None = None) -> Latents
     Returns:
       Latents `[B, F, D]`, F = ceil(S / hop); those outside an item mean nothing.
     """
-    return nnx.merge(graph(config), params).encoder(audio, Whole(edges))
+
+    def run(audio, params, edges):
+        return nnx.merge(graph(config), params).encoder(audio, Whole(edges))
+
+    return portable(run, "BSC", "BFD")(audio, params, edges)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "levels"))
@@ -80,7 +86,7 @@ def encode(
 
 @functools.partial(jax.jit, static_argnames="config")
 def decode(config, params, quantizer: State, codes: Codes, edges: Edges | None = None) -> Audio:
-    """Decodes codes to audio.
+    """Decodes codes to audio; a code outside [0, N) as the nearest that is inside.
 
     Args:
       config: sizes of the codec, as in `latents`.
@@ -95,8 +101,20 @@ def decode(config, params, quantizer: State, codes: Codes, edges: Edges | None =
     Raises:
       ValueError: when the codes have more levels than the quantizer.
     """
-    latents_BFD = quantize.decode(quantizer, codes)
-    return nnx.merge(graph(config), params).decoder(latents_BFD, Whole(edges))
+
+    def run(codes, params, quantizer, edges):
+        latents_BFD = latents_of_codes(quantizer, codes)
+        return nnx.merge(graph(config), params).decoder(latents_BFD, Whole(edges))
+
+    return portable(run, "BKF", "BSC")(codes, params, quantizer, edges)
+
+
+def latents_of_codes(quantizer: State, codes: Codes) -> Latents:
+    """What a decoder reads: a code outside [0, N) is the nearest inside, whose latents are numbers.
+
+    NaN, which `quantize.decode` gives inside of a program, would spread over all of an item.
+    """
+    return quantize.decode(quantizer, nearest_codes(quantizer, codes))
 
 
 class Reach(NamedTuple):
@@ -131,9 +149,13 @@ def reaches(config) -> dict[str, Reach]:
 @jax.jit
 def loudness(audio: Audio, edges: Edges | None = None) -> Array:
     """Root mean square `[B]` of each item's mono mix, never 0 (EnCodec at 48 kHz)."""
-    mono_BS = audio.mean(axis=2)
-    inside_BS = True if edges is None else edges.inside(audio.shape[1])
-    return jnp.sqrt(jnp.mean(mono_BS**2, axis=1, where=inside_BS)) + 1e-8
+
+    def run(audio, edges):
+        mono_BS = audio.mean(axis=2)
+        inside_BS = True if edges is None else edges.inside(audio.shape[1])
+        return jnp.sqrt(jnp.mean(mono_BS**2, axis=1, where=inside_BS)) + 1e-8
+
+    return portable(run, "BSC", "B")(audio, edges)
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -42,7 +42,7 @@ class LSTM(nnx.Module):
         Steps before an item's begin leave the carry as it is.
         """
         if carry is None:
-            zeros_LBD = jnp.zeros((self.layers, x_BSD.shape[0], self.dim), x_BSD.dtype)
+            zeros_LBD = jnp.zeros_like(x_BSD, shape=(self.layers, x_BSD.shape[0], self.dim))
             carry = zeros_LBD, zeros_LBD
         y_SBD = x_BSD.swapaxes(0, 1)
         begun_SB1 = None

@@ -5,11 +5,13 @@ Segments overlap a little, and are faded into each other when decoded. Each keep
 
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
 
 from rvq_jax.codec import autoencoder
 from rvq_jax.codec.edges import Edges
 from rvq_jax.quantize import State
+from rvq_jax.tracing import concrete, portable
 from rvq_jax.typing import Array, Audio, Codes
 
 TOGETHER = 8  # segments of an item in one program, so that memory does not depend on the length
@@ -25,6 +27,46 @@ def frames_of(config, samples: int) -> list[int]:
     """Frames of each segment of so many samples."""
     size, stride = sizes(config)
     return [-(-min(size, samples - start) // config.hop) for start in range(0, samples, stride)]
+
+
+def count(config, samples: int) -> int:
+    """Segments of so many samples; 1 for a codec that does not code them apart."""
+    return len(frames_of(config, samples)) if config.segment else 1
+
+
+def encode_all(
+    config, params, quantizer: State, audio: Audio, lengths: Array, levels: int | None
+) -> tuple[Codes, Array]:
+    """All codes `[B, K, F]` and scales `[B, segments]`; arguments as of `encode`."""
+    xp = np if concrete(audio, lengths) else jnp
+
+    def run(audio, params, quantizer, lengths):
+        parts = encode(config, params, quantizer, audio, lengths, levels)
+        codes, scales = zip(*parts, strict=True)
+        return xp.concatenate(codes, axis=2), xp.concatenate(scales, axis=1)
+
+    args = audio, params, quantizer, lengths
+    return run(*args) if xp is np else portable(run, "BSC", ("BKF", "BF"))(*args)
+
+
+def decode_all(
+    config,
+    params,
+    quantizer: State,
+    codes: Codes,
+    scales: Array | None,
+    lengths: Array,
+    samples: int,
+) -> Audio:
+    """All audio `[B, S, C]`, of S samples or more; arguments as of `decode`."""
+    xp = np if concrete(codes, scales, lengths) else jnp
+
+    def run(codes, params, quantizer, scales, lengths):
+        parts = decode(config, params, quantizer, codes, scales, lengths, samples)
+        return xp.concatenate(list(parts), axis=1)
+
+    args = codes, params, quantizer, scales, lengths
+    return run(*args) if xp is np else portable(run, "BKF", "BSC")(*args)
 
 
 def encode(
@@ -52,27 +94,28 @@ def encode(
     counts = frames_of(config, audio.shape[1])
     batch = audio.shape[0]
     together = min(TOGETHER, len(starts))
+    xp = np if concrete(audio, lengths) else jnp
     for i in range(0, len(starts), together):
         group = starts[i : i + together]
-        parts = np.zeros((batch, together, size, audio.shape[2]), np.float32)
-        ends = np.zeros((batch, together), np.int32)
-        for j, start in enumerate(group):
-            part = audio[:, start : start + size]
-            parts[:, j, : part.shape[1]] = part
-            ends[:, j] = np.clip(np.asarray(lengths) - start, 0, size)
+        # A short last group is padded, so that all are one program.
+        own = [audio[:, start : start + size] for start in group]
+        own += [audio[:, :0]] * (together - len(group))
+        parts = xp.stack([_padded(xp, part, size) for part in own], axis=1)
+        begins = np.array([*group, *[audio.shape[1]] * (together - len(group))], np.int32)
+        ends = xp.clip(xp.asarray(lengths)[:, None] - begins[None], 0, size)
         parts, edges = parts.reshape(-1, size, audio.shape[2]), _edges(ends)
-        scales = np.ones(ends.shape, np.float32)
+        scales = xp.ones(ends.shape, np.float32)
         if config.normalize:
-            scales = np.asarray(autoencoder.loudness(parts, edges)).reshape(ends.shape)
-            scales = np.where(ends > 0, scales, np.float32(1))
+            scales = xp.asarray(autoencoder.loudness(parts, edges)).reshape(ends.shape)
+            scales = xp.where(ends > 0, scales, np.float32(1))
         parts = parts / scales.reshape(-1, 1, 1)
         codes = autoencoder.encode(config, params, quantizer, parts, levels, edges)
-        codes = np.asarray(codes).reshape(batch, together, codes.shape[1], -1)
+        codes = xp.asarray(codes).reshape(batch, together, codes.shape[1], -1)
         # Frames after an item's end are 0.
-        inside_BGF = np.arange(codes.shape[3]) < -(-ends[..., None] // config.hop)
-        codes = np.where(inside_BGF[:, :, None], codes, 0)
+        inside_BGF = np.arange(codes.shape[3])[None, None] < -(-ends[..., None] // config.hop)
+        codes = xp.where(inside_BGF[:, :, None], codes, 0)
         kept = [codes[:, j, :, : counts[i + j]] for j in range(len(group))]
-        yield np.concatenate(kept, axis=2), scales[:, : len(group)]
+        yield xp.concatenate(kept, axis=2), scales[:, : len(group)]
 
 
 def decode(
@@ -80,7 +123,7 @@ def decode(
     params,
     quantizer: State,
     codes: Codes,
-    scales: Array,
+    scales: Array | None,
     lengths: Array,
     samples: int,
 ) -> Iterator[Audio]:
@@ -91,7 +134,7 @@ def decode(
       params: parameters of the config's autoencoder.
       quantizer: state of the quantizer.
       codes: `[B, K, F]`, F frames of all segments, one after the other.
-      scales: `[B, segments]`, by which the audio of each segment is multiplied.
+      scales: `[B, segments]`, by which the audio of each segment is multiplied; None for 1.
       lengths: `[B]` samples of each item.
       samples: S, samples of the rows that were encoded.
 
@@ -105,43 +148,49 @@ def decode(
     together = min(TOGETHER, len(counts))
     begins = np.cumsum([0, *counts])
     longest = counts[0] * config.hop
+    xp = np if concrete(codes, scales, lengths) else jnp
+    codes, lengths = xp.asarray(codes, np.int32), xp.asarray(lengths)
+    scales = xp.ones((batch, len(counts)), np.float32) if scales is None else xp.asarray(scales)
     # A triangle over an item's own first segment, which is short if that is all there is.
-    own_B1 = np.clip(-(-np.asarray(lengths)[:, None] // config.hop), 1, counts[0]) * config.hop
+    own_B1 = xp.clip(-(-lengths[:, None] // config.hop), 1, counts[0]) * config.hop
     ramp_BS = (np.arange(longest)[None] + 1) / (own_B1 + 1)
-    weight_BS = (0.5 - np.abs(ramp_BS - 0.5)).astype(np.float32)
+    weight_BS = (0.5 - xp.abs(ramp_BS - 0.5)).astype(np.float32)
     # What the segments so far add up to beyond the next one's start, and their weights.
-    audio_over = np.zeros((batch, 0, config.channels), np.float32)
-    weight_over = np.zeros((batch, 0, 1), np.float32)
+    audio_over = xp.zeros((batch, 0, config.channels), np.float32)
+    weight_over = xp.zeros((batch, 0, 1), np.float32)
     for i in range(0, len(counts), together):
         group = range(i, min(i + together, len(counts)))
-        parts = np.zeros((batch, together, levels, counts[0]), np.int32)
-        ends = np.zeros((batch, together), np.int32)
-        for j in group:
-            parts[:, j - i, :, : counts[j]] = codes[:, :, begins[j] : begins[j + 1]]
-            own = np.asarray(lengths) - j * stride
-            ends[:, j - i] = np.clip(-(-own // config.hop), 0, counts[j])
-        audio = autoencoder.decode(
-            config, params, quantizer, parts.reshape(-1, levels, counts[0]), _edges(ends)
-        )
-        audio = np.asarray(audio).reshape(batch, together, longest, -1)
+        rest = [0] * (together - len(group))  # so that all groups are one program
+        own = [codes[:, :, begins[j] : begins[j + 1]] for j in group]
+        own += [codes[:, :, :0] for _ in rest]
+        parts = xp.stack([_padded(xp, x.swapaxes(1, 2), counts[0]) for x in own], axis=1)
+        starts = np.array([*group, *rest], np.int32) * stride
+        most = np.array([*(counts[j] for j in group), *rest], np.int32)
+        ends = xp.clip(-(-(lengths[:, None] - starts[None]) // config.hop), 0, most[None])
+        parts = parts.reshape(-1, counts[0], levels).swapaxes(1, 2)
+        audio = autoencoder.decode(config, params, quantizer, parts, _edges(ends))
+        audio = xp.asarray(audio).reshape(batch, together, longest, -1)
         for j in group:
             length = counts[j] * config.hop
-            inside_BS = np.arange(length) < ends[:, j - i, None] * config.hop
+            inside_BS = np.arange(length)[None] < ends[:, j - i, None] * config.hop
             weight_BS1 = (inside_BS * weight_BS[:, :length])[..., None]
-            part_BSC = np.where(weight_BS1 > 0, audio[:, j - i, :length], 0) * weight_BS1
-            audio_BSC = _added(scales[:, j, None, None] * part_BSC, audio_over)
-            weight_BS1 = _added(weight_BS1, weight_over)
+            part_BSC = xp.where(weight_BS1 > 0, audio[:, j - i, :length], 0) * weight_BS1
+            audio_BSC = _added(xp, scales[:, j, None, None] * part_BSC, audio_over)
+            weight_BS1 = _added(xp, weight_BS1, weight_over)
             ready = length if j == len(counts) - 1 else stride
-            yield audio_BSC[:, :ready] / np.maximum(weight_BS1[:, :ready], 1e-12)
+            yield audio_BSC[:, :ready] / xp.maximum(weight_BS1[:, :ready], 1e-12)
             audio_over, weight_over = audio_BSC[:, stride:], weight_BS1[:, stride:]
 
 
-def _added(x: np.ndarray, over: np.ndarray) -> np.ndarray:
-    reach = min(x.shape[1], over.shape[1])
-    x[:, :reach] += over[:, :reach]
-    return x
+def _padded(xp, x: Array, size: int) -> Array:
+    """`[B, size, …]` of fewer steps, zeros after them."""
+    return xp.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0)))
 
 
-def _edges(ends: np.ndarray) -> Edges:
+def _added(xp, x: Array, over: Array) -> Array:
+    return x + _padded(xp, over[:, : x.shape[1]], x.shape[1])
+
+
+def _edges(ends: Array) -> Edges:
     ends = ends.reshape(-1)
-    return Edges(np.zeros_like(ends), ends)
+    return Edges(np.zeros(ends.shape, np.int32), ends)

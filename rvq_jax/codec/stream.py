@@ -17,6 +17,8 @@ from rvq_jax.codec import autoencoder
 from rvq_jax.codec.edges import Edges
 from rvq_jax.codec.passes import Stream, through
 from rvq_jax.quantize import State
+from rvq_jax.quantize.quantizer import check_codes
+from rvq_jax.tracing import check_concrete
 from rvq_jax.typing import Array, Audio, Codes
 
 
@@ -83,7 +85,7 @@ def decode_step(
       ValueError: when the codes have more levels than the quantizer.
     """
     run = Stream(states, edges)
-    latents = quantize.decode(quantizer, codes)
+    latents = autoencoder.latents_of_codes(quantizer, codes)
     return through(nnx.merge(autoencoder.graph(config), params).decoder, latents, run), run.next
 
 
@@ -124,6 +126,7 @@ class EncodeStream:
 
     def push(self, audio: Audio) -> Codes:
         """Codes `[B, K, F]` of the frames that `[B, S, C]` completes, F ≥ 0."""
+        check_concrete("a stream", audio)
         codes = self._blocks.push(audio, self._run)
         return np.concatenate([self._empty, *codes], axis=2)
 
@@ -142,12 +145,19 @@ class DecodeStream:
 
     def __init__(self, config, params, quantizer: State, batch=1, frames=1):
         self._run = functools.partial(decode_step, config, params, quantizer)
+        self._quantizer = quantizer
         self._blocks = _Blocks(begin(config, batch)[1], max(frames, first_frames(config)), frames)
         self._empty = np.zeros((batch, 0, config.channels), np.float32)
         self._hop = config.hop
 
     def push(self, codes: Codes) -> Audio:
-        """Audio `[B, S, C]` of the frames that `[B, K, F]` completes, S ≥ 0."""
+        """Audio `[B, S, C]` of the frames that `[B, K, F]` completes, S ≥ 0.
+
+        Raises ValueError for codes outside of [0, N), or more levels than the quantizer has.
+        """
+        check_concrete("a stream", codes)
+        if 0 not in np.shape(codes):
+            check_codes(self._quantizer, codes)
 
         def run(states, x):
             return self._run(states, x.swapaxes(1, 2))

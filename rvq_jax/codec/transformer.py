@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax.codec.edges import Edges
+from rvq_jax.tracing import varying
 from rvq_jax.typing import Array, Dtype, Latents
 
 
@@ -200,8 +201,10 @@ class Transformer(nnx.Module):
             y_BFD, state = self.step(x_BFD, state)
             return state, y_BFD
 
-        x = x_BFD.reshape(batch, blocks, length, dim).swapaxes(0, 1)
-        y = jax.lax.scan(one, self.state(batch), x)[1]
+        x, state = varying(
+            x_BFD.reshape(batch, blocks, length, dim).swapaxes(0, 1), self.state(batch)
+        )
+        y = jax.lax.scan(one, state, x)[1]
         return y.swapaxes(0, 1).reshape(batch, -1, dim)[:, :frames]
 
     def _turn(self, positions_F: Array) -> tuple[Array, Array]:

@@ -126,7 +126,7 @@ def _encode(config, params, quantizer, window, edges, carry, levels, frames):
 @functools.partial(jax.jit, static_argnames=("config", "frames"))
 def _decode(config, params, quantizer, window, edges, carry, frames):
     half = nnx.merge(autoencoder.graph(config), params).decoder
-    latents = quantize.decode(quantizer, window)
+    latents = autoencoder.latents_of_codes(quantizer, window)
     return _through(half, latents, edges, carry, frames, autoencoder.reaches(config)["decoder"])
 
 

@@ -9,6 +9,7 @@ from rvq_jax.lm.conditions import Conditions, Guidance, branches, count_branches
 from rvq_jax.lm.model import ModelCache, TokenLM, frames_of_steps, teacher_inputs
 from rvq_jax.lm.sampling import PLAIN, Sampling
 from rvq_jax.patterns import Pattern
+from rvq_jax.tracing import typed, varying
 from rvq_jax.typing import Array, Codes, Key
 
 
@@ -47,6 +48,7 @@ def row_keys(key: Key, rows: int) -> Key:
 
     Keys of rows are taken as they are.
     """
+    key = typed(key)
     if key.ndim:
         return key
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
@@ -73,7 +75,7 @@ def prefill(
       conditions: of B rows.
       key: one key, from which every row folds its own, or keys `[B]`.
       forced: `[B, K, F]` codes to keep as they are (a prompt, or all of them to score), -1 where
-        one is to be sampled.
+        one is to be sampled. Others outside of [0, N) are taken for the nearest code.
       lengths: `[B]` frames of each row; there are no codes after them.
       guidance: weights of classifier-free guidance, see `conditions.guide`.
       sampling: how a token is taken from logits.
@@ -85,6 +87,9 @@ def prefill(
       What stays the same at every step, and the state before step `prefill_steps`.
     """
     special = model.config.codebook_size
+    # An end is forced by the special id; the id of any other code that there is not is the nearest.
+    forced = jnp.clip(forced, -1, special if model.config.end else special - 1).astype(jnp.int32)
+    lengths = jnp.asarray(lengths, jnp.int32)
     frames_BKT = jnp.broadcast_to(pattern.frame_at, (len(forced), *pattern.frame_at.shape))
     valid_BKT = (frames_BKT >= 0) & (frames_BKT < lengths[:, None, None])
     forced_BKT = pattern.interleave(forced, fill=-1)
@@ -106,7 +111,7 @@ def prefill(
         if prefill_steps
         else jnp.full_like(tokens_BKT[:, :, 0], special)
     )
-    bits_BKT = jnp.zeros(tokens_BKT.shape).at[:, :, :prefill_steps].set(cost_BKn)
+    bits_BKT = jnp.zeros(tokens_BKT.shape, jnp.float32).at[:, :, :prefill_steps].set(cost_BKn)
     frames_KT, keys = jnp.asarray(pattern.frame_at), row_keys(key, len(forced))
     request = DecodeRequest(forced_BKT, frames_KT, lengths, keys, guidance, sampling)
     if model.config.end:
@@ -115,7 +120,7 @@ def prefill(
         ends_B = jnp.where(is_end_BF.any(axis=1), jnp.argmax(is_end_BF, axis=1), lengths)
         lengths = jnp.minimum(lengths, ends_B)
     state = DecodeState(
-        jnp.asarray(prefill_steps), inputs_BK, caches, tokens_BKT, bits_BKT, lengths
+        jnp.asarray(prefill_steps, jnp.int32), inputs_BK, caches, tokens_BKT, bits_BKT, lengths
     )
     return request, state
 
@@ -164,6 +169,8 @@ def decode_until(
             is_end_B = valid_BK[:, 0] & (tokens_BK[:, 0] == model.config.codebook_size)
             lengths_B = jnp.where(is_end_B, frames_K[0], lengths_B)
         return DecodeState(t + 1, tokens_BK, after, tokens_BKT, bits_BKT, lengths_B)
+
+    request, state, until = varying(request, state, until)
 
     def goes_on(state: DecodeState) -> Array:
         if not model.config.end:

@@ -267,7 +267,7 @@ def score(
     Args:
       model: with stacked layers or with lists of them.
       pattern: of F frames.
-      codes: `[B, K, F]`.
+      codes: `[B, K, F]`; one outside of [0, N) is taken for the nearest code.
       conditions: of B rows.
       mask_BF: frames that count; the others are fed as empty places. All by default.
       guidance: weights of classifier-free guidance, under whose logits codes are scored; see
@@ -278,6 +278,7 @@ def score(
       also those of the end, on the first level at the frame after a row's last.
     """
     special = model.config.codebook_size
+    codes = jnp.clip(codes, 0, special - 1).astype(jnp.int32)
     mask_B1F = (
         jnp.ones((codes.shape[0], 1, codes.shape[2]), bool)
         if mask_BF is None

@@ -18,7 +18,7 @@ def si_sdr(reference: Array, estimate: Array, mask: Array | None = None) -> Arra
     ±100 dB: 100 for equal signals and for silence kept silent, -100 if only one of the two is
     silent (below -140 dB of full scale). Le Roux et al. 2019.
     """
-    mask = jnp.ones(reference.shape) if mask is None else mask.astype(jnp.float32)
+    mask = jnp.ones(reference.shape, jnp.float32) if mask is None else mask.astype(jnp.float32)
     target, target_silent = _normalized(reference, mask)
     other, other_silent = _normalized(estimate, mask)
     cosine = (target * other).sum(-1, keepdims=True)

@@ -16,9 +16,14 @@ def code_counts(
     a code that counts is not in [0, N).
     """
     every = joined(codes, mask)
-    if every.size and not 0 <= every.min() <= every.max() < size:
-        raise ValueError(f"codes must be in [0, {size}), got {every.min()}..{every.max()}")
+    check_range(every, size)
     return np.stack([np.bincount(row, minlength=size) for row in every])
+
+
+def check_range(codes: np.ndarray, size: int) -> None:
+    """Raises ValueError unless codes are in [0, N)."""
+    if codes.size and not 0 <= codes.min() <= codes.max() < size:
+        raise ValueError(f"codes must be in [0, {size}), got {codes.min()}..{codes.max()}")
 
 
 def code_use(

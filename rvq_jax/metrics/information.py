@@ -13,14 +13,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rvq_jax.metrics.codes import joined
+from rvq_jax.metrics.codes import check_range, joined
 from rvq_jax.typing import Array
 
 
 def between_levels(codes: Sequence[Array], size: int) -> np.ndarray:
     """Mutual information in bits between levels of the same frame, `[K, K]`, from records
-    `[K, F]` of codes in [0, size); plug-in entropies on the diagonal."""
+    `[K, F]` of codes in [0, size); plug-in entropies on the diagonal. Raises ValueError for others.
+    """
     every_KM = joined(codes)
+    check_range(every_KM, size)
     levels = len(every_KM)
     table = np.zeros((levels, levels))
     for i in range(levels):
@@ -61,8 +63,14 @@ def mutual_information(a_M: Array, b_M: Array, size: int, shuffles: int = 4) -> 
     Returns:
       Bits. May be a little below 0 for independent codes; 0 if chance alone could explain every
       pair.
+
+    Raises:
+      ValueError: codes outside of [0, N), or unequal numbers of them.
     """
     a_M, b_M = np.asarray(a_M, np.int64), np.asarray(b_M, np.int64)
+    if a_M.shape != b_M.shape or a_M.ndim != 1:
+        raise ValueError(f"codes must be two [M], got {list(a_M.shape)} and {list(b_M.shape)}")
+    check_range(np.stack([a_M, b_M]), size)
     rng = np.random.default_rng(0)
     separate = [_entropy(np.bincount(x)) for x in (a_M, b_M)]
     found = sum(separate) - _joint_entropy(a_M, b_M, size)

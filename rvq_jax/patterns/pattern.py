@@ -66,7 +66,7 @@ class Pattern:
         return Pattern.of(self.step_of, steps)
 
     def interleave(self, codes: Codes, fill: int | Array) -> Tokens:
-        """Tokens `[B, K, T]` of codes `[B, K, F]`; empty places hold `fill`."""
+        """Tokens `[B, K, T]` of codes `[B, K, F]`, whatever they are; empty places hold `fill`."""
         _check(codes, (self.levels, self.frames), "codes", "[B, levels, frames]")
         gathered_BKT = _take(codes, jnp.maximum(self.frame_at, 0))
         return jnp.where(self.valid[None], gathered_BKT, fill)

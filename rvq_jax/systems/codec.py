@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import GetAttrKey
 from tqdm import tqdm
 
 from rvq_jax import config as configs
@@ -22,6 +23,9 @@ from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.convert import folder
 from rvq_jax.errors import UserError
 from rvq_jax.quantize import State
+from rvq_jax.quantize.quantizer import check_codes
+from rvq_jax.systems import checks
+from rvq_jax.tracing import concrete
 from rvq_jax.typing import Array, Audio, Codes, Key
 
 Config = CodecConfig | DACConfig | MimiConfig
@@ -31,12 +35,25 @@ UNUSED = ("sums", "counts")
 
 
 class Coded(NamedTuple):
-    """Audio as codes, with what decoding needs to give back its exact length."""
+    """Audio as codes, with what decoding needs to give back its exact length.
+
+    A pytree whose `samples` are structure: of another length is another program.
+    """
 
     codes: Codes  # [B, K, F]
     scales: Array | None  # [B, segments], loudness taken out; None if the codec takes none
     samples: int  # S, before padding to whole frames
     lengths: Array | None = None  # [B], samples of each item, None if all have S
+
+
+jax.tree_util.register_pytree_with_keys(
+    Coded,
+    lambda coded: (
+        [(GetAttrKey(name), getattr(coded, name)) for name in ("codes", "scales", "lengths")],
+        coded.samples,
+    ),
+    lambda samples, arrays: Coded(arrays[0], arrays[1], samples, arrays[2]),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +149,9 @@ class Codec:
           levels: a prefix of the levels; all by default.
           kbps: in place of levels: as many as fit into this bandwidth.
           lengths: `[B]` samples of each item; the rest of its row is padding and changes nothing.
-          chunk: seconds per step for long audio: the same codes, in memory that does not grow.
+            Traced, those outside of 1..S are taken for the nearest.
+          chunk: seconds per step for long audio: the same codes, in memory that does not grow. Not
+            for traced audio: its steps are a loop on the host.
 
         Returns:
           Codes `[B, K, F]`, with what decoding needs to give back the exact length.
@@ -141,18 +160,18 @@ class Codec:
           ValueError: shape, type, levels or lengths that do not fit, or audio that is not finite.
         """
         levels = self.levels_of(levels, kbps)
-        self._check(audio)
-        lengths_B = _lengths(lengths, *audio.shape[:2])
-        config = self.config
+        checks.audio(audio, self.config.channels)
+        checks.chunk(chunk, audio, lengths)
+        lengths_B = checks.lengths(lengths, *audio.shape[:2])
+        config, xp = self.config, np if concrete(audio, lengths) else jnp
         given_B = None if lengths is None else lengths_B
         if config.segment:
-            parts = segments.encode(*self.prepared, audio, lengths_B, levels)
-            codes, scales = zip(*parts, strict=True)
-            scales = np.concatenate(scales, axis=1) if config.normalize else None
-            return Coded(np.concatenate(codes, axis=2), scales, audio.shape[1], given_B)
+            codes, scales = segments.encode_all(*self.prepared, audio, lengths_B, levels)
+            scales = scales if config.normalize else None
+            return Coded(codes, scales, audio.shape[1], given_B)
         edges, scales = None if lengths is None else _edges(lengths_B), None
         if config.normalize:
-            scales = np.asarray(autoencoder.loudness(audio, edges))[:, None]
+            scales = xp.asarray(autoencoder.loudness(audio, edges))[:, None]
             audio = audio / scales[..., None]
         args = *self.prepared, audio
         if chunk is None:
@@ -162,34 +181,44 @@ class Codec:
             blocks = self._long.encode(*args, lengths_B, levels, frames)
             codes = np.concatenate(_done(blocks, audio.shape[1], frames * config.hop), axis=2)
         if lengths is not None:
-            inside_BF = np.arange(codes.shape[2]) < -(-lengths_B[:, None] // config.hop)
+            inside_BF = np.arange(codes.shape[2])[None] < -(-lengths_B[:, None] // config.hop)
             codes = jnp.where(inside_BF[:, None], codes, 0)
         return Coded(codes, scales, audio.shape[1], given_B)
 
     def decode(self, coded: Coded | Codes, *, chunk: float | None = None) -> Audio:
         """Audio `[B, S, C]`, exactly `coded.samples` long; bare codes give whole frames.
 
-        chunk: seconds per step for long audio. Raises ValueError for bare codes of a codec that
-        codes segments apart: they do not say where segments end.
+        Traced codes outside of [0, N) are taken for the nearest code, for there is no looking at
+        them: audio is finite whatever they are.
+
+        Args:
+          coded: what `encode` gave, or codes `[B, K, F]`.
+          chunk: seconds per step for long audio. Not for traced codes: its steps are a loop on the
+            host.
+
+        Raises:
+          ValueError: codes outside of [0, N), scales, lengths or samples that do not fit them, or
+            bare codes of a codec that codes segments apart: they do not say where segments end.
         """
-        config = self.config
-        if not isinstance(coded, Coded):
+        config, bare = self.config, not isinstance(coded, Coded)
+        codes, scales, samples, lengths = (coded, None, None, None) if bare else coded
+        check_codes(self.quantizer, codes)
+        if bare:
             if config.segment:
                 raise ValueError("codes of segments need their number of samples: give a Coded")
-            coded = Coded(coded, None, coded.shape[2] * config.hop)
-        codes, scales, samples, lengths = coded
+            samples = codes.shape[2] * config.hop
+        batch, samples = len(codes), checks.samples(config, codes, samples)
+        checks.chunk(chunk, codes, lengths)
+        checks.scales(scales, batch, segments.count(config, samples))
+        lengths_B = checks.lengths(lengths, batch, samples)
         args = *self.prepared, codes
         if config.segment:
-            ones = np.ones((codes.shape[0], len(segments.frames_of(config, samples))), np.float32)
-            lengths_B = _lengths(lengths, codes.shape[0], samples)
-            scales = ones if scales is None else scales
-            parts = segments.decode(*args, scales, lengths_B, samples)
-            audio = np.concatenate(list(parts), axis=1)
+            audio = segments.decode_all(*args, scales, lengths_B, samples)
         elif chunk is None:
-            edges = None if lengths is None else _edges(-(-lengths // config.hop))
+            edges = None if lengths is None else _edges(-(-lengths_B // config.hop))
             audio = autoencoder.decode(*args, edges)
         else:
-            frames_B = -(-_lengths(lengths, codes.shape[0], samples) // config.hop)
+            frames_B = -(-lengths_B // config.hop)
             frames = max(1, round(chunk * config.frame_rate))
             blocks = self._long.decode(*args, frames_B, frames)
             audio = np.concatenate(_done(blocks, codes.shape[2], frames), axis=1)
@@ -197,7 +226,8 @@ class Codec:
         if scales is not None and not config.segment:
             audio = audio * scales[..., None]
         if lengths is not None:
-            audio = jnp.where((np.arange(samples) < lengths[:, None])[..., None], audio, 0)
+            inside_BS = np.arange(samples)[None] < lengths_B[:, None]
+            audio = jnp.where(inside_BS[..., None], audio, 0)
         return audio
 
     def levels_of(self, levels: int | None = None, kbps: float | None = None) -> int:
@@ -210,11 +240,12 @@ class Codec:
             per_level = (
                 math.ceil(self.config.frame_rate) * math.log2(self.config.codebook_size) / 1000
             )
-            levels = min(int(kbps / per_level + 1e-6), total)
+            # Nor is NaN at least one level's, and more than all is all.
+            fits = kbps / per_level + 1e-6
+            levels = int(min(fits, total)) if fits >= 1 else 0
             if levels < 1:
                 raise ValueError(f"kbps must be at least {per_level:.2f}, one level, got {kbps}")
-        if levels is not None and not 1 <= levels <= total:
-            raise ValueError(f"levels must be in 1..{total}, got {levels}")
+        checks.levels(levels, total)
         return levels or total
 
     def encode_stream(self, levels: int | None = None, batch: int = 1, frames: int = 1):
@@ -240,24 +271,20 @@ class Codec:
 
         Arrays of numpy, as files and training give them, would be copied there at every call.
         """
-        params = autoencoder.prepared_params(self.config, self.params)
-        return self.config.prepared(), params, jax.device_put(self.quantizer)
+        if not concrete(self.params, self.quantizer):
+            params = autoencoder.prepared_params(self.config, self.params)
+            return self.config.prepared(), params, self.quantizer
+        # Kept: what a first call computes must not be of the program or the mesh it is made in.
+        with jax.ensure_compile_time_eval():
+            params = autoencoder.prepared_params(self.config, self.params)
+            if not jax.sharding.get_abstract_mesh().empty:
+                params = jax.device_put(jax.tree.map(np.asarray, params))
+            return self.config.prepared(), params, jax.device_put(self.quantizer)
 
     @property
     def _long(self):
         """The module that takes long audio in steps."""
         return stream if self.config.causal else windows
-
-    def _check(self, audio: Audio) -> None:
-        channels = self.config.channels
-        if audio.ndim != 3 or audio.shape[2] != channels:
-            raise ValueError(f"audio must be [B, S, {channels}], got {audio.shape}")
-        if audio.shape[1] == 0:
-            raise ValueError("audio must have at least one sample")
-        if not jnp.issubdtype(audio.dtype, jnp.floating):
-            raise ValueError(f"audio must be float in [-1, 1], got {audio.dtype}")
-        if not np.isfinite(audio).all():
-            raise ValueError("audio must be finite, it has a NaN or infinite sample")
 
     def _check_causal(self) -> None:
         if not self.config.causal or self.config.segment:
@@ -290,14 +317,5 @@ def _done(blocks, size: int, step: int) -> list[np.ndarray]:
     return [np.asarray(block) for block in bar]
 
 
-def _lengths(lengths: Array | None, batch: int, samples: int) -> np.ndarray:
-    if lengths is None:
-        return np.full(batch, samples, np.int32)
-    lengths_B = np.asarray(lengths, np.int32)
-    if lengths_B.shape != (batch,) or lengths_B.min() < 1 or lengths_B.max() > samples:
-        raise ValueError(f"lengths must be {batch} numbers in 1..{samples}, got {lengths}")
-    return lengths_B
-
-
-def _edges(ends_B: np.ndarray) -> Edges:
-    return Edges(np.zeros_like(ends_B), ends_B)
+def _edges(ends_B: Array) -> Edges:
+    return Edges(np.zeros(ends_B.shape, np.int32), ends_B)

@@ -115,7 +115,9 @@ class TextEncoder:
     @functools.cached_property
     def prepared(self) -> nnx.State:
         """On the device once; arrays of files would be copied there at every call."""
-        return jax.device_put(self.params)
+        # Kept: of a first call inside of a program they must not be that program's.
+        with jax.ensure_compile_time_eval():
+            return jax.device_put(self.params)
 
     def _ids(self, i: int, prompt: str) -> list[int]:
         ids = self.tokenizer.encode(prompt)

@@ -15,6 +15,7 @@ from rvq_jax.lm.decode import Decoded, DecodeRequest, DecodeState
 from rvq_jax.lm.model import LMConfig, score
 from rvq_jax.lm.sampling import PLAIN, Sampling
 from rvq_jax.patterns import Pattern
+from rvq_jax.tracing import portable, typed
 from rvq_jax.typing import Array, Codes, Key
 
 SHAPED = ("prefill_steps", "sequential_guidance")  # options that programs are compiled for
@@ -43,7 +44,8 @@ def generate_codes(
       pattern: of F frames.
       conditions: of B rows.
       key: one key, from which every row folds its own, or keys `[B]`.
-      forced: `[B, K, F]` codes to keep, -1 where one is to be sampled.
+      forced: `[B, K, F]` codes to keep, -1 where one is to be sampled; others outside of [0, N) are
+        taken for the nearest code.
       lengths: `[B]` frames of each row; all have F without.
       guidance: weights of classifier-free guidance, see `rvq_jax.lm.conditions.guide`.
       sampling: how a token is taken from logits.
@@ -54,22 +56,29 @@ def generate_codes(
       Codes and what each cost.
     """
     if lengths is None:
-        lengths = jnp.full(len(forced), forced.shape[2])
-    model = forms.model(config, params)
-    request, state = decode.prefill(
-        model,
-        pattern,
-        conditions,
-        key,
-        forced,
-        jnp.asarray(lengths),
-        guidance=guidance,
-        sampling=sampling,
-        prefill_steps=prefill_steps,
-        sequential_guidance=sequential_guidance,
-    )
-    state = decode.decode_until(model, request, state, decode.end_step(request, request.lengths))
-    return decode.gather_codes(pattern, request, state)
+        lengths = jnp.full(len(forced), forced.shape[2], jnp.int32)
+
+    def run(forced, params, pattern, conditions, key, lengths, guidance, sampling):
+        model = forms.model(config, params)
+        request, state = decode.prefill(
+            model,
+            pattern,
+            conditions,
+            key,
+            forced,
+            lengths,
+            guidance=guidance,
+            sampling=sampling,
+            prefill_steps=prefill_steps,
+            sequential_guidance=sequential_guidance,
+        )
+        end = decode.end_step(request, request.lengths)
+        return decode.gather_codes(
+            pattern, request, decode.decode_until(model, request, state, end)
+        )
+
+    args = params, pattern, conditions, typed(key), lengths, guidance, sampling
+    return portable(run, "BKF", Decoded("BKF", "BKF", "B"))(forced, *args)
 
 
 @functools.partial(jax.jit, static_argnames=("config", *SHAPED))
@@ -140,7 +149,7 @@ def score_codes(
       config: of the token model.
       params: its parameters, with lists of layers.
       pattern: of F frames.
-      codes: `[B, K, F]`.
+      codes: `[B, K, F]`; one outside of [0, N) is taken for the nearest code.
       conditions: of B rows.
       mask_BF: frames that count; all by default.
       guidance: weights of classifier-free guidance, see `rvq_jax.lm.conditions.guide`.
@@ -148,5 +157,9 @@ def score_codes(
     Returns:
       Bits `[B, K, F]`, 0 where the mask is False.
     """
-    model = forms.model(config, params)
-    return score(model, pattern, jnp.asarray(codes), conditions, mask_BF, guidance)
+
+    def run(codes, params, pattern, conditions, mask_BF, guidance):
+        return score(forms.model(config, params), pattern, codes, conditions, mask_BF, guidance)
+
+    args = params, pattern, conditions, mask_BF, guidance
+    return portable(run, "BKF", "BKF")(codes, *args)

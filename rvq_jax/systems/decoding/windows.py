@@ -3,6 +3,7 @@
 Host-side numpy around the programs of `rvq_jax.systems.decoding.programs`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,6 +39,12 @@ class SamplingSettings:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
+        if not math.isfinite(self.temperature):
+            raise ValueError(f"temperature must be finite, got {self.temperature}")
+        if self.top_k is not None and self.top_k != int(min(self.top_k, 2**31 - 1)):
+            raise ValueError(f"top_k must be a whole number below 2³¹, got {self.top_k}")
+        if self.top_p is not None and self.top_p > 1:
+            raise ValueError(f"top_p must be in 0..1, got {self.top_p}")
 
     @property
     def options(self) -> dict:

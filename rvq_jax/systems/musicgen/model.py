@@ -17,7 +17,7 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.decoding import channels, programs, windows
 from rvq_jax.systems.decoding.windows import GenerationRequest, SamplingSettings
-from rvq_jax.systems.musicgen import folder
+from rvq_jax.systems.musicgen import checks, folder
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Array, Audio, Codes, Key
 
@@ -93,8 +93,10 @@ class MusicGen:
         settings = SamplingSettings(
             guidance_scale, text_guidance_scale, temperature, top_k, top_p, sequential_guidance
         )
+        checks.guidance_scales(self.config, guidance_scale, text_guidance_scale)
         request = self._request(captions, seconds, prompt, stride)
-        conditions_at, keys = self._conditions_at(captions, melody), row_keys(key, _rows(captions))
+        keys = row_keys(checks.key(key, _rows(captions)), _rows(captions))
+        conditions_at = self._conditions_at(captions, melody)
         model = self.config, self.params, self.pattern
         codes = windows.sample_all(*model, request, conditions_at, keys, settings)
         return sound.decode(self.codec, codes, request.lengths, self._ways)
@@ -126,10 +128,13 @@ class MusicGen:
         settings = SamplingSettings(
             guidance_scale, text_guidance_scale, temperature, top_k, top_p, sequential_guidance
         )
+        checks.guidance_scales(self.config, guidance_scale, text_guidance_scale)
+        checks.seconds(chunk, "chunk")
         request = self._request(captions, seconds, prompt, stride)
         if self.codec.config.segment:
             raise ValueError("a codec that codes segments apart cannot stream: use generate")
-        conditions_at, keys = self._conditions_at(captions, melody), row_keys(key, _rows(captions))
+        keys = row_keys(checks.key(key, _rows(captions)), _rows(captions))
+        conditions_at = self._conditions_at(captions, melody)
         frames = max(1, round(chunk * self.codec.config.frame_rate))
         model = self.config, self.params, self.pattern
         pieces = windows.sample(*model, request, conditions_at, keys, settings, frames)
@@ -155,9 +160,17 @@ class MusicGen:
 
         Returns:
           Bits `[B, K, F]`, 0 where the mask is False.
+
+        Raises:
+          ValueError: codes outside of [0, N) where the mask is True (traced, they are taken for the
+            nearest code), and what does not fit the model, or each other.
         """
+        checks.codes(self.config, codes, mask=mask)
+        checks.guidance_scales(self.config, guidance_scale, None)
         pattern = patterns.named(self.pattern, self.config.levels, codes.shape[2])
         conditions = self.encode_conditions(captions, melody)
+        if len(codes) != len(next(iter(conditions.values())).kept):
+            raise ValueError(f"{len(codes)} rows of codes need as many captions")
         return programs.score_codes(
             self.config, self.params, pattern, codes, conditions, mask, guidance_scale
         )
@@ -217,6 +230,7 @@ class MusicGen:
             bins_BPN = np.zeros((rows, c.melody_frames, c.melody_bins), np.float32)
             bins_BPN[:, :, 0] = 1.0
             return condition(bins_BPN)
+        checks.melody(melody, rows)
         melody = np.broadcast_to(melody, (rows, *np.shape(melody)[1:]))
         melody = np.roll(melody, -begin, axis=1)
         found = chroma.chroma(melody, self.codec.config.rate, c.melody_bins)
@@ -246,7 +260,10 @@ class MusicGen:
             raise ValueError(
                 "this model ends rows itself: use programs.generate_codes for the lengths"
             )
+        checks.seconds(stride, "stride")
         rows, rate = _rows(captions), self.codec.config.frame_rate
+        if np.shape(seconds) not in ((), (1,), (rows,)):
+            raise ValueError(f"seconds must be one number, or {rows}, one for each row")
         lengths = np.broadcast_to(self.frames(seconds), (rows,))
         total = int(lengths.max())
         window = min(self.config.window or total, total)
@@ -260,7 +277,10 @@ class MusicGen:
             raise ValueError(f"stride must be in (0, {window / rate:.3g}] s, got {stride}")
         forced = np.full((rows, self.config.levels, total), -1, np.int32)
         if prompt is not None:
-            codes = self._prompt(np.asarray(prompt))
+            prompt = np.asarray(prompt)
+            checks.prompt(prompt, rows, self.channels)
+            codes = self._prompt(prompt)
+            checks.codes(self.config, codes, least=-1)
             if codes.shape[2] > total:
                 raise ValueError(f"the prompt has {codes.shape[2]} frames, the audio {total}")
             forced[:, :, : codes.shape[2]] = codes
@@ -268,15 +288,19 @@ class MusicGen:
 
     def _prompt(self, prompt: np.ndarray) -> Codes:
         """Codes of a prompt that may be audio."""
-        if not np.issubdtype(prompt.dtype, np.floating):
+        if np.issubdtype(prompt.dtype, np.integer):
             return prompt
         return channels.encode(self.codec, prompt, self._ways, self.config.levels // self._ways)
 
 
 def _some(captions: Sequence[str]) -> Sequence[str]:
-    if isinstance(captions, str) or not len(captions):
+    if isinstance(captions, str) or not len(captions) or not all(map(_is_text, captions)):
         raise ValueError(f"captions must be a list of at least one text, got {captions!r}")
     return captions
+
+
+def _is_text(caption) -> bool:
+    return isinstance(caption, str)
 
 
 def _encoded(captions: Captions) -> bool:
