@@ -201,7 +201,7 @@ def start(
 @functools.partial(jax.jit, static_argnames=("iterations", "plus_plus"))
 def _start(key: Key, state: State, vectors: Vectors, iterations: int, plus_plus: bool) -> State:
     def run(vectors, key, state):
-        return parts.start(key, state, vectors, iterations, plus_plus)
+        return parts.start(key, _single(state), vectors, iterations, plus_plus)
 
     return portable(run, "MD", "")(vectors, key, state)
 
@@ -216,19 +216,19 @@ def _encode(
     kernel: bool,
 ) -> Codes:
     def run(latents, state, tables):
-        return parts.encode(state, latents, levels, beam, tables, kernel)
+        return parts.encode(_single(state), latents, levels, beam, tables, kernel)
 
     return portable(run, "BFD", "BKF")(latents, state, tables)
 
 
 @jax.jit
 def _beam_tables(state: State) -> Tables:
-    return portable(parts.beam_tables, "", "")(state)
+    return portable(parts.beam_tables, "", "")(_single(state))
 
 
 @jax.jit
 def _decode(state: State, codes: Codes) -> Latents:
-    return portable(parts.decode, "BKF", "BFD")(codes, state)
+    return portable(parts.decode, "BKF", "BFD")(codes, _single(state))
 
 
 @functools.partial(jax.jit, static_argnames="rules")
@@ -242,9 +242,14 @@ def _quantize(state: State, latents: Latents, key, mask_BF, kept_B, rules: Rules
             mask_BF = jnp.ones(latents.shape[:2], bool)
         mask_BF = mask_BF.astype(bool)
         latents = jnp.where(mask_BF[..., None], latents, 0)
-        out = parts.quantize(state, latents, key, mask_BF, kept_B, rules)
+        out = parts.quantize(_single(state), latents, key, mask_BF, kept_B, rules)
         learns = key is not None and follows(rules.learning)
         return out if learns else out._replace(state=None)
 
     split = Quantized("BFD", "BKF", "", "", "", "", "")
     return portable(run, "BFD", split)(latents, state, key, mask_BF, kept_B)
+
+
+def _single(state: State) -> State:
+    """Float64, which states may come to be of under jax_enable_x64, as float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, state)
