@@ -365,7 +365,7 @@ WAYS = {
 # In the fast tier each way has a search, a start and a codec; the slow one has all of the table.
 FAST = {
     "jit": ("codec levelled",),
-    "vmap": ("decode", "codec levelled"),
+    "vmap": ("decode", "long"),
     "scan": ("decode", "pattern"),
     "shard_map": ("decode", "long", "start", "bare codes", "score", "generate", "codec levelled"),
     "shard_map unchecked": ("decode", "bare codes"),
