@@ -41,7 +41,7 @@ class SEANetConfig:
     dtype: Dtype = "float32"  # of the computation; parameters, latents and audio stay float32
 
     def __post_init__(self):
-        if self.compress > self.filters:
+        if 0 < self.filters < self.compress:
             raise ValueError(f"compress {self.compress} leaves nothing of filters {self.filters}")
 
     @property
