@@ -28,7 +28,7 @@ LOOKUPS = {
 def moved(state):
     """Maps that do something: at its start a QINCo is plain."""
     noise = [
-        0.1 * jax.random.normal(jax.random.key(i), x.shape)
+        0.1 * jax.random.normal(jax.random.key(i), x.shape, jnp.float32)
         for i, x in enumerate(jax.tree.leaves(state))
     ]
     return jax.tree.map(jnp.add, state, jax.tree.unflatten(jax.tree.structure(state), noise))
