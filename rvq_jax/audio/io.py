@@ -32,8 +32,9 @@ def read(path: str | Path) -> tuple[np.ndarray, int]:
 
     mp3: the samples of every MPEG frame, also of files joined and of those whose header counts too
     few, without the delay and the padding that a LAME or FFmpeg header states: as many as `ffmpeg`
-    gives (see `mpeg.stream_of`), but that a frame behind a tag or junk within is kept. flac, wav and au of unknown length are read to their end, and of
-    an ogg all streams that follow one another. Memory is that of the samples which are there.
+    gives (see `mpeg.stream_of`), but that a frame behind a tag or junk within is kept. flac, wav
+    and au of unknown length are read to their end, and of an ogg all streams that follow one
+    another. Memory is that of the samples which are there.
 
     Args:
       path: file of any of `SUFFIXES`; its content says its format.
