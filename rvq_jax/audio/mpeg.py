@@ -48,7 +48,6 @@ class Stream:
     """
 
     data: bytes
-    kind: Kind
     decoded: int
     begin: int
     end: int
@@ -95,7 +94,7 @@ def stream_of(data: bytes, path) -> Stream | None:
         if info.frames and not is_joined:
             end = max(begin, decoded - max(0, info.padding - DECODER_DELAY))
     frames = b"".join(data[at : at + size] for at, size in places)
-    return Stream(frames, kind, decoded, begin, end)
+    return Stream(frames, decoded, begin, end)
 
 
 def _places(data: bytes, path) -> tuple[list[tuple[int, int]], Kind | None]:

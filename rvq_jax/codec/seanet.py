@@ -35,8 +35,8 @@ class SEANetConfig:
     lstm_layers: int = 2
     causal: bool = True
     norm: Literal["weight_norm", "time_group_norm", "none"] = "weight_norm"
-    # Under reflect the first frames of a causal model look ahead (as
-    # EnCodec's do), so a stream must wait for them before it starts.
+    # Under reflect the first frames of a causal model look ahead (as EnCodec's do), so a stream
+    # must wait for them before it starts.
     pad_mode: Literal["reflect", "constant", "replicate"] = "reflect"
     dtype: Dtype = "float32"  # of the computation; parameters, latents and audio stay float32
 
