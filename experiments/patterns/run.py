@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rvq_jax import files
-from rvq_jax.evaluate import report
-from rvq_jax.study import StudyConfig, study
+from rvq_jax.study import StudyConfig, report, study
 from rvq_jax.train.loop import LoopConfig
 
 HERE = Path(__file__).parent

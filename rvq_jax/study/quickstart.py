@@ -18,9 +18,8 @@ from rvq_jax.audio import io
 from rvq_jax.data import builder, loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING, UserError
-from rvq_jax.evaluate import report
 from rvq_jax.lm.model import LMConfig
-from rvq_jax.study import codecs, models
+from rvq_jax.study import codecs, models, report
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train import log
 from rvq_jax.train.codes import cached_codes

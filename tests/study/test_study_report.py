@@ -15,7 +15,8 @@ from tiers import tried
 
 from rvq_jax import errors
 from rvq_jax.errors import UserError
-from rvq_jax.evaluate import plots, report
+from rvq_jax.evaluate.plots import spectrograms
+from rvq_jax.study import plots, report
 
 RATE, LEVELS, SIZE = 16000, 4, 128
 NAMES = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coarse_first")
@@ -256,7 +257,7 @@ def test_plots_survive_the_smallest_studies():
         plots.codebook_use([[5, 0, 0], [0, 0, 0]]),
         plots.mutual_information([[2.0]], [[]]),
         plots.training_curves({"delay": [[0, 3.0]]}),
-        *plots.spectrograms([np.zeros(4000, np.float32), np.zeros(100, np.float32)], RATE),
+        *spectrograms([np.zeros(4000, np.float32), np.zeros(100, np.float32)], RATE),
     ]
     assert all(uri.startswith("data:image/") and len(uri) > 1000 for uri in uris)
 

@@ -1,14 +1,12 @@
 """The report of a study: one page that holds everything, and the same tables as Markdown."""
 
-import base64
-import html
-import re
 from pathlib import Path
 
 from rvq_jax.audio import io
-from rvq_jax.errors import UserError, printable
-from rvq_jax.evaluate import plots
+from rvq_jax.evaluate import page
+from rvq_jax.evaluate.plots import spectrograms
 from rvq_jax.files import write_json, writing
+from rvq_jax.study import plots
 
 __all__ = [
     "answer",
@@ -20,32 +18,6 @@ __all__ = [
     "write_json",
 ]
 
-TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem; }
-h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .5rem; }
-p { max-width: 46rem; }
-.answer { font-size: 1.15rem; border-left: 4px solid #0072b2; padding-left: 1rem; }
-.note, figcaption { opacity: .8; font-size: .9rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
-td { white-space: nowrap; } th { font-weight: 600; }
-thead th { vertical-align: bottom; line-height: 1.25; min-width: 5rem; }
-th:first-child { text-align: left; padding-left: 0; } tbody th { font-weight: 400; }
-tr.best > * { font-weight: 700; }
-.plot img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
-.plot { max-width: 52rem; margin: 1.5rem 0; }
-.players { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr));
-  gap: 1rem; }
-.side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr));
-  gap: 0 2rem; }
-.players figure { margin: 0; } .players figcaption { overflow-wrap: anywhere; }
-.players img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
-audio { display: block; width: 100%; height: 2.5rem; margin-top: .25rem; }
-dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
-"""
 PATTERNS = """Bits per frame is the negative log-likelihood of all levels together on held-out
 audio, so it compares patterns exactly; ± is the standard deviation over seeds. After short
 training it also tells how fast a pattern is learned; train longer to see what it can express.
@@ -67,18 +39,18 @@ def write(run_dir: str | Path, results: dict) -> Path:
     audio, if matplotlib is missing, or if the folder cannot be written to.
     """
     run_dir = Path(run_dir)
-    page = _page(run_dir, results)
+    text = _page(run_dir, results)
     with writing(run_dir / "report.html") as path:
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return run_dir / "report.html"
 
 
 def markdown(results: dict) -> str:
     """The answer, the tables and where they come from, as Markdown."""
-    parts = ["# Interleaving patterns", _plain(answer(results))]
-    parts += ["## Patterns", _flat(PATTERNS), _markdown_table(pattern_table(results))]
-    parts += ["## Codec", _flat(CODEC), _markdown_table(codec_table(results))]
-    parts += ["## Provenance", "\n".join(f"- {k}: {_plain(v)}" for k, v in provenance(results))]
+    parts = ["# Interleaving patterns", page.plain(answer(results))]
+    parts += ["## Patterns", page.flat(PATTERNS), page.markdown_table(pattern_table(results))]
+    parts += ["## Codec", page.flat(CODEC), page.markdown_table(codec_table(results))]
+    parts += ["## Provenance", "\n".join(f"- {k}: {page.plain(v)}" for k, v in provenance(results))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -186,38 +158,33 @@ def _page(run_dir: Path, results: dict) -> str:
     groups = {"reconstruction": [], "generation": []}
     for sample in results["samples"]:
         groups[sample["group"]].append(_players(run_dir, sample))
-    rows = [f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in provenance(results)]
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        "<link rel='icon' href='data:,'>",
-        f"<title>Interleaving patterns</title><style>{STYLE}</style></head><body><main>",
+    main = [
         "<h1>Which interleaving pattern for this audio?</h1>",
-        f"<p class='answer'>{escape(answer(results))}</p>",
+        f"<p class='answer'>{page.escape(answer(results))}</p>",
         "<h2>Patterns</h2>",
-        _table(pattern_table(results), mark_first=True),
+        page.table(pattern_table(results), mark_first=True),
         f"<p class='note'>{PATTERNS}</p>",
-        _plot(plots.bits_against_steps(results["patterns"]), "Bits per frame against steps"),
+        page.plot(plots.bits_against_steps(results["patterns"]), "Bits per frame against steps"),
         *_section("Generated audio", groups["generation"], "side"),
         "<h2>Codec</h2>",
-        _table(codec_table(results)),
+        page.table(codec_table(results)),
         f"<p class='note'>{CODEC}</p>",
-        _plot(
+        page.plot(
             plots.distortion_against_levels(results["codec"]["levels"]),
             "SI-SDR and mel distance against levels",
         ),
-        _plot(plots.codebook_use(results["code_counts"]), "How often each code is used"),
-        _plot(
+        page.plot(plots.codebook_use(results["code_counts"]), "How often each code is used"),
+        page.plot(
             plots.mutual_information(shared["levels"], shared["lags"]),
             "Mutual information between levels and over lags",
         ),
         f"<p class='note'>{INFORMATION}</p>",
         *_section("Reconstructed audio", groups["reconstruction"]),
         "<h2>Training</h2>",
-        _plot(plots.training_curves(results["curves"]), "Loss against updates"),
-        f"</main><footer><h2>Provenance</h2><dl>{''.join(rows)}</dl></footer></body></html>",
+        page.plot(plots.training_curves(results["curves"]), "Loss against updates"),
     ]
-    return "\n".join(parts) + "\n"
+    footer = f"<h2>Provenance</h2>{page.terms(provenance(results))}"
+    return page.frame("Interleaving patterns", main, footer)
 
 
 def _section(title: str, groups: list[str], style: str = "") -> list[str]:
@@ -227,46 +194,15 @@ def _section(title: str, groups: list[str], style: str = "") -> list[str]:
 
 def _players(run_dir: Path, sample: dict) -> str:
     paths = [run_dir / player["file"] for player in sample["players"]]
-    unknown = [path for path in paths if path.suffix.lower() not in TYPES]
-    if unknown:
-        raise UserError(f"{unknown[0]}: browsers play {', '.join(TYPES)}; convert it")
+    for path in paths:
+        page.audio_type(path)
     audio = [io.read(path) for path in paths]
-    images = plots.spectrograms([x.mean(axis=1) for x, _ in audio], audio[0][1])
-    figures = []
-    for path, player, image in zip(paths, sample["players"], images, strict=True):
-        data = base64.b64encode(path.read_bytes()).decode()
-        name = escape(f"{sample['title']}: {player['label']}")
-        figures.append(
-            f'<figure><img src="{image}" alt="Spectrogram of {name}">'
-            f'<audio controls preload="metadata" aria-label="{name}" '
-            f'src="data:{TYPES[path.suffix.lower()]};base64,{data}"></audio>'
-            f"<figcaption>{escape(player['label'])}</figcaption></figure>"
-        )
-    caption = f"<p class='note'>{escape(sample['caption'])}</p>" if sample["caption"] else ""
-    title = f"<h3>{escape(sample['title'])}</h3>{caption}"
-    return f"<section>{title}<div class='players'>{''.join(figures)}</div></section>"
-
-
-def _plot(uri: str, alt: str) -> str:
-    return f'<div class="plot"><img src="{uri}" alt="{escape(alt)}"></div>'
-
-
-def _table(rows: list[list[str]], mark_first: bool = False) -> str:
-    head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in rows[0])
-    body = ""
-    for i, (first, *rest) in enumerate(rows[1:]):
-        cells = f"<th scope='row'>{escape(first)}</th>"
-        cells += "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-        body += f"<tr{' class=best' if mark_first and i == 0 else ''}>{cells}</tr>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    # Focusable, so that a keyboard can scroll it.
-    return f"<div class='scroll' tabindex='0'>{table}</div>"
-
-
-def _markdown_table(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(map(_plain, row)) + " |" for row in rows]
-    lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
-    return "\n".join(lines)
+    images = spectrograms([x.mean(axis=1) for x, _ in audio], audio[0][1])
+    sounds = [
+        page.Player(player["label"], page.audio_uri(path), image)
+        for path, player, image in zip(paths, sample["players"], images, strict=True)
+    ]
+    return page.players(sample["title"], sample["caption"], sounds)
 
 
 def _bits(row: dict) -> float:
@@ -295,20 +231,3 @@ def _listed(names: list[str]) -> str:
 
 def _number(value) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def escape(text: str) -> str:
-    """Text in HTML, in which names of files and captions are only text."""
-    return html.escape(printable(text))
-
-
-def _plain(text: str) -> str:
-    """The same in Markdown, in any place of a line."""
-    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", html.escape(printable(text), quote=False))
-    # Where a word begins or ends it would be emphasis, where a line begins a list.
-    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
-    return re.sub(r"^(\d*)([-+.)])(?=\s)", r"\1\\\2", text)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
