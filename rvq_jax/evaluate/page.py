@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from rvq_jax.errors import UserError, printable
 
@@ -35,6 +36,8 @@ tr.best > * { font-weight: 700; }
 audio { display: block; width: 100%; height: 2.5rem; margin-top: .25rem; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 """
+Marks = frozenset[tuple[int, int]]
+FIRST = frozenset({0})
 
 
 class Player(NamedTuple):
@@ -83,6 +86,11 @@ def audio_type(path: Path) -> str:
     return TYPES[path.suffix.lower()]
 
 
+def address(path: str) -> str:
+    """A path relative to the page, as a link has it."""
+    return quote(path, errors="surrogateescape")
+
+
 def players(title: str, caption: str, sounds: Sequence[Player]) -> str:
     """Sounds to be compared side by side, under a title and a caption ("" for none)."""
     figures = []
@@ -104,23 +112,46 @@ def plot(uri: str, alt: str) -> str:
     return f'<div class="plot"><img src="{uri}" alt="{escape(alt)}"></div>'
 
 
-def table(rows: list[list[str]], mark_first: bool = False) -> str:
-    """A head and rows of text in HTML; mark_first: the first row is the best."""
-    head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in rows[0])
+def table(
+    rows: list[list[str]],
+    marks: Marks = frozenset(),
+    left: frozenset[int] = FIRST,
+    mark_first: bool = False,
+) -> str:
+    """A head and rows of text in HTML.
+
+    Args:
+      rows: the head is the first.
+      marks: row and column of the cells that stand out.
+      left: the columns aligned left, of which the first is one.
+      mark_first: the first row below the head stands out.
+    """
+    words = left - FIRST
+    head = "".join(
+        f"<th scope='col'{' class=word' * (j in words)}>{escape(cell)}</th>"
+        for j, cell in enumerate(rows[0])
+    )
     body = ""
-    for i, (first, *rest) in enumerate(rows[1:]):
+    for i, (first, *rest) in enumerate(rows[1:], 1):
         cells = f"<th scope='row'>{escape(first)}</th>"
-        cells += "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-        body += f"<tr{' class=best' if mark_first and i == 0 else ''}>{cells}</tr>"
+        for j, cell in enumerate(rest, 1):
+            names = " ".join(["best"] * ((i, j) in marks) + ["word"] * (j in words))
+            cells += f"<td{f' class={names!r}' if names else ''}>{escape(cell)}</td>"
+        body += f"<tr{' class=best' if mark_first and i == 1 else ''}>{cells}</tr>"
     inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     # Focusable, so that a keyboard can scroll it.
     return f"<div class='scroll' tabindex='0'>{inside}</div>"
 
 
-def markdown_table(rows: list[list[str]]) -> str:
-    """A head and rows of text in Markdown."""
-    lines = ["| " + " | ".join(map(plain, row)) + " |" for row in rows]
-    lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
+def markdown_table(
+    rows: list[list[str]], marks: Marks = frozenset(), left: frozenset[int] = FIRST
+) -> str:
+    """The same in Markdown, of arguments as those of `table`."""
+    lines = []
+    for i, row in enumerate(rows):
+        cells = [f"**{plain(x)}**" if (i, j) in marks else plain(x) for j, x in enumerate(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.insert(1, "|" + "".join("---|" if j in left else "---:|" for j in range(len(rows[0]))))
     return "\n".join(lines)
 
 

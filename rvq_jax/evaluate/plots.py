@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,11 +79,16 @@ def mark(i: int) -> str:
     return MARKS[i % len(MARKS)]
 
 
-def svg(made) -> str:
-    """A figure as SVG; equal numbers give equal bytes: no date, no random ids."""
+def svg(made, letters: bool = False) -> str:
+    """A figure as SVG; equal numbers give equal bytes: no date, no random ids.
+
+    letters: text stays text, in whatever fonts a browser has, which are of more scripts than ours.
+    """
     import matplotlib
 
-    with matplotlib.rc_context({"svg.hashsalt": "rvq_jax"}):
+    kept = {"svg.hashsalt": "rvq_jax", "svg.fonttype": "none" if letters else "path"}
+    with matplotlib.rc_context(kept), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         return _uri(made, "svg", metadata={"Date": None})
 
 

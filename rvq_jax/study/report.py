@@ -5,6 +5,7 @@ from pathlib import Path
 from rvq_jax.audio import io
 from rvq_jax.evaluate import page
 from rvq_jax.evaluate.plots import spectrograms
+from rvq_jax.evaluate.summary import origin
 from rvq_jax.files import write_json, writing
 from rvq_jax.study import plots
 
@@ -123,16 +124,10 @@ def codec_table(results: dict) -> list[list[str]]:
 
 def provenance(results: dict) -> list[tuple[str, str]]:
     """Where the numbers come from: pairs of a term and its text."""
-    machine, data, codec = results["machine"], results["data"], results["codec"]
-    where = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']:.0f} GB"
-    if machine["accelerator"]:
-        where += f", {machine['accelerator']}"
+    data, codec = results["data"], results["codec"]
     model = [f"{name} {_number(value)}" for name, value in results["language_model"].items()]
     return [
-        ("Command", results["command"]),
-        ("Commit", results["commit"]),
-        ("Versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),
-        ("Machine", where),
+        *origin(results),
         (
             "Cost",
             f"{results['wall_seconds']:.0f} s in all, {results['peak_memory_gb']:.1f} GB of memory",

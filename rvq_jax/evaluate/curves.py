@@ -1,0 +1,100 @@
+"""Plots of an evaluation: a metric against bitrate, and bits by level. Each an SVG data URI."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rvq_jax.errors import clipped
+from rvq_jax.evaluate import plots
+from rvq_jax.evaluate.summary import title
+
+NAME = 28  # letters of a name that a legend has room for
+# Steps of a decade that a bitrate's axis is marked at: the first that mark it more than once.
+STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
+
+
+def quality(metric: dict, systems: Sequence[dict]) -> str:
+    """One metric against bitrate: a line for each family, a mark and an interval for each point.
+
+    metric, systems: as results.json has them. Baselines are dashed.
+    """
+    figure, axis = plots.figure(5.6, 3.7)
+    families = list(dict.fromkeys(system["family"] for system in systems))
+    rates = []
+    for i, family in enumerate(families):
+        points = sorted(_points(metric["name"], family, systems))
+        if not points:
+            continue
+        kbps, means, lows, highs = np.array(points).T
+        rates += [*kbps]
+        errors = np.nan_to_num(np.maximum([means - lows, highs - means], 0.0))
+        is_codec = any(s["family"] == family and s["kind"] == "codec" for s in systems)
+        axis.errorbar(
+            kbps,
+            means,
+            errors,
+            fmt=plots.mark(i),
+            ls="-" if is_codec else "--",
+            lw=1.4,
+            ms=6,
+            capsize=3,
+            color=plots.colour(i),
+            label=plots.label(clipped(family, NAME)),
+        )
+    axis.set_xscale("log")
+    if rates:
+        _mark_rates(axis, rates)
+    axis.set_xlabel("kbps")
+    axis.set_ylabel(title(metric).rstrip(" ↑↓") + f" ({metric['better']} is better)")
+    if len(families) > 1:
+        # Above the axes, where no line passes.
+        figure.legend(loc="outside upper left", ncols=min(3, len(families)), frameon=False)
+    return plots.svg(figure, letters=True)
+
+
+def bits_by_level(models: Sequence[dict]) -> str:
+    """Held-out bits per frame of each level: a line for each model, with intervals."""
+    figure, axis = plots.figure(5.6, 3.7)
+    for i, model in enumerate(models):
+        points = [(k + 1, *_ends(x)) for k, x in enumerate(model["bits_by_level"]) if _has(x)]
+        if not points:
+            continue
+        levels, means, lows, highs = np.array(points).T
+        errors = np.nan_to_num(np.maximum([means - lows, highs - means], 0.0))
+        name = plots.label(clipped(model["name"], NAME))
+        style = {"color": plots.colour(i), "fmt": plots.mark(i), "ls": "-", "lw": 1.4}
+        axis.errorbar(levels, means, errors, ms=6, capsize=3, label=name, **style)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("level")
+    axis.set_ylabel("bits per frame (less is better)")
+    if len(models) > 1:
+        figure.legend(loc="outside upper left", ncols=min(3, len(models)), frameon=False)
+    return plots.svg(figure, letters=True)
+
+
+def _points(name: str, family: str, systems: Sequence[dict]) -> list[tuple[float, ...]]:
+    """Bitrate, mean, low and high of a family's systems; a logarithm has no place for 0 kbps."""
+    found = [(s["kbps"], s["scores"].get(name)) for s in systems if s["family"] == family]
+    return [(kbps, *_ends(score)) for kbps, score in found if kbps > 0 and _has(score)]
+
+
+def _has(score: dict | None) -> bool:
+    return score is not None and score["mean"] is not None
+
+
+def _ends(score: dict) -> tuple[float, float, float]:
+    """Mean, low and high; NaN for ends that there are not."""
+    return tuple(np.nan if score[x] is None else score[x] for x in ("mean", "low", "high"))
+
+
+def _mark_rates(axis, rates: Sequence[float]) -> None:
+    low, high = min(rates) / 1.15, max(rates) * 1.15
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in STEPS:
+        ticks = np.unique(np.outer(decades, steps).round(6))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) > 2:
+            break
+    axis.set_xlim(low, high)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()

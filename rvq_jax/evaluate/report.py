@@ -1,0 +1,137 @@
+"""The report of an evaluation: one page of plots, tables and sounds, to be looked at and heard."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rvq_jax.audio import io, resample
+from rvq_jax.evaluate import curves, page, plots, summary
+from rvq_jax.evaluate.table import TITLES
+from rvq_jax.files import writing
+
+INSIDE = 30 << 20  # bytes of audio that a page holds; more stays in the files beside it
+STYLE = """
+td.best { font-weight: 700; } .word { text-align: left; overflow-wrap: anywhere; }
+td.word { max-width: 18rem; white-space: normal; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
+  gap: 1rem; margin: 1.5rem 0; }
+.plots .plot { margin: 0; }
+tbody th { max-width: 18rem; min-width: 8rem; overflow-wrap: anywhere; }
+summary { cursor: pointer; font-size: 1.5rem; font-weight: 700; margin: 2.5rem 0 1rem; }
+h3 { overflow-wrap: anywhere; }
+@media (prefers-color-scheme: dark) {
+  .plot img { filter: invert(.93) hue-rotate(180deg); }
+}
+"""
+SPECTROGRAMS = "Spectrograms of a clip share one scale of 60 dB; mel bands from 0 Hz upwards."
+BESIDE = "The sounds are in the folder audio/ beside this page: keep the two together."
+BLIND = """Blind listening, for any number of people: send them <a href='abx.html'>abx.html</a> (can
+two sounds be told apart?) or <a href='mushra.html'>mushra.html</a> (how good is each?). Each saves
+a file of answers; <code>rvq-jax evaluate --answers FILE…</code> reads them into this report."""
+
+
+def write(folder: str | Path, results: dict) -> Path:
+    """Writes report.html into the folder of an evaluation, whole or not at all.
+
+    The page needs nothing else: plots and sounds are inside, unless the sounds are more than
+    30 MiB, when it plays the files of audio/ beside it.
+
+    Args:
+      folder: of the evaluation, which holds the files that results names.
+      results: what results.json holds, of codecs or of token models.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      UserError: without matplotlib, when a sound is missing or is not audio, or when the folder
+        cannot be written to.
+    """
+    folder = Path(folder)
+    make = _codecs if results["kind"] == "codec" else _models
+    text = make(folder, results)
+    with writing(folder / "report.html") as path:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return folder / "report.html"
+
+
+def _codecs(folder: Path, results: dict) -> str:
+    systems = results["systems"]
+    charts = [
+        page.plot(curves.quality(metric, systems), f"{metric['label']} against bitrate")
+        for metric in summary.measured(results)
+    ]
+    names = [system["name"] for system in systems]
+    chief, *others = summary.tables(results)
+    blind = [f"<p>{BLIND}</p>"] if (folder / "listening.json").exists() else []
+    main = [
+        f"<h1>{TITLES['codec']}</h1>",
+        f"<div class='plots'>{''.join(charts)}</div>",
+        *_section(chief),
+        *blind,
+        *_sounds(folder, results["players"], names),
+        *(line for each in others for line in _section(each)),
+    ]
+    return _framed(results, main)
+
+
+def _models(folder: Path, results: dict) -> str:
+    chief, *others = summary.tables(results)
+    chart = page.plot(curves.bits_by_level(results["models"]), "Bits per frame by level")
+    names = [model["name"] for model in results["models"]]
+    main = [
+        f"<h1>{TITLES['tokens']}</h1>",
+        *_section(chief),
+        f"<div class='plots'>{chart}</div>",
+        *_sounds(folder, results["players"], names),
+        *(line for each in others for line in _section(each)),
+    ]
+    return _framed(results, main)
+
+
+def _framed(results: dict, main: Sequence[str]) -> str:
+    footer = f"<h2>Provenance</h2>{page.terms(summary.provenance(results))}"
+    return page.frame(TITLES[results["kind"]], main, footer, STYLE)
+
+
+def _section(table: summary.Table) -> list[str]:
+    marks = frozenset((row + 1, column) for row, column in table.best)
+    notes = [f"<p class='note'>{page.escape(page.flat(note))}</p>" for note in table.notes]
+    inside = [page.table([table.head, *table.rows], marks, table.left), *notes]
+    if table.long:
+        return [f"<details><summary>{page.escape(table.title)}</summary>", *inside, "</details>"]
+    return [f"<h2>{page.escape(table.title)}</h2>", *inside]
+
+
+def _sounds(folder: Path, players: Sequence[dict], names: Sequence[str]) -> list[str]:
+    """Players of every clip: the original, then systems in the order of the table."""
+    clips = [(player, _paths(player, names)) for player in players]
+    used = [folder / path for _, paths in clips for path in paths.values()]
+    for path in used:
+        page.audio_type(path)
+    # What is not there says so when it is read.
+    outside = sum(path.stat().st_size for path in used if path.is_file()) > INSIDE
+    sections = [_clip(folder, player, paths, outside) for player, paths in clips]
+    if not sections:
+        return []
+    note = f"{SPECTROGRAMS} {BESIDE}" if outside else SPECTROGRAMS
+    return ["<h2>Sounds</h2>", f"<p class='note'>{note}</p>", *sections]
+
+
+def _paths(player: dict, names: Sequence[str]) -> dict[str, str]:
+    order = {name: i for i, name in enumerate(names)}
+    systems = sorted(player["systems"].items(), key=lambda item: order.get(item[0], len(order)))
+    original = {} if player["original"] is None else {"original": player["original"]}
+    # Pairs, not a merge: a system that is called "original" would hide it.
+    return original | {(name if name not in original else f"{name} "): x for name, x in systems}
+
+
+def _clip(folder: Path, player: dict, paths: dict[str, str], outside: bool) -> str:
+    audio = [io.read(folder / path) for path in paths.values()]
+    rate = audio[0][1]
+    mono = [resample.to_rate(x_SC.mean(1, keepdims=True), r, rate)[:, 0] for x_SC, r in audio]
+    images = plots.spectrograms(mono, rate)
+    sounds = [
+        page.Player(name, page.address(path) if outside else page.audio_uri(folder / path), image)
+        for (name, path), image in zip(paths.items(), images, strict=True)
+    ]
+    return page.players(player["file"], player.get("caption", ""), sounds)

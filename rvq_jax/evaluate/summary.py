@@ -1,0 +1,292 @@
+"""What an evaluation says, as tables of text: the same on a terminal, in Markdown and in HTML."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+NONE = "–"
+INTERVALS = "± is half of the 95 % interval of the mean over files (bootstrap)."
+MARKED = "Marked in a column: what paired intervals cannot tell from its best."
+PAIRED = "Means of a − b over files that both have a value for, with 95 % intervals."
+MUSHRA = """Scores from 0 (bad) to 100 (excellent), after ITU-R BS.1534-3; intervals over listeners
+or over clips, whichever are wider."""
+ABX = """How often listeners told which of two sounds the third was; p is the chance of so many by
+guessing (exact binomial), for each pair alone."""
+FRECHET = """The floor is the distance of real audio from other real audio of as many clips: what is
+near to it is as good as the distance can tell."""
+
+
+class Table(NamedTuple):
+    """A title, a head, rows of text as long, and lines to go below."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    best: frozenset[tuple[int, int]] = frozenset()  # row and column of the cells to be marked
+    keys: int = 1  # how many first columns say what a row is of
+    long: bool = False  # of many rows, which only the report has
+
+    @property
+    def left(self) -> frozenset[int]:
+        """The columns that hold words; the others hold numbers, and are aligned right."""
+        columns = enumerate(zip(*self.rows, strict=True))
+        return frozenset({0, *(i for i, column in columns if not all(map(_is_number, column)))})
+
+
+def tables(results: dict) -> list[Table]:
+    """All that results.json says in numbers, the chief table first; none without rows."""
+    make = codec_tables if results["kind"] == "codec" else token_tables
+    return [table for table in make(results) if table.rows]
+
+
+def codec_tables(results: dict) -> list[Table]:
+    """Tables of codecs: quality, use of codebooks, what differs, what listeners said."""
+    systems, metrics = results["systems"], measured(results)
+    head = ["system", "kbps"] + [title(metric) for metric in metrics]
+    columns = [[s["name"] for s in systems], [_rate(s["kbps"]) for s in systems]]
+    marks = set()
+    for i, metric in enumerate(metrics):
+        scores = [system["scores"].get(metric["name"]) for system in systems]
+        columns.append(column(scores))
+        alike = _best(scores, metric, [s["name"] for s in systems], results["pairs"])
+        marks |= {(row, i + 2) for row in alike}
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    notes = [INTERVALS, *([MARKED] if marks else []), *left_out(results)]
+    quality = Table("Quality", head, rows, notes, frozenset(marks), keys=2)
+    return [quality, _use(results["use"]), _pairs(results), *_listening(results)]
+
+
+def token_tables(results: dict) -> list[Table]:
+    """Tables of token models: likelihood, by level, distance, agreement, what differs."""
+    models = results["models"]
+    names = [model["name"] for model in models]
+    bits = [model["bits_per_frame"] for model in models]
+    less = {"name": "bits_per_frame", "better": "less"}
+    alike = _best(bits, less, names, results["pairs"])
+    rows = [
+        [model["name"], model["pattern"], str(model["levels"]), text, _short(factor)]
+        for model, text in zip(models, column(bits), strict=True)
+        for factor in [model["real_time_factor"]]
+    ]
+    head = ["model", "pattern", "levels", "bits per frame ↓", "real-time factor ↓"]
+    notes = [INTERVALS, *([MARKED] if alike else [])]
+    notes += ["The real-time factor is seconds of computing per second of audio."]
+    marks = frozenset((row, 3) for row in alike)
+    chief = Table("Likelihood of held-out audio", head, rows, notes, marks)
+    most = max((len(model["bits_by_level"]) for model in models), default=0)
+    columns = [
+        column([m["bits_by_level"][k] if k < len(m["bits_by_level"]) else None for m in models])
+        for k in range(most)
+    ]
+    levels = [list(row) for row in zip(names, *columns, strict=True)]
+    by_level = Table("Bits by level", ["model", *_levels(most)], levels, [INTERVALS])
+    return [chief, by_level, _frechet(models), _agreement(models), _pairs(results)]
+
+
+def measured(results: dict) -> list[dict]:
+    """The metrics that are there: neither left out nor without a single value."""
+    named = {name for system in results["systems"] for name in system["scores"]}
+    return [m for m in results["metrics"] if m["left_out"] is None and m["name"] in named]
+
+
+def left_out(results: dict) -> list[str]:
+    """Which metrics are not there and why, and which are undefined for some files."""
+    lines = [
+        f"{metric['label']} is left out: {metric['left_out']}"
+        for metric in results["metrics"]
+        if metric["left_out"] is not None
+    ]
+    for metric in measured(results):
+        scores = [s["scores"].get(metric["name"]) for s in results["systems"]]
+        most = max((score["undefined"] for score in scores if score), default=0)
+        if most:
+            lines.append(
+                f"{metric['label']} is undefined for up to {most} of {results['data']['files']} "
+                "files of a system, which its mean leaves out."
+            )
+    return lines
+
+
+def title(metric: dict) -> str:
+    """A metric with its unit, and which way is better."""
+    unit = f", {metric['unit']}" if metric["unit"] else ""
+    return f"{metric['label']}{unit} {'↑' if metric['better'] == 'more' else '↓'}"
+
+
+def column(scores: Sequence[dict | None]) -> list[str]:
+    """Means and halves of their intervals, all with as many decimals as the intervals justify."""
+    decimals = _decimals([score for score in scores if score])
+    return [number(score, decimals) for score in scores]
+
+
+def number(score: dict | None, decimals: int | None = None) -> str:
+    """A mean ± half of its interval; a dash for none."""
+    if score is None or score["mean"] is None:
+        return NONE
+    decimals = _decimals([score]) if decimals is None else decimals
+    half = _half(score)
+    return f"{score['mean']:.{decimals}f}" + ("" if half is None else f" ± {half:.{decimals}f}")
+
+
+def origin(results: dict) -> list[tuple[str, str]]:
+    """What made the numbers: pairs of a term and its text."""
+    machine = results["machine"]
+    where = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']:.0f} GB"
+    if machine["accelerator"]:
+        where += f", {machine['accelerator']}"
+    return [
+        ("Command", results["command"]),
+        ("Commit", results["commit"]),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),
+        ("Machine", where),
+    ]
+
+
+def provenance(results: dict) -> list[tuple[str, str]]:
+    """Where the numbers come from: pairs of a term and its text."""
+    data = results["data"]
+    if results["kind"] == "codec":
+        channels = {1: "mono", 2: "stereo"}.get(data["channels"], f"{data['channels']} channels")
+        said = f"{data['folder']}: {data['files']} files of {data['signal']}, {channels}"
+    else:
+        said = f"{data['source']}: {data['clips']} clips"
+    said += f", {data['seconds']:.0f} s"
+    return [*origin(results), ("Data", said), ("Cost", f"{results['wall_seconds']:.0f} s in all")]
+
+
+def _use(use: dict) -> Table:
+    head = ["codec", "level", "codes used", "entropy, bits", "perplexity", "efficiency"]
+    rows = [
+        [
+            name,
+            str(row["level"]),
+            f"{100 * row['use']:.0f} %",
+            f"{row['entropy_bits']:.2f}",
+            f"{row['perplexity']:.0f}",
+            NONE if row["efficiency"] is None else f"{100 * row['efficiency']:.0f} %",
+        ]
+        for name, levels in use.items()
+        for row in levels
+    ]
+    notes = ["Efficiency is entropy over the bits that a code is sent in."]
+    if any(row["efficiency"] is None for levels in use.values() for row in levels):
+        notes[0] += " Not stated where frames are too few for it: below ten times as many as codes."
+    return Table("Use of the codebooks", head, rows, notes, keys=2)
+
+
+def _pairs(results: dict) -> Table:
+    labels = {m["name"]: m["label"] for m in results.get("metrics", ())}
+    labels["bits_per_frame"] = "bits per frame"
+    pairs = results["pairs"]
+    rows = [
+        [labels.get(pair["metric"], pair["metric"]), pair["a"], pair["b"], number(pair)]
+        for pair in pairs
+        if pair["different"]
+    ]
+    alike = [pair for pair in pairs if not pair["different"]]
+    notes = [PAIRED, f"Of {len(pairs)} pairs {len(alike)} cannot be told apart."]
+    return Table("Pairs that differ", ["metric", "a", "b", "a − b"], rows, notes, keys=3, long=True)
+
+
+def _listening(results: dict) -> list[Table]:
+    found = results.get("listening")
+    if not found:
+        return []
+    scores = column(found["mushra"])
+    rows = [
+        [row["system"], text, str(row["count"])]
+        for row, text in zip(found["mushra"], scores, strict=True)
+    ]
+    why = [f"Not counted: {row['listener']}: {row['why']}" for row in found.get("excluded", ())]
+    mushra = Table("Listeners' scores", ["system", "score ↑", "scores"], rows, [MUSHRA])
+    rows = [
+        [
+            row["a"],
+            row["b"],
+            f"{row['right']} of {row['trials']}",
+            str(row["listeners"]),
+            f"{row['p']:.2g}",
+        ]
+        for row in found["abx"]
+    ]
+    head = ["a", "b", "right", "listeners", "p"]
+    abx = Table("Told apart by listeners (ABX)", head, rows, [ABX], keys=2)
+    # Who is left out is said once, below the last table that there is.
+    last = abx if rows else mushra
+    last.notes.extend(why)
+    return [mushra, abx]
+
+
+def _frechet(models: Sequence[dict]) -> Table:
+    head = ["model", "embedding", "Fréchet distance ↓", "floor", "clips"]
+    rows = [
+        [
+            m["name"],
+            row["embedding"],
+            number(row["distance"]),
+            number(row["floor"]),
+            str(row["clips"]),
+        ]
+        for m in models
+        for row in m["frechet"]
+    ]
+    return Table("Distance of generated audio from real", head, rows, [FRECHET], keys=2)
+
+
+def _agreement(models: Sequence[dict]) -> Table:
+    rows = [
+        [m["name"], row["what"], number(row["generated"]), number(row["real"])]
+        for m in models
+        for row in m["agreement"] or ()
+    ]
+    notes = ["How far what is heard in audio is what its caption says, of 1; real is its ceiling."]
+    head = ["model", "of", "generated ↑", "real"]
+    return Table("Agreement with captions", head, rows, notes, keys=2)
+
+
+def _best(scores: Sequence, metric: dict, names: Sequence[str], pairs: Sequence[dict]) -> list[int]:
+    """Rows that no paired interval tells from the best mean; none if there is only one."""
+    means = {i: s["mean"] for i, s in enumerate(scores) if s and s["mean"] is not None}
+    if len(means) < 2:
+        return []
+    best = (max if metric["better"] == "more" else min)(means, key=means.get)
+    differ = {
+        frozenset((pair["a"], pair["b"]))
+        for pair in pairs
+        if pair["metric"] == metric["name"] and pair["different"]
+    }
+    return [i for i in means if frozenset((names[i], names[best])) not in differ]
+
+
+def _half(score: dict) -> float | None:
+    if score["low"] is None or score["high"] is None:
+        return None
+    return (score["high"] - score["low"]) / 2
+
+
+def _decimals(scores: Sequence[dict]) -> int:
+    """For two digits of the intervals, or three of means without."""
+    halves = [half for score in scores if (half := _half(score))]
+    means = [abs(score["mean"]) for score in scores if score["mean"]]
+    if not halves and not means:
+        return 2
+    size, digits = (np.median(halves), 1) if halves else (np.median(means), 2)
+    return int(np.clip(digits - np.floor(np.log10(size)), 0, 3))
+
+
+def _rate(kbps: float) -> str:
+    return f"{kbps:.2f}"
+
+
+def _short(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3g}"
+
+
+def _is_number(text: str) -> bool:
+    return text == NONE or text.lstrip("-")[:1].isdecimal()
+
+
+def _levels(count: int) -> list[str]:
+    return [f"level {k + 1}" for k in range(count)]
