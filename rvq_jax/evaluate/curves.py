@@ -8,6 +8,7 @@ from rvq_jax.errors import clipped
 from rvq_jax.evaluate import plots
 from rvq_jax.evaluate.summary import title
 
+SIZE = (4.8, 3.4)  # inches: letters are read on a phone too
 NAME = 28  # letters of a name that a legend has room for
 # Steps of a decade that a bitrate's axis is marked at: the first that mark it more than once.
 STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
@@ -18,7 +19,7 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
 
     metric, systems: as results.json has them. Baselines are dashed.
     """
-    figure, axis = plots.figure(5.6, 3.7)
+    figure, axis = plots.figure(*SIZE)
     families = list(dict.fromkeys(system["family"] for system in systems))
     rates = []
     for i, family in enumerate(families):
@@ -47,14 +48,13 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
     axis.set_xlabel("kbps")
     axis.set_ylabel(title(metric).rstrip(" ↑↓") + f" ({metric['better']} is better)")
     if len(families) > 1:
-        # Above the axes, where no line passes.
-        figure.legend(loc="outside upper left", ncols=min(3, len(families)), frameon=False)
+        _legend(figure, families)
     return plots.svg(figure, letters=True)
 
 
 def bits_by_level(models: Sequence[dict]) -> str:
     """Held-out bits per frame of each level: a line for each model, with intervals."""
-    figure, axis = plots.figure(5.6, 3.7)
+    figure, axis = plots.figure(*SIZE)
     for i, model in enumerate(models):
         points = [(k + 1, *_ends(x)) for k, x in enumerate(model["bits_by_level"]) if _has(x)]
         if not points:
@@ -68,8 +68,15 @@ def bits_by_level(models: Sequence[dict]) -> str:
     axis.set_xlabel("level")
     axis.set_ylabel("bits per frame (less is better)")
     if len(models) > 1:
-        figure.legend(loc="outside upper left", ncols=min(3, len(models)), frameon=False)
+        _legend(figure, [model["name"] for model in models])
     return plots.svg(figure, letters=True)
+
+
+def _legend(figure, names: Sequence[str]) -> None:
+    """Above the axes, where no line passes, in as many columns as there is room for."""
+    longest = max(len(clipped(name, NAME)) for name in names)
+    columns = max(1, min(3, len(names), 46 // (longest + 6)))
+    figure.legend(loc="outside upper left", ncols=columns, frameon=False)
 
 
 def _points(name: str, family: str, systems: Sequence[dict]) -> list[tuple[float, ...]]:

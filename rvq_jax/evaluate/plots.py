@@ -35,10 +35,11 @@ def figure(width: float, height: float, columns: int = 1):
     return made, axes
 
 
-def spectrograms(signals: Sequence[Array], rate: int) -> list[str]:
+def spectrograms(signals: Sequence[Array], rate: int, clear: bool = False) -> list[str]:
     """Log-mel spectrograms of signals `[S]` to be compared: one scale of 60 dB for all of them.
 
-    rate: hertz. Time to the right, in seconds; mel bands from 0 to rate / 2 upwards.
+    rate: hertz. Time to the right, in seconds; mel bands from 0 to rate / 2 upwards. clear: without
+    paper, and with numbers that are read on a light page and on a dark one.
     """
     window = 2 ** round(np.log2(0.032 * rate))
     decibels = 20 / np.log(10)
@@ -48,11 +49,16 @@ def spectrograms(signals: Sequence[Array], rate: int) -> list[str]:
     ]
     # Near silence, the scale would otherwise show the floor as if it were sound.
     top = max(-40.0, *(mel.max() for mel in mels))
-    return [_spectrogram(mel, len(x) / rate, top) for mel, x in zip(mels, signals, strict=True)]
+    return [
+        _spectrogram(mel, len(x) / rate, top, clear) for mel, x in zip(mels, signals, strict=True)
+    ]
 
 
-def _spectrogram(mel_FB: np.ndarray, seconds: float, top: float) -> str:
+def _spectrogram(mel_FB: np.ndarray, seconds: float, top: float, clear: bool) -> str:
     made, axis = figure(3.4, 1.35)
+    if clear:
+        made.set_facecolor("none")
+        axis.tick_params(colors="#808080")
     axis.grid(False)
     extent = (0, seconds, 0, mel_FB.shape[1])
     scale = {"vmin": top - RANGE, "vmax": top}

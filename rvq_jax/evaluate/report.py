@@ -10,14 +10,14 @@ from rvq_jax.files import writing
 
 INSIDE = 30 << 20  # bytes of audio that a page holds; more stays in the files beside it
 STYLE = """
-td.best { font-weight: 700; } .word { text-align: left; overflow-wrap: anywhere; }
-td.word { max-width: 18rem; white-space: normal; }
+td.best { font-weight: 700; } .word { text-align: left; }
+td.word { min-width: 7rem; max-width: 18rem; white-space: normal; overflow-wrap: anywhere; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 1rem; margin: 1.5rem 0; }
-.plots .plot { margin: 0; }
+.plots .plot { margin: 0; max-width: 34rem; }
 tbody th { max-width: 18rem; min-width: 8rem; overflow-wrap: anywhere; }
 summary { cursor: pointer; font-size: 1.5rem; font-weight: 700; margin: 2.5rem 0 1rem; }
-h3 { overflow-wrap: anywhere; }
+h3 { overflow-wrap: anywhere; } .players img { background: none; }
 @media (prefers-color-scheme: dark) {
   .plot img { filter: invert(.93) hue-rotate(180deg); }
 }
@@ -64,7 +64,7 @@ def _codecs(folder: Path, results: dict) -> str:
     chief, *others = summary.tables(results)
     blind = [f"<p>{BLIND}</p>"] if (folder / "listening.json").exists() else []
     main = [
-        f"<h1>{TITLES['codec']}</h1>",
+        *_head(results),
         f"<div class='plots'>{''.join(charts)}</div>",
         *_section(chief),
         *blind,
@@ -79,13 +79,18 @@ def _models(folder: Path, results: dict) -> str:
     chart = page.plot(curves.bits_by_level(results["models"]), "Bits per frame by level")
     names = [model["name"] for model in results["models"]]
     main = [
-        f"<h1>{TITLES['tokens']}</h1>",
+        *_head(results),
         *_section(chief),
         f"<div class='plots'>{chart}</div>",
         *_sounds(folder, results["players"], names),
         *(line for each in others for line in _section(each)),
     ]
     return _framed(results, main)
+
+
+def _head(results: dict) -> list[str]:
+    said = page.escape(summary.data(results["kind"], results["data"]))
+    return [f"<h1>{TITLES[results['kind']]}</h1>", f"<p class='note'>{said}</p>"]
 
 
 def _framed(results: dict, main: Sequence[str]) -> str:
@@ -95,7 +100,7 @@ def _framed(results: dict, main: Sequence[str]) -> str:
 
 def _section(table: summary.Table) -> list[str]:
     marks = frozenset((row + 1, column) for row, column in table.best)
-    notes = [f"<p class='note'>{page.escape(page.flat(note))}</p>" for note in table.notes]
+    notes = [f"<p class='note'>{page.escape(note)}</p>" for note in table.said("Bold")]
     inside = [page.table([table.head, *table.rows], marks, table.left), *notes]
     if table.long:
         return [f"<details><summary>{page.escape(table.title)}</summary>", *inside, "</details>"]
@@ -129,7 +134,7 @@ def _clip(folder: Path, player: dict, paths: dict[str, str], outside: bool) -> s
     audio = [io.read(folder / path) for path in paths.values()]
     rate = audio[0][1]
     mono = [resample.to_rate(x_SC.mean(1, keepdims=True), r, rate)[:, 0] for x_SC, r in audio]
-    images = plots.spectrograms(mono, rate)
+    images = plots.spectrograms(mono, rate, clear=True)
     sounds = [
         page.Player(name, page.address(path) if outside else page.audio_uri(folder / path), image)
         for (name, path), image in zip(paths.items(), images, strict=True)

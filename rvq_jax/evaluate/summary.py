@@ -7,7 +7,7 @@ import numpy as np
 
 NONE = "–"
 INTERVALS = "± is half of the 95 % interval of the mean over files (bootstrap)."
-MARKED = "Marked in a column: what paired intervals cannot tell from its best."
+MARKED = "{} in a column: what paired intervals cannot tell from its best."
 PAIRED = "Means of a − b over files that both have a value for, with 95 % intervals."
 MUSHRA = """Scores from 0 (bad) to 100 (excellent), after ITU-R BS.1534-3; intervals over listeners
 or over clips, whichever are wider."""
@@ -27,6 +27,10 @@ class Table(NamedTuple):
     best: frozenset[tuple[int, int]] = frozenset()  # row and column of the cells to be marked
     keys: int = 1  # how many first columns say what a row is of
     long: bool = False  # of many rows, which only the report has
+
+    def said(self, mark: str) -> list[str]:
+        """The notes, each on one line; mark: the word for the cells that are marked."""
+        return [" ".join(note.split()).replace(MARKED, MARKED.format(mark)) for note in self.notes]
 
     @property
     def left(self) -> frozenset[int]:
@@ -146,14 +150,18 @@ def origin(results: dict) -> list[tuple[str, str]]:
 
 def provenance(results: dict) -> list[tuple[str, str]]:
     """Where the numbers come from: pairs of a term and its text."""
-    data = results["data"]
-    if results["kind"] == "codec":
-        channels = {1: "mono", 2: "stereo"}.get(data["channels"], f"{data['channels']} channels")
-        said = f"{data['folder']}: {data['files']} files of {data['signal']}, {channels}"
-    else:
-        said = f"{data['source']}: {data['clips']} clips"
-    said += f", {data['seconds']:.0f} s"
-    return [*origin(results), ("Data", said), ("Cost", f"{results['wall_seconds']:.0f} s in all")]
+    cost = f"{results['wall_seconds']:.0f} s in all"
+    return [*origin(results), ("Data", data(results["kind"], results["data"])), ("Cost", cost)]
+
+
+def data(kind: str, stated: dict) -> str:
+    """What was evaluated on, in a line; of an evaluation's kind and what it states of its data."""
+    if kind == "tokens":
+        return f"{stated['source']}: {stated['clips']} clips, {stated['seconds']:.0f} s"
+    channels = {1: "mono", 2: "stereo"}.get(stated["channels"], f"{stated['channels']} channels")
+    number = "1 file" if stated["files"] == 1 else f"{stated['files']} files"
+    said = f"{stated['folder']}: {number} of {stated['signal']}, {channels}"
+    return f"{said}, {stated['seconds']:.0f} s"
 
 
 def _use(use: dict) -> Table:

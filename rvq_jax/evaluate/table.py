@@ -27,7 +27,7 @@ def markdown(results: dict) -> str:
     for each in _brief(results):
         rows = [each.head, *each.rows]
         parts += [f"## {each.title}", page.markdown_table(rows, _down(each), each.left)]
-        parts += [page.plain(page.flat(note)) for note in each.notes]
+        parts += [page.plain(note) for note in each.said("Bold")]
     said = [f"- {term}: {page.plain(text)}" for term, text in summary.provenance(results)]
     return "\n\n".join([*parts, "## Provenance", "\n".join(said)]) + "\n"
 
@@ -55,10 +55,7 @@ def _text(each: Table) -> str:
         "\n".join("  ".join(row).rstrip() for row in zip(*block, strict=True))
         for block in _blocks(columns, each.keys)
     ]
-    notes = [
-        note.replace("Marked", "* marks") if note == summary.MARKED else note for note in each.notes
-    ]
-    lines = ["\n".join(textwrap.wrap(printable(page.flat(note)), WIDTH)) for note in notes]
+    lines = ["\n".join(textwrap.wrap(printable(note), WIDTH)) for note in each.said("Marked *")]
     return "\n\n".join([each.title, *blocks, "\n".join(lines)])
 
 
@@ -67,17 +64,17 @@ def _blocks(columns: list[list[str]], keys: int) -> list[list[list[str]]]:
     names, rest = columns[:keys], columns[keys:]
     blocks: list[list[list[str]]] = []
     for column in rest:
-        used = sum(_width(c[0]) + 2 for c in blocks[-1]) if blocks else WIDTH
-        if used + _width(column[0]) > WIDTH:
+        used = sum(width(c[0]) + 2 for c in blocks[-1]) if blocks else WIDTH
+        if used + width(column[0]) > WIDTH:
             blocks.append([*names])
         blocks[-1].append(column)
     return blocks
 
 
 def _aligned(column: list[str], left: bool) -> list[str]:
-    wide = max(map(_width, column))
+    wide = max(map(width, column))
     return [
-        cell + " " * (wide - _width(cell)) if left else " " * (wide - _width(cell)) + cell
+        cell + " " * (wide - width(cell)) if left else " " * (wide - width(cell)) + cell
         for cell in column
     ]
 
@@ -86,7 +83,7 @@ def _shown(cell: str) -> str:
     return clipped(printable(cell), NAME)
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Columns that a terminal gives a text: two for wide letters, none for marks on others."""
     return sum(
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")

@@ -24,7 +24,7 @@ from rvq_jax.errors import UserError
 
 SECONDS, BYTES, LINE = 5.0, 500 << 20, 300
 # Modules of this folder, each with TARGETS by name.
-MODULES = ("targets_audio", "targets_files", "targets_configs", "targets_runs")
+MODULES = ("targets_audio", "targets_files", "targets_configs", "targets_runs", "targets_answers")
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**36, 2**63 - 1)
 
 
