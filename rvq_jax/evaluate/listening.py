@@ -71,7 +71,9 @@ def _loaded(folder: Path, clips: Sequence[dict], names: Sequence[str]) -> Iterat
     for count, clip in enumerate(clips):
         sounds, rate = stimuli.prepared(folder, clip, names)
         coded = {name: _flac(sound_SC, rate) for name, sound_SC in sounds.items()}
-        size += sum(map(len, coded.values()))
+        size += sum(map(len, coded.values())) + len(
+            coded[stimuli.REFERENCE]
+        )  # which is there twice
         if count >= FEWEST and size > BYTES:
             return
         digest = {n: hashlib.sha256(x_SC.tobytes()).hexdigest() for n, x_SC in sounds.items()}

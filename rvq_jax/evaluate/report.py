@@ -109,8 +109,8 @@ def _section(table: summary.Table) -> list[str]:
 
 def _sounds(folder: Path, players: Sequence[dict], names: Sequence[str]) -> list[str]:
     """Players of every clip: the original, then systems in the order of the table."""
-    clips = [(player, _paths(player, names)) for player in players]
-    used = [folder / path for _, paths in clips for path in paths.values()]
+    clips = [(player, paths) for player in players if (paths := _paths(player, names))]
+    used = [folder / path for _, paths in clips for _, path in paths]
     for path in used:
         page.audio_type(path)
     # What is not there says so when it is read.
@@ -122,21 +122,20 @@ def _sounds(folder: Path, players: Sequence[dict], names: Sequence[str]) -> list
     return ["<h2>Sounds</h2>", f"<p class='note'>{note}</p>", *sections]
 
 
-def _paths(player: dict, names: Sequence[str]) -> dict[str, str]:
+def _paths(player: dict, names: Sequence[str]) -> list[tuple[str, str]]:
     order = {name: i for i, name in enumerate(names)}
     systems = sorted(player["systems"].items(), key=lambda item: order.get(item[0], len(order)))
-    original = {} if player["original"] is None else {"original": player["original"]}
-    # Pairs, not a merge: a system that is called "original" would hide it.
-    return original | {(name if name not in original else f"{name} "): x for name, x in systems}
+    original = [] if player["original"] is None else [("original", player["original"])]
+    return [*original, *systems]
 
 
-def _clip(folder: Path, player: dict, paths: dict[str, str], outside: bool) -> str:
-    audio = [io.read(folder / path) for path in paths.values()]
+def _clip(folder: Path, player: dict, paths: Sequence[tuple[str, str]], outside: bool) -> str:
+    audio = [io.read(folder / path) for _, path in paths]
     rate = audio[0][1]
     mono = [resample.to_rate(x_SC.mean(1, keepdims=True), r, rate)[:, 0] for x_SC, r in audio]
     images = plots.spectrograms(mono, rate, clear=True)
     sounds = [
         page.Player(name, page.address(path) if outside else page.audio_uri(folder / path), image)
-        for (name, path), image in zip(paths.items(), images, strict=True)
+        for (name, path), image in zip(paths, images, strict=True)
     ]
     return page.players(player["file"], player.get("caption", ""), sounds)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import signal
 
 from rvq_jax.audio import io, resample
 from rvq_jax.typing import Array
@@ -27,7 +26,7 @@ def pairs(systems: Sequence[dict]) -> list[tuple[str, str]]:
     """Pairs of names that are worth telling apart.
 
     Each codec point against the original and against the baseline nearest to it in bitrate; without
-    baselines, against the nearest point of another codec.
+    baselines, against the nearest point of another codec. Without codecs, baselines alike.
 
     Args:
       systems: as results.json has them.
@@ -35,8 +34,10 @@ def pairs(systems: Sequence[dict]) -> list[tuple[str, str]]:
     Returns:
       At most twice `POINTS` pairs, none twice in another order.
     """
-    points = [system for system in systems if system["kind"] == "codec"]
     baselines = [system for system in systems if system["kind"] != "codec"]
+    points = [system for system in systems if system["kind"] == "codec"]
+    if not points:
+        points, baselines = baselines, []
     found: dict[frozenset[str], tuple[str, str]] = {}
     for point in _spread(sorted(points, key=lambda system: system["kbps"]), POINTS):
         others = baselines or [s for s in points if s["family"] != point["family"]]
@@ -88,6 +89,8 @@ def anchor(audio_SC: Array, rate: int) -> np.ndarray:
     Returns:
       `[S, C]` without delay.
     """
+    from scipy import signal
+
     taps, beta = signal.kaiserord(DECIBELS, (STOP - PASS) / (rate / 2))
     taps_T = signal.firwin(taps | 1, (PASS + STOP) / 2, window=("kaiser", beta), fs=rate)
     full_SC = signal.oaconvolve(np.asarray(audio_SC, np.float64), taps_T[:, None], axes=0)

@@ -46,7 +46,7 @@ def tables(results: dict) -> list[Table]:
 
 
 def codec_tables(results: dict) -> list[Table]:
-    """Tables of codecs: quality, use of codebooks, what differs, what listeners said."""
+    """Tables of codecs: quality, what listeners said, use of codebooks, what differs."""
     systems, metrics = results["systems"], measured(results)
     head = ["system", "kbps"] + [title(metric) for metric in metrics]
     columns = [[s["name"] for s in systems], [_rate(s["kbps"]) for s in systems]]
@@ -59,7 +59,7 @@ def codec_tables(results: dict) -> list[Table]:
     rows = [list(row) for row in zip(*columns, strict=True)]
     notes = [INTERVALS, *([MARKED] if marks else []), *left_out(results)]
     quality = Table("Quality", head, rows, notes, frozenset(marks), keys=2)
-    return [quality, _use(results["use"]), _pairs(results), *_listening(results)]
+    return [quality, *_listening(results), _use(results["use"]), _pairs(results)]
 
 
 def token_tables(results: dict) -> list[Table]:

@@ -117,7 +117,7 @@ def system(name: str, kbps: float, kind: str = "codec", family: str = "mine") ->
 
 def test_pairs_are_with_the_nearest_bitrate_and_with_the_original():
     points = [system("a", 1.5), system("b", 6.0)]
-    baselines = [system("opus 6", 6.5, "opus"), system("mp3", 16.0, "mp3")]
+    baselines = [system("opus 6", 6.5, "opus", "Opus"), system("mp3", 16.0, "mp3", "MP3")]
     assert stimuli.pairs(points + baselines) == [
         ("a", "opus 6"), ("a", "original"), ("b", "opus 6"), ("b", "original")]  # fmt: skip
     other = [system("c", 2.0, family="other"), system("d", 5.0, family="other")]
@@ -125,7 +125,8 @@ def test_pairs_are_with_the_nearest_bitrate_and_with_the_original():
         ("a", "c"), ("a", "original"), ("c", "original"), ("d", "b"), ("d", "original"),
         ("b", "original")]  # fmt: skip
     assert stimuli.pairs(points[:1]) == [("a", "original")]
-    assert stimuli.pairs(baselines) == []
+    assert stimuli.pairs(baselines) == [
+        ("opus 6", "mp3"), ("opus 6", "original"), ("mp3", "original")]  # fmt: skip
     assert len(stimuli.pairs([system(f"{k}", k + 1.0) for k in range(40)])) <= 2 * stimuli.POINTS
 
 
