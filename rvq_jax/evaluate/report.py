@@ -15,6 +15,7 @@ td.word { min-width: 7rem; max-width: 18rem; white-space: normal; overflow-wrap:
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 1rem; margin: 1.5rem 0; }
 .plots .plot { margin: 0; max-width: 34rem; }
+th:first-child { position: sticky; left: 0; background: Canvas; }
 tbody th { max-width: 18rem; min-width: 8rem; overflow-wrap: anywhere; }
 summary { cursor: pointer; font-size: 1.5rem; font-weight: 700; margin: 2.5rem 0 1rem; }
 h3 { overflow-wrap: anywhere; } .players img { background: none; }
