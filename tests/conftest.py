@@ -48,12 +48,13 @@ MAPS = Path("/proc/self/maps")
 
 def pytest_configure(config):
     tier = config.option.markexpr
+    fast = tier == "not slow and not wide"  # as setup.cfg has it
     if not config.getoption("--hypothesis-profile"):
-        hypothesis.settings.load_profile("fast" if tier == "not slow" else "thorough")
+        hypothesis.settings.load_profile("fast" if fast else "thorough")
     # Both tiers compile much and compute little: LLVM's first level costs them more than it gives;
     # what runs all of a folder, as parity does, has models of published sizes. Before any backend
     # starts, and for the workers and processes that inherit it.
-    small = tier in ("slow", "not slow")
+    small = fast or tier in ("slow", "wide")
     flags = f"--xla_backend_optimization_level={0 if small else 1}"
     if small and version("jaxlib").startswith("0.10."):
         # Its older emitters compile in a third of the time; later versions have the new ones only.

@@ -11,6 +11,11 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def wide(*values):
+    """Values of which the slow tier tries a share that covers them; `-m wide` tries these."""
+    return pytest.param(*values, marks=pytest.mark.wide)
+
+
 def tried(fast, every) -> list:
     """Of `every` value those in `fast` for the fast tier, all for the slow one."""
     fast = list(fast)
