@@ -6,6 +6,8 @@ import numpy as np
 
 from rvq_jax.typing import Array
 
+ENOUGH = 10  # frames for each of N codes, for an entropy to be told
+
 
 def code_counts(
     codes: Array | Sequence[Array], size: int, mask: Array | Sequence[Array] | None = None
@@ -29,14 +31,32 @@ def check_range(codes: np.ndarray, size: int) -> None:
 def code_use(
     codes: Array | Sequence[Array], size: int, mask: Array | Sequence[Array] | None = None
 ) -> list[dict]:
-    """Per level: `use`, the share of its N codes that occur; `entropy_bits`, of how often each
-    does; `perplexity`, 2 to that power, the effective number of codes. As `code_counts`."""
+    """How each level uses its codes, as `count_use` says it. As `code_counts`."""
+    return count_use(code_counts(codes, size, mask))
+
+
+def count_use(counts_KN: Array) -> list[dict]:
+    """How each level uses its codes, from how often each occurs `[K, N]`: counts of files add up.
+
+    Per level: `use`, the share of its N codes that occur; `entropy_bits`, of how often each does;
+    `perplexity`, 2 to that power, the effective number of codes; `efficiency`, that entropy over
+    the log2 N bits that a code takes, None for fewer than 10 N frames, from which the entropy comes
+    out too low; `frames`, that were counted.
+    """
     rows = []
-    for counts in code_counts(codes, size, mask):
-        share = counts[counts > 0] / max(1, counts.sum())
+    for counts in np.asarray(counts_KN):
+        frames, size = int(counts.sum()), len(counts)
+        share = counts[counts > 0] / max(1, frames)
         entropy = float(-(share * np.log2(share)).sum()) + 0.0  # never -0.0
-        use = float((counts > 0).mean())
-        rows.append({"use": use, "entropy_bits": entropy, "perplexity": 2.0**entropy})
+        rows.append(
+            {
+                "use": float((counts > 0).mean()),
+                "entropy_bits": entropy,
+                "perplexity": 2.0**entropy,
+                "efficiency": entropy / float(np.log2(size)) if frames >= ENOUGH * size else None,
+                "frames": frames,
+            }
+        )
     return rows
 
 

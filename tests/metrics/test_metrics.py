@@ -77,10 +77,11 @@ def test_masked_padding_changes_nothing(signals, length):
     padded = [np.where(mask, x, np.float32("nan")) for x in signals]
     want, found = metrics.si_sdr(*short), metrics.si_sdr(*padded, mask=mask)
     np.testing.assert_allclose(found, want, atol=1e-3)
-    distance = jax.jit(metrics.mel_distance, static_argnames="rate")
-    want = distance(*short, rate=RATE)
-    found = distance(*padded, rate=RATE, mask=mask)
-    np.testing.assert_allclose(found, want, rtol=1e-4)
+    for metric in (metrics.mel_distance, metrics.stft_distance):
+        distance = jax.jit(metric, static_argnames="rate")
+        want = distance(*short, rate=RATE)
+        found = distance(*padded, rate=RATE, mask=mask)
+        np.testing.assert_allclose(found, want, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("mixed_ranks")
@@ -99,6 +100,46 @@ def test_mel_distance_of_a_gain_is_the_log_of_the_gain(signals, rate):
     """Log magnitudes all move by ln 2, if the signal is loud enough to be above the floor."""
     loud = 100 * signals[0]
     np.testing.assert_allclose(metrics.mel_distance(loud, 2 * loud, rate), np.log(2), rtol=1e-3)
+
+
+def numpy_stft_distance(reference, estimate):
+    """Frame by frame, in float64."""
+    total = 0.0
+    for window in (512, 2048):
+        hann = np.hanning(window + 1)[:-1]
+        logs = []
+        for signal in (reference, estimate):
+            padded = np.pad(np.asarray(signal, np.float64), (window // 2, window))
+            starts = range(0, len(signal) + 1, window // 4)
+            frames = np.stack([padded[i : i + window] * hann for i in starts])
+            amplitudes = np.abs(np.fft.rfft(frames)) * 4 / window
+            logs.append(np.log(np.maximum(amplitudes, 1e-5)))
+        total += np.abs(logs[0] - logs[1]).mean() / 2
+    return total
+
+
+@pytest.mark.usefixtures("mixed_ranks")
+def test_stft_distance_is_its_definition(signals):
+    want = [numpy_stft_distance(*pair) for pair in zip(*signals, strict=True)]
+    found = metrics.stft_distance(*signals, RATE)
+    np.testing.assert_allclose(found, want, rtol=1e-3)
+    np.testing.assert_array_equal(metrics.stft_distance(signals[0], signals[0], RATE), 0.0)
+    silent = np.zeros_like(signals[0])
+    np.testing.assert_array_equal(metrics.stft_distance(silent, silent, RATE), 0.0)
+    loud = 1000 * signals[0]
+    np.testing.assert_allclose(metrics.stft_distance(loud, 2 * loud, RATE), np.log(2), rtol=1e-3)
+
+
+@pytest.mark.usefixtures("mixed_ranks")
+def test_stft_distance_can_be_trained_on(signals):
+    """Gradients of silence, whose logarithm is at the floor, are not NaN, and others not 0."""
+    silent = np.zeros_like(signals[0])
+    for reference, estimate in ((signals[0], silent), (silent, silent), signals):
+        gradient = jax.grad(lambda x, y=reference: metrics.stft_distance(y, x, RATE).sum())(
+            estimate
+        )
+        assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
 
 
 def test_frechet_distance_between_known_gaussians():
@@ -175,3 +216,18 @@ def test_code_use_sees_only_frames_that_count():
     assert metrics.code_counts(codes, 16, mask).sum(1).tolist() == [48, 48]
     with pytest.raises(ValueError, match=r"\[0, 16\)"):
         metrics.code_counts(codes, 16)
+
+
+def test_efficiency_is_told_once_enough_frames_were_seen():
+    """Entropy over log2 N bits; counts of records add up to what one call says of them all."""
+    rng = np.random.default_rng(6)
+    codes = np.stack([rng.permutation(np.arange(160) % 16), np.arange(160) % 4])
+    rows = metrics.code_use(codes, 16)
+    assert [row["efficiency"] for row in rows] == pytest.approx([1.0, 0.5])
+    assert [row["frames"] for row in rows] == [160, 160]
+    assert [row["efficiency"] for row in metrics.code_use(codes[:, 1:], 16)] == [None, None]
+    counts = metrics.code_counts(codes[:, :50], 16) + metrics.code_counts(codes[:, 50:], 16)
+    assert metrics.count_use(counts) == rows
+    assert metrics.count_use(np.zeros((1, 16), int))[0] == {
+        **{"use": 0.0, "entropy_bits": 0.0, "perplexity": 1.0, "efficiency": None, "frames": 0}
+    }
