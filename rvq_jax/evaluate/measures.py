@@ -1,0 +1,138 @@
+"""What an evaluation reports of audio beside its reference: one table of measures.
+
+Each takes `[S, C]` of both, equally long, and gives one number: the mean over channels of what is
+computed for each, or one of their mean. What a measure's definition says nothing of is NaN.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import numpy as np
+
+from rvq_jax import metrics
+from rvq_jax.errors import UserError
+from rvq_jax.metrics.packages import REMEDY
+from rvq_jax.metrics.speech import silent
+from rvq_jax.typing import Array
+
+LEAST = 4096  # samples for which a program is compiled
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column: what it is called, how to read it, and how to compute it."""
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["more", "less"]
+    signal: Literal["speech", "music"] | None  # what it is made for; None for any
+    function: Callable[[Array, Array, int], float]  # of reference_SC, estimate_SC, rate
+    packages: tuple[str, ...] = ()  # modules that it imports
+
+    def score(self, reference_SC: Array, estimate_SC: Array, rate: int) -> float:
+        """Measures an estimate `[S, C]` beside its reference.
+
+        NaN where that is undefined: of a silent reference for all but distances, which hear what is
+        there instead; of an estimate that is not finite for all.
+
+        Raises:
+          UserError: the measure's package is not there, or fails at this audio.
+          ValueError: the two differ in shape.
+        """
+        if np.shape(reference_SC) != np.shape(estimate_SC):
+            shapes = f"{np.shape(reference_SC)} and {np.shape(estimate_SC)}"
+            raise ValueError(f"reference and estimate must have one shape, got {shapes}")
+        if not np.isfinite(estimate_SC).all():
+            return np.nan
+        try:
+            return float(self.function(reference_SC, estimate_SC, rate))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self.label} fails at this audio ({type(error).__name__}: {error}); leave it out"
+            ) from error
+
+
+def missing(measure: Measure) -> str | None:
+    """What stands in a measure's place when a package is not there; None when all are."""
+    lacking = [name for name in measure.packages if importlib.util.find_spec(name) is None]
+    return f"needs {' and '.join(lacking)}: {REMEDY}" if lacking else None
+
+
+def _by_channel(program: Callable, is_ratio: bool = False) -> Callable:
+    """Makes the mean over channels of what a program of `[C, S]`, rate and mask gives for each.
+
+    program: compiled. is_ratio: of channels that are silent in either it says nothing.
+    """
+
+    def measured(reference_SC: Array, estimate_SC: Array, rate: int) -> float:
+        pair = [np.asarray(x, np.float32).T for x in (reference_SC, estimate_SC)]
+        if is_ratio:
+            heard = [not (silent(a) or silent(b)) for a, b in zip(*pair, strict=True)]
+            pair = [x_CS[heard] for x_CS in pair]
+        channels, samples = pair[0].shape
+        if channels == 0 or samples == 0:
+            return np.nan
+        length = _length(samples)
+        padded = [np.pad(x_CS, [(0, 0), (0, length - samples)]) for x_CS in pair]
+        mask = np.broadcast_to(np.arange(length) < samples, (channels, length))
+        return float(np.mean(program(*padded, rate, mask)))
+
+    return measured
+
+
+def _length(samples: int) -> int:
+    """The next of four lengths an octave: files share programs."""
+    octave = 2 ** int(np.log2(max(LEAST, samples)))
+    return next(n for i in range(4, 9) if (n := i * octave // 4) >= samples)
+
+
+def _of_mono(function: Callable[[np.ndarray, np.ndarray, int], float]) -> Callable:
+    """Makes a function of `[S, C]` of one of `[S]`: of the mean over channels."""
+
+    def measured(reference_SC: Array, estimate_SC: Array, rate: int) -> float:
+        pair = (np.asarray(x, np.float32).mean(1) for x in (reference_SC, estimate_SC))
+        return function(*pair, rate)
+
+    return measured
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _si_sdr(reference: Array, estimate: Array, rate: int, mask: Array) -> Array:
+    return metrics.si_sdr(reference, estimate, mask)
+
+
+_mel = jax.jit(metrics.mel_distance, static_argnums=2)
+_stft = jax.jit(metrics.stft_distance, static_argnums=2)
+
+
+def _dnsmos(reference_S: np.ndarray, estimate_S: np.ndarray, rate: int) -> float:
+    """Where there was something to hear."""
+    return np.nan if silent(reference_S) else metrics.dnsmos(estimate_S, rate)
+
+
+_visqol_speech = functools.partial(metrics.visqol, mode="speech")
+_visqol_audio = functools.partial(metrics.visqol, mode="audio")
+LATTICE = ("visqol", "ai_edge_litert")
+UNDECLARED = ("speechmos", "onnxruntime", "librosa", "requests")
+
+MEASURES = (
+    Measure("si_sdr", "SI-SDR", "dB", "more", None, _by_channel(_si_sdr, is_ratio=True)),
+    Measure("mel", "Mel distance", "", "less", None, _by_channel(_mel)),
+    Measure("stft", "STFT distance", "", "less", None, _by_channel(_stft)),
+    Measure("pesq", "PESQ", "", "more", "speech", _of_mono(metrics.pesq), ("pesq",)),
+    Measure("stoi", "STOI", "", "more", "speech", _of_mono(metrics.stoi), ("pystoi",)),
+    Measure(
+        "visqol_speech", "ViSQOL, speech", "", "more", "speech", _of_mono(_visqol_speech), LATTICE
+    ),
+    Measure(
+        "visqol_audio", "ViSQOL, audio", "", "more", "music", _of_mono(_visqol_audio), LATTICE[:1]
+    ),
+    Measure("dnsmos", "DNSMOS", "", "more", "speech", _of_mono(_dnsmos), UNDECLARED),
+)
