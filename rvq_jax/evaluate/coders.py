@@ -21,10 +21,10 @@ OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 OPUS_CHANNEL = 256  # kbps of one channel, at most
 MP3_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # of MPEG-2, from 32 kHz on MPEG-1
 MPEG1, MPEG2_KBPS = 32_000, 160  # hertz from which on it is; what is the most below
+MP3_BITS = {1: 1.4, 2: 2.5}  # by channels: bits for each sample in time, at least
 # Samples by which Opus may be early or late beside the delay that it states, as it codes speech and
 # music in two ways: two of 48 kHz take 5 dB off the SI-SDR of speech at 24 kbps.
 REST = 8
-MP3_BITS = {1: 1.4, 2: 2.5}  # by channels: bits for each sample in time, at least
 
 
 @dataclass(frozen=True)

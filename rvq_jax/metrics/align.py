@@ -30,7 +30,8 @@ def delay(reference_S: Array, estimate_S: Array, most: int) -> int:
     size = 1 << (len(reference_S) + len(estimate_S) + most).bit_length()
     spectra = [np.fft.rfft(x - x.mean(), size) for x in (reference_S, estimate_S)]
     correlation = np.fft.irfft(spectra[0].conj() * spectra[1], size)
-    lags = np.array(sorted(range(-most, most + 1), key=abs))
+    lags = np.arange(-most, most + 1)
+    lags = lags[np.argsort(np.abs(lags), kind="stable")]
     # Equal but for rounding: of silence all of them are.
     floor = 1e-9 * np.sqrt((reference_S**2).sum() * (estimate_S**2).sum())
     found = correlation[lags]
