@@ -123,6 +123,7 @@ BOUNDS = {
     "kbps": KBPS,
     "piece": SECONDS,
     "Data.melody": Bound(1, 1024),
+    "listened": Bound(0, 1000),
     "fsdp": Bound(1, 1 << 20),
     "tensor": Bound(1, 1 << 20),
     "profile": Bound(1, 10_000),

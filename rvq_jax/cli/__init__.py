@@ -10,6 +10,7 @@ import jax
 
 from rvq_jax.cli import terminal
 from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
+from rvq_jax.cli.evaluate import Evaluate
 from rvq_jax.cli.generate import Generate, Serve
 from rvq_jax.cli.models import Data, Quickstart, Train, load_config
 from rvq_jax.cli.plan import Plan
@@ -23,6 +24,7 @@ COMMANDS = {
     "quickstart": Quickstart,
     "data build": Data,
     "train": Train,
+    "evaluate": Evaluate,
     "plan": Plan,
     "generate": Generate,
     "serve": Serve,

@@ -1,0 +1,150 @@
+"""An evaluation as a folder: codecs and clips read from files, results and audio written beside."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rvq_jax import files, machine
+from rvq_jax.audio import io
+from rvq_jax.errors import UserError
+from rvq_jax.evaluate import codecs, coders, results
+from rvq_jax.evaluate import pieces as cutting
+from rvq_jax.evaluate.pieces import Clip
+from rvq_jax.evaluate.points import CodecPoints, CoderPoint, levels_of
+from rvq_jax.evaluate.rows import Rows
+from rvq_jax.systems.codec import Codec
+
+LISTENED = 8  # clips that are kept to be listened to
+
+
+def evaluate_codecs(
+    out: Path,
+    paths: Sequence[Path],
+    data: Path,
+    *,
+    levels: Sequence[int] | None = None,
+    against: Sequence[str] = (),
+    signal: str = "music",
+    split: str | None = None,
+    piece: float = codecs.PIECE,
+    batch: int = codecs.BATCH,
+    listened: int = LISTENED,
+) -> dict:
+    """Measures codecs and coders on a folder of audio, going on where an earlier call stopped.
+
+    What was measured is kept in `out`, clip by clip: calls with other codecs or coders add to it.
+
+    Args:
+      out: folder of the evaluation; gets rows.jsonl and the audio of some clips.
+      paths: codec folders.
+      data: folder of audio files.
+      levels: numbers of levels to decode; 1, 2, 4 … and all for None.
+      against: coders, such as "opus:12".
+      signal: "speech" or "music".
+      split: of metadata.csv, to take only its files; None for all.
+      piece: seconds that are coded and measured at once.
+      batch: pieces that a codec takes at once.
+      listened: clips whose first piece is kept as audio.
+
+    Returns:
+      What results.json holds, but for where it was measured.
+
+    Raises:
+      UserError: nothing to compare, unknown coders or levels, no codec, no audio, no clip that can
+        be read, or a folder that cannot be written to.
+    """
+    if not paths and not against:
+        raise UserError("nothing to evaluate: name a codec folder, or coders with --against")
+    compared = [CoderPoint(coders.parse(text, signal)) for text in against]
+    found = cutting.of_folder(data, split)
+    files.check_folder(out, None)
+    made = zip(labels(paths), map(Codec.load, map(model_folder, paths)), strict=True)
+    sources: list = [
+        CodecPoints(name, codec, levels_of(codec, levels, name), piece, batch)
+        for name, codec in made
+    ]
+    names = [point.name for source in [*sources, *compared] for point in source.points]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"{twice} is given twice; leave one away")
+    # A codec of one channel cannot be asked for two: all get the task that all can do.
+    mono = any(source.codec.config.channels == 1 for source in sources)
+    settings = codecs.Settings(1 if mono else None, piece, batch)
+    rows, measures = Rows(out), codecs.measures_of(signal)
+    audio, every = Kept(out, found, listened), [*sources, *compared]
+    left = codecs.measure(every, found, measures, rows, settings, audio)
+    if len(left) == len(found):
+        name, why = next(iter(left.items()))
+        raise UserError(f"none of {len(found)} files in {data} can be measured on: {name}: {why}")
+    done = results.summary(every, found, measures, rows, left, settings)
+    done["data"] = {"folder": str(data), "signal": signal, **done["data"]}
+    points = [point for source in every for point in source.points]
+    keys = {point.name: settings.key(point.key) for point in points}
+    done["players"] = audio.players(settings.key(codecs.ORIGINAL), keys)
+    return done
+
+
+class Kept:
+    """The first piece of some clips, evenly among all, as every point decodes it."""
+
+    def __init__(self, out: Path, clips: Sequence[Clip], listened: int):
+        places = np.linspace(0, len(clips) - 1, min(listened, len(clips))).round().astype(int)
+        self.clips = [clips[i] for i in dict.fromkeys(places.tolist())]
+        self.out = out
+
+    def keep(self, clip: Clip, key: str, audio_SC: np.ndarray, rate: int) -> None:
+        """Writes what is made of a clip if it is one of those; arguments of `codecs.Audio.keep`."""
+        if clip in self.clips:
+            io.write(self._path(clip, key), audio_SC, rate)
+
+    def has(self, clip: Clip, key: str) -> bool:
+        """Whether there is nothing left to keep of a clip and a point."""
+        return clip not in self.clips or self._path(clip, key).exists()
+
+    def players(self, original: str, keys: dict[str, str]) -> list[dict]:
+        """What there is to listen to, as results.json has it.
+
+        original: key of the clips as they were; keys: those of points, by their names.
+        """
+        made = []
+        for clip in self.clips:
+            places = {name: self._path(clip, key) for name, key in keys.items()}
+            whole, found = (
+                self._path(clip, original),
+                {n: p for n, p in places.items() if p.exists()},
+            )
+            if whole.exists() and found:
+                systems = {name: self._within(path) for name, path in found.items()}
+                made.append(
+                    {"file": clip.name, "original": self._within(whole), "systems": systems}
+                )
+        return made
+
+    def _path(self, clip: Clip, key: str) -> Path:
+        return self.out / "audio" / clip.identity[:12] / f"{key}.flac"
+
+    def _within(self, path: Path) -> str:
+        return path.relative_to(self.out).as_posix()
+
+
+def stated(done: dict, command: str, began: float) -> dict:
+    """Results with where they come from: the command, commit, versions and machine."""
+    return {**done, "command": command, **machine.provenance(began), "date": time.strftime("%F")}
+
+
+def model_folder(path: Path) -> Path:
+    """The folder of a model: a run's is inside it."""
+    inside = path / "model"
+    return inside if (inside / "config.json").is_file() else path
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """Short names that tell folders apart: as much of the end of their paths as that takes."""
+    parts = [[p for p in path.absolute().parts if p not in ("/", "model")] for path in paths]
+    for count in range(1, 1 + max(map(len, parts), default=0)):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

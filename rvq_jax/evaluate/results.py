@@ -1,0 +1,109 @@
+"""From rows to results: means with intervals, differences, bitrates, use of codes."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from rvq_jax.evaluate.intervals import Interval, difference, interval
+from rvq_jax.evaluate.measures import missing
+from rvq_jax.evaluate.rows import unpacked
+from rvq_jax.metrics import codes as code_metrics
+
+
+def summary(sources, clips, measures, rows, left, settings) -> dict:
+    """What results.json holds of codecs.
+
+    Args:
+      sources: what was measured (`CodecPoints`, `CoderPoint`).
+      clips: on what.
+      measures: by what, those without a package too.
+      rows: of all of them.
+      left: clips left out, by name.
+      settings: of all of it (`codecs.Settings`).
+
+    Returns:
+      A dict of JSON values.
+    """
+    clips = [clip for clip in clips if clip.name not in left]
+    systems, values, use = [], {}, {}
+    seconds = 0.0
+    for source in sources:
+        points = source.points
+        for point in points:
+            key = settings.key(point.key)
+            found = [rows.get(key, clip.identity) for clip in clips]
+            seconds = sum(row["seconds"] for row in found)
+            scores = {
+                m.name: [_number(row["scores"].get(m.name)) for row in found] for m in measures
+            }
+            values[point.name] = scores
+            systems.append(
+                {
+                    "name": point.name,
+                    "family": point.family,
+                    "kind": point.kind,
+                    "levels": point.levels,
+                    "kbps": sum(row["bits"] for row in found) / max(seconds, 1e-9) / 1000,
+                    "scores": {name: plain(interval(x)) for name, x in scores.items()},
+                }
+            )
+        if hasattr(source, "codec"):
+            packed_codes = (row["codes"] for row in found if "codes" in row)
+            use[source.name] = _use(packed_codes, source.codec.config)
+    return {
+        "kind": "codec",
+        "data": {
+            "files": len(clips),
+            "seconds": seconds,
+            "channels": max((row["channels"] for row in found), default=0),
+            "left_out": left,
+        },
+        "metrics": [
+            {
+                "name": m.name,
+                "label": m.label,
+                "unit": m.unit,
+                "better": m.better,
+                "left_out": missing(m),
+            }
+            for m in measures
+        ],
+        "systems": systems,
+        "pairs": _pairs(values, measures),
+        "use": use,
+        "players": [],
+        "listening": None,
+    }
+
+
+def plain(found: Interval) -> dict:
+    """An interval as JSON has it: null for what is no number."""
+    return {k: None if np.isnan(v) else v for k, v in found._asdict().items()}
+
+
+def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> list[dict]:
+    made = []
+    for a, b in itertools.combinations(values, 2):
+        for m in measures:
+            found = difference(values[a][m.name], values[b][m.name])
+            if found.count:
+                different = bool(found.excludes_zero)
+                made.append({"metric": m.name, "a": a, "b": b, **plain(found)})
+                made[-1]["different"] = different
+    return made
+
+
+def _use(stored, config) -> list[dict]:
+    """Use of the codes by level, of files that are read one by one."""
+    size = config.codebook_size
+    counts_KN: np.ndarray | int = 0
+    for item in stored:
+        counts_KN = counts_KN + code_metrics.code_counts(unpacked(item), size)
+    if isinstance(counts_KN, int):
+        return []
+    return [{"level": k + 1, **row} for k, row in enumerate(code_metrics.count_use(counts_KN))]
+
+
+def _number(value) -> float:
+    return np.nan if value is None else float(value)

@@ -1,0 +1,143 @@
+"""`rvq-jax evaluate` on folders: what it leaves, what it adds to, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import small_codecs
+import soundfile
+from command import refuses, run
+
+RATE = small_codecs.RATE
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return small_codecs.folders(tmp_path_factory)
+
+
+def audio(folder, names=("a.wav", "b.flac"), seconds=1.0, channels=1, gain=0.1):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
+        x = gain * np.random.default_rng(i).normal(size=(round(seconds * RATE), channels))
+        soundfile.write(folder / name, x, RATE)
+    return folder
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def small(*words):
+    return ("evaluate", *words, "--piece", 1, "--batch", 2, "--levels", 2)
+
+
+def test_codecs_are_measured_side_by_side_and_others_added(tmp_path, capsys, folders):
+    """What was measured before is not measured again: its audio and rows stay as they are."""
+    data, out = audio(tmp_path / "data"), tmp_path / "out"
+    code, said, lines = run(capsys, *small(folders["mono"], "--data", data, "--out", out))
+    assert (code, lines) == (0, []), lines
+    assert "mono, 2 levels" in said and "SI-SDR" in said and "report.html" in said
+    first = results(out)
+    (system,) = first["systems"]
+    assert system["scores"]["si_sdr"]["count"] == 2 and system["kbps"] == pytest.approx(0.8)
+    heard = {path: path.stat().st_mtime_ns for path in out.rglob("*.flac")}
+    assert len(heard) == 4 and len(first["players"]) == 2
+    rows = (out / "rows.jsonl").read_bytes()
+    both = small(folders["mono"], folders["own"], "--data", data, "--out", out)
+    assert run(capsys, *both)[0] == 0
+    assert (out / "rows.jsonl").read_bytes().startswith(rows)
+    assert {p: p.stat().st_mtime_ns for p in heard} == heard
+    second = results(out)
+    assert second["systems"][0] == system and len(second["systems"]) == 2
+    assert {"command", "commit", "machine", "versions"} <= second.keys()
+    assert len(second["pairs"]) >= 1
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path, capsys, folders):
+    data, out = audio(tmp_path / "data"), tmp_path / "out"
+    (data / "c.wav").write_bytes(b"none")
+    code, _, lines = run(capsys, *small(folders["mono"], "--data", data, "--out", out))
+    assert code == 2 and len(lines) == 1
+    assert "1 of 3" in lines[0] and "c.wav" in lines[0]
+    assert results(out)["systems"][0]["scores"]["si_sdr"]["count"] == 2
+
+
+def test_silence_and_stereo_have_results_without_nan(tmp_path, capsys, folders):
+    """A metric that silence has no value of says so; stereo is mixed for a codec of one channel."""
+    data, out = audio(tmp_path / "data", ("a.wav",), channels=2), tmp_path / "out"
+    audio(data, ("silent.wav",), gain=0.0)
+    code, _, lines = run(capsys, *small(folders["mono"], "--data", data, "--out", out))
+    assert (code, lines) == (0, []), lines
+    scores = results(out)["systems"][0]["scores"]["si_sdr"]
+    assert (scores["count"], scores["undefined"]) == (1, 1)
+    assert results(out)["data"]["channels"] == 1
+
+
+def no_such(tmp_path, folders):
+    return (folders["mono"], "--data", tmp_path / "none"), ("not there", "--data")
+
+
+def without_audio(tmp_path, folders):
+    (tmp_path / "empty").mkdir()
+    return (folders["mono"], "--data", tmp_path / "empty"), ("no audio", ".wav")
+
+
+def unreadable_only(tmp_path, folders):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.wav").write_bytes(b"RIFF")
+    return (folders["mono"], "--data", tmp_path / "data"), ("none of 1", "a.wav")
+
+
+def nothing(tmp_path, folders):
+    return ("--data", audio(tmp_path / "data")), ("nothing to evaluate", "--against")
+
+
+def no_model(tmp_path, folders):
+    return (tmp_path, "--data", audio(tmp_path / "data")), ("config.json",)
+
+
+def other_levels(tmp_path, folders):
+    where = "--data", audio(tmp_path / "data")
+    return (folders["mono"], *where, "--levels", 99), ("mono", "3 levels", "--levels")
+
+
+def no_level(tmp_path, folders):
+    return (folders["mono"], "--data", audio(tmp_path / "data"), "--levels", 0), ("--levels",)
+
+
+def twice(tmp_path, folders):
+    where = "--data", audio(tmp_path / "data")
+    return (folders["mono"], folders["mono"], *where), ("twice",)
+
+
+def unknown_coder(tmp_path, folders):
+    return ("--data", audio(tmp_path / "data"), "--against", "oggs:6"), ("oggs", "opus")
+
+
+def no_bitrate(tmp_path, folders):
+    return ("--data", audio(tmp_path / "data"), "--against", "opus:six"), ("opus:six",)
+
+
+def no_split(tmp_path, folders):
+    return (folders["mono"], "--data", audio(tmp_path / "data"), "--split", "test"), ("metadata",)
+
+
+def out_is_a_file(tmp_path, folders):
+    (tmp_path / "out").write_text("mine")
+    where = "--data", audio(tmp_path / "data")
+    return (folders["mono"], *where, "--out", tmp_path / "out"), ("out",)
+
+
+MISTAKES = [no_such, without_audio, unreadable_only, nothing, no_model, other_levels, no_level]
+MISTAKES += [twice, unknown_coder, no_bitrate, no_split, out_is_a_file]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(tmp_path, capsys, folders, mistake):
+    words, say = mistake(tmp_path, folders)
+    out = () if "--out" in words else ("--out", tmp_path / "results")
+    refuses(capsys, "evaluate", *words, *out, say=say)
+    assert not (tmp_path / "results" / "results.json").exists()
+    if (tmp_path / "out").is_file():
+        assert (tmp_path / "out").read_text() == "mine"
