@@ -1,5 +1,7 @@
 """How near a set of signals is to another set: the Fréchet distance of their features."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from rvq_jax.audio import spectral
@@ -34,12 +36,58 @@ def frechet_distance(real_MD: Array, other_MD: Array) -> float:
     real, other = (np.asarray(x, np.float64) for x in (real_MD, other_MD))
     if len(real) == 0 or len(other) == 0 or real.shape[1:] != other.shape[1:]:
         raise ValueError(f"need two sets of features [M, D], got {real.shape} and {other.shape}")
-    mean = ((real.mean(0) - other.mean(0)) ** 2).sum()
     a, b = (
         centred.T @ centred / len(centred) for centred in (x - x.mean(0) for x in (real, other))
     )
-    values, vectors = np.linalg.eigh(a)
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return float(frechet_of_gaussians(real.mean(0), a, other.mean(0), b))
+
+
+def frechet_of_gaussians(
+    mean_a: Array, covariance_a: Array, mean_b: Array, covariance_b: Array
+) -> np.ndarray:
+    """The Fréchet distance of Gaussians that are known, over any batch axes.
+
+    Args:
+      mean_a: `[..., D]` float64.
+      covariance_a: `[..., D, D]`, symmetric.
+      mean_b: as mean_a, of the other.
+      covariance_b: as covariance_a.
+
+    Returns:
+      Distances `[...]`, at least 0.
+    """
+    mean = ((mean_a - mean_b) ** 2).sum(-1)
+    values, vectors = np.linalg.eigh(covariance_a)
+    scaled = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+    root = scaled @ np.swapaxes(vectors, -1, -2)
     # (A B)^½ has the trace of (A^½ B A^½)^½, which is symmetric.
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0.0)).sum()
-    return float(max(0.0, mean + np.trace(a) + np.trace(b) - 2.0 * cross))
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance_b @ root), 0.0)).sum(-1)
+    traces = np.trace(covariance_a + covariance_b, axis1=-2, axis2=-1)
+    return np.maximum(0.0, mean + traces - 2.0 * cross)
+
+
+def reduction(real_MD: Array, dims: int) -> Callable[[Array], np.ndarray]:
+    """A function from features `[M, D]` to at most `dims` of them.
+
+    Covariances of more features than vectors can carry are singular, and a distance between them
+    is that of chance. Kept are the first principal components of real audio, and as the last
+    feature how far a vector lies from what they span: what is nowhere in real audio, a hum in an
+    empty band, would be unheard without it.
+
+    Args:
+      real_MD: features of real audio.
+      dims: features to keep, at least 1; where there are no more it changes nothing.
+    """
+    real = np.asarray(real_MD, np.float64)
+    if real.shape[1] <= dims:
+        return lambda features_MD: np.asarray(features_MD, np.float64)
+    mean = real.mean(0)
+    axes = np.linalg.svd(real - mean, full_matrices=False)[2][: dims - 1]
+
+    def reduce(features_MD: Array) -> np.ndarray:
+        centred = np.asarray(features_MD, np.float64) - mean
+        kept = centred @ axes.T
+        beside = np.linalg.norm(centred - kept @ axes, axis=1, keepdims=True)
+        return np.concatenate([kept, beside], axis=1)
+
+    return reduce
