@@ -11,33 +11,13 @@ import numpy as np
 from rvq_jax import files, metrics, opening, patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING
-from rvq_jax.lm.conditioner import to_bytes
-from rvq_jax.lm.conditions import text_condition
-from rvq_jax.lm.sampling import Sampling
+from rvq_jax.evaluate import embeddings
+from rvq_jax.evaluate.bits import clip_bits
 from rvq_jax.systems.codec import Codec
-from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train import log
 from rvq_jax.train.runs import LMRun, lm_program, train_lm
-
-
-def windows(codes: CodeSet, frames: int) -> dict:
-    """All of a code set in consecutive windows: codes `[B, K, F]`, mask `[B, F]`, B captions."""
-    parts, masks, captions = [], [], []
-    for i in range(len(codes)):
-        record = codes[i]
-        for begin in range(0, record["codes"].shape[1], frames):
-            piece = record["codes"][:, begin : begin + frames]
-            missing = frames - piece.shape[1]
-            parts.append(np.pad(piece, ((0, 0), (0, missing))))
-            masks.append(np.arange(frames) < piece.shape[1])
-            captions.append(record["caption"])
-    return {
-        "codes": np.stack(parts),
-        "mask": np.stack(masks),
-        "captions": captions,
-    }
 
 
 def bits_by_level(
@@ -61,19 +41,8 @@ def bits_by_level(
       Bits `[K]`; their sum is bits per frame.
     """
     model = MusicGen(run.lm, run.pattern, params, None, text)
-    data = windows(heldout, run.frames)
-    pattern = patterns.padded_pattern(run.pattern, run.lm.levels, run.frames)
-    count = len(data["codes"])
-    total = np.zeros(run.lm.levels)
-    for begin in range(0, count, batch):
-        rows = np.arange(begin, begin + batch)
-        inside = rows < count
-        rows = np.minimum(rows, count - 1)
-        mask = data["mask"][rows] & inside[:, None]
-        conditions = model.encode_conditions([data["captions"][i] for i in rows])
-        bits = score_codes(run.lm, params, pattern, data["codes"][rows], conditions, mask)
-        total += np.asarray(bits, np.float64).sum((0, 2))
-    return total / data["mask"].sum()
+    bits_MK, frames_M = clip_bits(model, heldout, run.frames, batch)
+    return bits_MK.sum(0) / frames_M.sum()
 
 
 def train_and_score(
@@ -162,29 +131,18 @@ def generate_and_compare(
       A dict of seconds, real-time factor (seconds of computing per second of audio) and Fréchet
       distance; and the audio `[B, S, C]`.
     """
-    pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
-    conditions = {"text": text_condition(to_bytes(captions, run.lm.caption_bytes))}
-    forced = np.full((len(captions), run.lm.levels, run.frames), -1, np.int32)
+    model, rate = MusicGen(run.lm, name, params, codec), codec.config.rate
+    seconds_each = run.frames / codec.config.frame_rate
 
     def generate(seed: int) -> np.ndarray:
-        drawn = generate_codes(
-            run.lm,
-            params,
-            pattern,
-            conditions,
-            jax.random.key(seed),
-            forced,
-            guidance=guidance,
-            sampling=Sampling(top_k=top_k),
-        )
-        return np.asarray(codec.decode(drawn.codes))
+        key = jax.random.key(seed)
+        return model.generate(captions, seconds_each, key, guidance_scale=guidance, top_k=top_k)
 
     generate(1)
     began = time.perf_counter()
     audio = generate(0)
     seconds = time.perf_counter() - began
-    rate = codec.config.rate
-    features = np.concatenate([metrics.frechet_features(x.mean(axis=1), rate) for x in audio])
+    features = np.concatenate(embeddings.log_mel().embed(audio, rate))
     row = {
         "generate_seconds": seconds,
         "real_time_factor": seconds / (audio.shape[0] * audio.shape[1] / rate),
