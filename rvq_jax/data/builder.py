@@ -78,9 +78,17 @@ class AudioFolder(_Audio):
     """A folder of audio files, resampled, mixed, and cut into pieces."""
 
     def __init__(
-        self, *, clips: list[folder.Clip], minimum: int, piece: float, bar: tqdm, **kwargs
+        self,
+        *,
+        clips: list[folder.Clip],
+        minimum: int,
+        piece: float,
+        heldout: bool,
+        bar: tqdm,
+        **kwargs,
     ):
         self.clips, self.minimum, self.piece, self.bar = clips, minimum, piece, bar
+        self.heldout = heldout
         self.left_out: list[tuple[str, str]] = []  # names and reasons
         super().__init__(**kwargs)
 
@@ -92,7 +100,7 @@ class AudioFolder(_Audio):
             for first in itertools.islice(examples, 1):
                 found[split] = itertools.chain([first], examples)
         for names in (("train",), ("valid", "test")):
-            if not found.keys() & {*names}:
+            if not found.keys() & {*names} and not (self.heldout and "train" in names):
                 what = " or ".join(names)
                 raise LeftOut(self.left_out, len(self.clips), f"no {what} clip can be used")
         return found
@@ -146,6 +154,7 @@ def build(
     *,
     strict: bool = True,
     captioned: bool = False,
+    heldout: bool = False,
 ) -> Path:
     """Builds a dataset from a folder of audio, or from the built-in corpus.
 
@@ -162,6 +171,8 @@ def build(
       strict: whether a clip that cannot be used is an error, raised when all were tried, and
         nothing is written; else it is left out, and `left_out` of the dataset has it.
       captioned: whether a metadata.csv must have captions.
+      heldout: whether a folder's clips are all held out but those stated to train on, of which the
+        dataset then has none.
 
     Returns:
       The dataset's folder, `out`.
@@ -175,7 +186,7 @@ def build(
     out, piece = Path(out), PIECE_SECONDS if piece is None else piece
     if round(piece * rate) < max(1, minimum):
         raise UserError(f"pieces of {piece:g} s are too short: set --piece to seconds")
-    clips = None if source is None else folder.scan(source, captioned)
+    clips = None if source is None else folder.scan(source, captioned, heldout)
     stated = {
         "rate": rate,
         "channels": channels,
@@ -199,6 +210,7 @@ def build(
         else:
             with tqdm(total=len(clips), desc="reading", unit="clip") as bar:
                 options |= {"clips": clips, "minimum": minimum, "piece": piece, "bar": bar}
+                options["heldout"] = heldout
                 builder = AudioFolder(data_dir=place, **options)
                 _prepare(builder)
             if builder.left_out:

@@ -23,7 +23,7 @@ class Clip:
     split: str  # train, valid or test
 
 
-def scan(folder: str | Path, captioned: bool = False) -> list[Clip]:
+def scan(folder: str | Path, captioned: bool = False, heldout: bool = False) -> list[Clip]:
     """The clips of a folder, sorted by name.
 
     metadata.csv, if there is one, lists them: column file (or file_name), and optionally caption
@@ -36,6 +36,8 @@ def scan(folder: str | Path, captioned: bool = False) -> list[Clip]:
     Args:
       folder: the folder.
       captioned: whether a metadata.csv must have captions.
+      heldout: whether all clips are held out but those that metadata.csv has in split train, which
+        are left out.
 
     Raises:
       UserError: for a folder that is not there, has no audio or one clip only, and for what is
@@ -56,6 +58,9 @@ def scan(folder: str | Path, captioned: bool = False) -> list[Clip]:
     if not clips:
         raise UserError(f"folder {folder} has no audio; put {', '.join(SUFFIXES)} files in it")
     clips = sorted(clips, key=lambda clip: clip.name)
+    if heldout:
+        kept = [replace(clip, split=clip.split or "test") for clip in clips]
+        return [clip for clip in kept if clip.split != "train"] or _with_splits(clips, folder)
     return _with_splits(clips, folder)
 
 
