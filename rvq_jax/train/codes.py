@@ -37,7 +37,7 @@ def sound_of(codec: Codec, rate: int | None, channels: int | None) -> tuple[int,
     Raises UserError for those that the codec cannot encode.
     """
     config = codec.config
-    _check_whole(codec)
+    check_whole(codec)
     if rate not in (None, config.rate):
         raise UserError(f"--rate is {rate}, the codec's {config.rate}; leave it out")
     if (channels or config.channels) % config.channels:
@@ -64,7 +64,7 @@ def encode_records(codec: Codec, source, label: str, melody: int | None = None) 
       UserError: channels that do not fit, or a codec that codes segments apart.
     """
     config = codec.config
-    _check_whole(codec)
+    check_whole(codec)
     codes, melodies, names, captions, labels = [], [], [], [], []
     for i in tqdm(range(len(source)), desc=label, unit="clip"):
         record = source[i]
@@ -118,7 +118,8 @@ def check_codec(codes: CodeSet, codec: Codec, where: str) -> None:
         raise UserError(f"{where} holds codes of another codec; make them again with this one")
 
 
-def _check_whole(codec: Codec) -> None:
+def check_whole(codec: Codec) -> None:
+    """Raises UserError for a codec whose codes no token model can go through."""
     if codec.config.segment:
         raise UserError("this codec codes segments apart, whose ends no token model knows")
 

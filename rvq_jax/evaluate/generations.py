@@ -1,0 +1,190 @@
+"""Audio that token models generate for the captions of held-out clips, kept from run to run."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rvq_jax import files, opening
+from rvq_jax.audio import io
+from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import READING, UserError
+from rvq_jax.evaluate.bits import caption_conditions, melodies
+from rvq_jax.evaluate.clips import Chosen
+from rvq_jax.lm.decode import row_keys
+from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.typing import Audio
+
+NOTE = "generated.json"
+STRIDE = 0.6  # of a window that the next one adds, as MusicGen adds 18 s to 30
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What is generated to be compared, and how."""
+
+    clips: int = 32  # at most, and at most half of the held-out clips
+    seconds: float | None = None  # of a clip at most; None for the model's window or longer
+    batch: int = 8  # clips generated at a time
+    guidance_scale: float = 3.0  # weight of classifier-free guidance, 1 for none
+    temperature: float = 1.0
+    top_k: int | None = 250  # most likely codes to sample from; None for all
+    top_p: float | None = None  # of these the fewest that have this probability; None for all
+    seed: int = 0  # of the draw of clips and of codes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the audio of one model is kept: `audio/CLIP/NUMBER.flac` of a folder."""
+
+    folder: Path
+    number: int  # of the model, from 1
+
+    def file(self, clip: int) -> str:
+        """The path of a clip, relative to the folder."""
+        return f"audio/{clip}/{self.number}.flac"
+
+
+def within(model: MusicGen, frames: int | None) -> MusicGen:
+    """The model with a window of the crops that it was trained on, where they are known and it has
+    none: what is longer is then generated window by window, and no position is beyond them."""
+    if frames is None or model.config.window is not None:
+        return model
+    return replace(model, config=replace(model.config, window=frames))
+
+
+def generate_clips(
+    model: MusicGen,
+    heldout: CodeSet,
+    chosen: Chosen,
+    settings: GenerationSettings,
+    place: Place | None = None,
+) -> tuple[Audio, float]:
+    """Generates a clip for each caption that is asked, and its melody if the model follows one.
+
+    A clip longer than the model's window is generated in windows that share two fifths.
+
+    Args:
+      model: token model with a codec.
+      heldout: held-out codes, whose captions and melodies are used.
+      chosen: which of them are asked, and for how many frames.
+      settings: how codes are sampled.
+      place: where to keep the audio, and find what an earlier call with the same arguments kept;
+        None keeps nothing.
+
+    Returns:
+      Audio `[M, S, C]` as a file of 16 bits holds it, and the real-time factor: seconds of
+      computing per second of audio, from captions to samples, in full batches, without compiling.
+
+    Raises:
+      UserError: what does not fit the model.
+    """
+    asked, frames, config = chosen.asked, chosen.frames, model.codec.config
+    rows, batch = len(asked), min(settings.batch, len(asked))
+    conditions_of = caption_conditions(model, [heldout.captions[i] for i in asked])
+    keys = row_keys(jax.random.key(settings.seed), rows)
+    names = ("guidance_scale", "temperature", "top_k", "top_p")
+    options = {name: getattr(settings, name) for name in names}
+    if model.config.window and model.config.window < frames:
+        options["stride"] = max(1, round(STRIDE * model.config.window)) / config.frame_rate
+    note = _Note(place, _key(model, heldout, chosen, settings), rows)
+    clips: list[np.ndarray | None] = [note.kept(i) for i in range(rows)]
+
+    def generate(at: np.ndarray) -> tuple[Audio, float]:
+        began = time.perf_counter()
+        windows = [(int(asked[i]), 0) for i in at]
+        conditions = conditions_of(at) | melodies(model, heldout, windows, [frames] * len(at))
+        try:
+            audio = model.generate(conditions, frames / config.frame_rate, keys[at], **options)
+        except ValueError as error:
+            raise UserError(f"{error}") from error
+        return audio, time.perf_counter() - began
+
+    took: list[float] = []
+    compiled = False
+    for begin in tqdm(range(0, rows, batch), desc="generate", unit="batch", delay=2, leave=False):
+        here = range(begin, min(begin + batch, rows))
+        if all(clips[i] is not None for i in here):
+            continue
+        # What fills the last batch is a copy: it costs nothing to compile.
+        at = np.minimum(np.arange(begin, begin + batch), rows - 1)
+        audio, seconds = generate(at)
+        took += [seconds] if compiled else []
+        compiled = True
+        for row, i in enumerate(here):
+            clips[i] = note.keep(i, audio[row], config.rate)
+    factor = note.real_time_factor
+    if took or factor is None:
+        at = np.arange(batch)
+        if not compiled:
+            generate(at)
+        took = took or [generate(at)[1]]
+        factor = float(np.mean(took)) / (batch * frames / config.frame_rate)
+        note.write(factor)
+    return np.stack(clips), factor
+
+
+def as_kept(audio_SC: np.ndarray) -> np.ndarray:
+    """Audio as a flac of 16 bits gives it back, so that what is measured of it is always one."""
+    return np.clip(np.round(audio_SC * 32768.0), -32768, 32767).astype(np.float32) / 32768.0
+
+
+class _Note:
+    """What is said of a model's files: what made them, so that others are not taken for them."""
+
+    def __init__(self, place: Place | None, key: str, rows: int):
+        self._place, self._key, self.real_time_factor = place, key, None
+        if place is None:
+            return
+        said = self._read().get(f"{place.number}", {})
+        if said.get("key") == key:
+            factor = said.get("real_time_factor")
+            self.real_time_factor = factor if isinstance(factor, float) else None
+            return
+        for i in range(rows):
+            (place.folder / place.file(i)).unlink(missing_ok=True)
+        self.write(None)
+
+    def write(self, factor: float | None) -> None:
+        if self._place is not None:
+            mine = {f"{self._place.number}": {"key": self._key, "real_time_factor": factor}}
+            files.write_json(self._place.folder / "audio" / NOTE, self._read() | mine)
+
+    def kept(self, i: int) -> np.ndarray | None:
+        """Clip i, if it is there and whole."""
+        if self._place is None:
+            return None
+        try:
+            return io.read(self._place.folder / self._place.file(i))[0]
+        except UserError:
+            return None
+
+    def keep(self, i: int, audio_SC: np.ndarray, rate: int) -> np.ndarray:
+        """Writes clip i; what it is now."""
+        if self._place is not None:
+            io.write(self._place.folder / self._place.file(i), audio_SC, rate)
+        return as_kept(audio_SC)
+
+    def _read(self) -> dict:
+        try:
+            found = json.loads(opening.read_bytes(self._place.folder / "audio" / NOTE))
+        except READING:
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        return {name: said for name, said in found.items() if isinstance(said, dict)}
+
+
+def _key(model: MusicGen, heldout: CodeSet, chosen: Chosen, settings: GenerationSettings) -> str:
+    """Of all that the audio depends on."""
+    parts = [files.fingerprint(files.named(model.params)).hex(), model.codec.fingerprint().hex()]
+    if model.text is not None:
+        parts.append(files.fingerprint(model.text.tensors).hex())
+    parts += [repr(model.config), model.pattern, heldout.describe()["contents"]]
+    words = json.dumps([parts, chosen.asked.tolist(), chosen.frames, asdict(settings)])
+    return hashlib.sha256(words.encode()).hexdigest()
