@@ -16,9 +16,9 @@ from tiers import slow
 from rvq_jax import metrics
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
-from rvq_jax.evaluate import agreement, distances, embeddings, heldout
+from rvq_jax.evaluate import agreement, distances, embeddings, heldout, tokens
 from rvq_jax.evaluate.bits import clip_bits, melodies
-from rvq_jax.evaluate.clips import choose
+from rvq_jax.evaluate.clips import choose, real_audio
 from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.intervals import Interval
 from rvq_jax.evaluate.tokens import evaluate_tokens, stated
@@ -127,6 +127,24 @@ def test_results_hold_what_they_promise(evaluated, rows):
     assert len(results["players"]) == 2
 
 
+@pytest.mark.parametrize("like", ["floor", "codec"])
+def test_a_model_like_real_audio_is_at_the_distance_of_real_audio(own, rows, monkeypatch, like):
+    """And like the codec's, at the codec's, which is another; its music agrees as often as both."""
+    audio = records(own, rows)
+
+    def generate(model, heldout, chosen, settings, place):
+        given = audio if like == "floor" else None
+        return real_audio(model, heldout, chosen.other, chosen.frames, given), 1.0
+
+    monkeypatch.setattr(tokens, "generate_clips", generate)
+    (row,) = evaluate_tokens({"own": own}, rows, audio=audio, settings=SETTINGS)["models"]
+    for found in row["frechet"]:
+        assert found["distance"] == found[like]
+        assert found["floor"] != found["codec"]
+    same = "real" if like == "floor" else "codec"
+    assert all(x["generated"] == x[same] for x in row["agreement"])
+
+
 def test_what_was_generated_is_found_again(evaluated, rows, monkeypatch):
     """A file that is damaged or gone is made again, alone with its batch."""
     out, models, results = evaluated
@@ -191,9 +209,9 @@ def test_other_kinds_of_models(own, kind):
 def test_clips_of_one_recording_are_on_one_side(own):
     """As many on each, none twice, all of one length."""
     names = [f"{'abc'[i % 3]}#{i}" for i in range(12)]
-    codes = code_set(own, [9, 20, 20] * 4, names=names)
+    codes = code_set(own, [9, 20, 20, 20] * 3, names=names)
     chosen = choose(codes, 100, seed=0)
-    assert len(chosen.reference) == len(chosen.other) == 4 and chosen.frames == 20
+    assert len(chosen.reference) == len(chosen.other) == 3 and chosen.frames == 20
     sides = [{names[i][0] for i in side} for side in (chosen.reference, chosen.other)]
     assert not sides[0] & sides[1]
     assert all(codes.codes[i].shape[1] >= 20 for i in (*chosen.reference, *chosen.other))
@@ -217,6 +235,9 @@ def test_a_distance_is_that_of_all_vectors_and_its_interval_of_clips():
     np.testing.assert_allclose([x.mean for x in found], whole, rtol=1e-9)
     held = np.mean([x.low < np.mean(whole) < x.high for x in found])
     assert held > 0.88
+    # Resampled, sets of one kind lie further apart than they do: none of it moves the interval.
+    alike = [distances.distance(clips(rng, 12), clips(rng, 12)) for _ in range(5)]
+    assert all(x.low <= x.mean <= x.high for x in alike)
     one = distances.distance(*([x[0]] for x in draws[0]))
     assert one.mean > 0 and np.isnan([one.low, one.high]).all()
     # As if vectors were apart, it would be too narrow.
