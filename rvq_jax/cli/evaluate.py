@@ -1,7 +1,8 @@
 """How good a codec or a token model is, beside Opus and MP3, in numbers and to be listened to."""
 
+import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,28 @@ from rvq_jax.errors import LeftOut, UserError
 
 
 @dataclass(frozen=True)
+class Generated:
+    """Of token models: what is generated to be compared with real audio."""
+
+    clips: int = 32
+    """Clips, at most half of the held-out ones."""
+    seconds: float | None = None
+    """Of a clip at most. Default: the model's window, or longer clips' own."""
+    batch: int = 8
+    """Clips that are generated at a time."""
+    guidance_scale: float = 3.0
+    """Weight of classifier-free guidance, 1 for none."""
+    temperature: float = 1.0
+    """Of sampling."""
+    top_k: int | None = 250
+    """Likeliest codes to sample from; None for all."""
+    top_p: float | None = None
+    """Of these the fewest that have this probability together; None for all."""
+    seed: int = 0
+    """Of the draw of clips and of codes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Measures codecs or token models on audio, beside Opus and MP3; writes a report.
 
@@ -26,7 +49,7 @@ class Evaluate:
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ()
     """Codec folders; or folders of token models; or run folders. None to measure coders alone."""
-    data: Path = Path("data")
+    data: Path
     """Folder of audio files; for token models also what `rvq-jax data build --codes` made."""
     out: Path = Path("runs/evaluate")
     """Folder of results.json, report.html, abx.html, mushra.html and audio."""
@@ -46,6 +69,10 @@ class Evaluate:
     """Clips kept to be listened to, in the report and in the listening tests."""
     answers: tuple[Path, ...] = ()
     """Files that listeners downloaded from abx.html or mushra.html, to be added to the results."""
+    embeddings: tuple[Path, ...] = ()
+    """Of token models: Python files with embed(audio_S, rate), which gives features [M, D], or
+    folders with real/*.npy and generated/*.npy, to measure Fréchet distances in."""
+    generate: Generated = field(default_factory=Generated)
     json: bool = False
     """Print results.json to standard output at the end."""
 
@@ -53,18 +80,40 @@ class Evaluate:
         from rvq_jax.evaluate import folders
 
         began = time.perf_counter()
-        settings = {"levels": self.levels, "against": self.against, "signal": self.signal}
-        settings |= {"split": self.split, "piece": self.piece, "batch": self.batch}
-        done = folders.evaluate_codecs(
-            self.out, self.models, self.data, **settings, listened=self.listened
-        )
+        if folders.are_codecs(self.models):
+            done, left = self._codecs()
+        else:
+            done, left = self._models()
         done = folders.stated(done, command_line(), began)
         self._write(done)
-        left = done["data"].get("left_out")
-        if left:
-            total = done["data"]["files"] + len(left)
-            raise LeftOut(list(left.items()), total, "the others are measured")
+        if left is not None:
+            raise left
         return done
+
+    def _codecs(self) -> tuple[dict, LeftOut | None]:
+        from rvq_jax.evaluate import folders
+
+        self._refuse("embeddings", "codecs")
+        names = "levels", "against", "signal", "split", "piece", "batch", "listened"
+        settings = {name: getattr(self, name) for name in names}
+        done = folders.evaluate_codecs(self.out, self.models, self.data, **settings)
+        left = list(done["data"]["left_out"].items())
+        total = done["data"]["files"] + len(left)
+        return done, LeftOut(left, total, "the others are measured") if left else None
+
+    def _models(self) -> tuple[dict, LeftOut | None]:
+        from rvq_jax.evaluate import folders
+        from rvq_jax.evaluate.generations import GenerationSettings
+
+        for name in ("levels", "against", "split", "answers"):
+            self._refuse(name, "token models")
+        settings = GenerationSettings(**dataclasses.asdict(self.generate))
+        own = {"embeddings": self.embeddings, "settings": settings}
+        return folders.evaluate_models(self.out, self.models, self.data, **own)
+
+    def _refuse(self, name: str, what: str) -> None:
+        if getattr(self, name):
+            raise UserError(f"--{name} is not for {what}; leave it away")
 
     def _write(self, done: dict) -> None:
         from rvq_jax.evaluate import answers, listening, report, table

@@ -8,13 +8,18 @@ import numpy as np
 
 from rvq_jax import files, machine
 from rvq_jax.audio import io
-from rvq_jax.errors import UserError
+from rvq_jax.errors import LeftOut, UserError
 from rvq_jax.evaluate import codecs, coders, results
 from rvq_jax.evaluate import pieces as cutting
+from rvq_jax.evaluate.embeddings import load_embedding
+from rvq_jax.evaluate.generations import GenerationSettings
+from rvq_jax.evaluate.heldout import is_run, open_heldout, open_model
 from rvq_jax.evaluate.pieces import Clip
 from rvq_jax.evaluate.points import CodecPoints, CoderPoint, levels_of
 from rvq_jax.evaluate.rows import Rows
+from rvq_jax.evaluate.tokens import evaluate_tokens
 from rvq_jax.systems.codec import Codec
+from rvq_jax.train.codes import MUSICGENS
 
 LISTENED = 8  # clips that are kept to be listened to
 
@@ -86,6 +91,60 @@ def evaluate_codecs(
     return done
 
 
+def evaluate_models(
+    out: Path,
+    paths: Sequence[Path],
+    data: Path,
+    *,
+    embeddings: Sequence[Path] = (),
+    settings: GenerationSettings | None = None,
+) -> tuple[dict, LeftOut | None]:
+    """Measures token models on held-out clips (see `tokens.evaluate_tokens`).
+
+    Args:
+      out: folder of the evaluation; keeps what is generated and encoded.
+      paths: folders of token models or of their runs.
+      data: held-out codes, a dataset or a folder of audio (see `heldout.open_heldout`).
+      embeddings: files or folders of one's own (see `embeddings.load_embedding`).
+      settings: how many clips are generated, and how.
+
+    Returns:
+      What results.json holds, but for where it was measured; and files that were left out.
+
+    Raises:
+      UserError: no token model, no held-out clips, or what does not fit.
+    """
+    files.check_folder(out, None)
+    given = [load_embedding(path) for path in embeddings]
+    opened = dict(zip(labels(paths), map(open_model, paths), strict=True))
+    heard = [one.model for one in opened.values() if one.model.codec is not None]
+    held = open_heldout(data, (heard or [one.model for one in opened.values()])[0], out)
+    done = evaluate_tokens(
+        {name: one.model for name, one in opened.items()},
+        held.codes,
+        audio=held.audio,
+        frames={name: one.frames for name, one in opened.items() if one.frames},
+        user_embeddings=given,
+        out=out,
+        source=held.source,
+        settings=settings,
+    )
+    return done, held.left_out
+
+
+def are_codecs(paths: Sequence[Path]) -> bool:
+    """Whether folders are of codecs, not of token models; raises UserError for some of both."""
+    kinds = {_is_codec(path) for path in paths} or {True}
+    if len(kinds) > 1:
+        raise UserError("codecs and token models are measured by other things; evaluate them apart")
+    return kinds.pop()
+
+
+def _is_codec(path: Path) -> bool:
+    fields = files.load_config(model_folder(path))
+    return not {f"{fields.get(name)}" for name in ("model", "model_type")} & MUSICGENS
+
+
 class Kept:
     """The first piece of some clips, evenly among all, as every point decodes it."""
 
@@ -136,8 +195,7 @@ def stated(done: dict, command: str, began: float) -> dict:
 
 def model_folder(path: Path) -> Path:
     """The folder of a model: a run's is inside it."""
-    inside = path / "model"
-    return inside if (inside / "config.json").is_file() else path
+    return path / "model" if is_run(path) else path
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

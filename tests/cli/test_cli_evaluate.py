@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 import small_codecs
+import small_folders
 import soundfile
 from command import refuses, run
+
+import rvq_jax as rj
+from rvq_jax.data.codes import CodeSet
 
 RATE = small_codecs.RATE
 
@@ -72,6 +76,43 @@ def test_silence_and_stereo_have_results_without_nan(tmp_path, capsys, folders):
     scores = results(out)["systems"][0]["scores"]["si_sdr"]
     assert (scores["count"], scores["undefined"]) == (1, 1)
     assert results(out)["data"]["channels"] == 1
+
+
+@pytest.fixture(scope="module")
+def token_model(tmp_path_factory):
+    return small_folders.folders(tmp_path_factory)["own"]
+
+
+def test_a_token_model_is_measured_on_a_folder_of_audio(tmp_path, capsys, token_model):
+    """Its codec encodes them; bits are those of `score`, what it generates can be heard."""
+    data, out = audio(tmp_path / "data", [f"{i}.wav" for i in range(4)], 0.5), tmp_path / "out"
+    words = "--generate.clips", 2, "--generate.seconds", 0.2, "--generate.top-k", 4
+    code, said, lines = run(capsys, "evaluate", token_model, "--data", data, "--out", out, *words)
+    assert (code, lines) == (0, []), lines
+    assert "own" in said and "report.html" in said
+    done = results(out)
+    (row,) = done["models"]
+    codes = CodeSet.load(out / "heldout.npz")
+    model = rj.MusicGen.load(token_model)
+    bits = [
+        np.asarray(model.score(codes.codes[i][None], [codes.captions[i]])).sum() for i in range(4)
+    ]
+    frames = sum(x.shape[1] for x in codes.codes)
+    assert row["bits_per_frame"]["mean"] == pytest.approx(sum(bits) / frames, rel=1e-5)
+    assert row["real_time_factor"] > 0 and len(row["frechet"]) == 2
+    for player in done["players"]:
+        assert (out / player["original"]).is_file()
+        assert all((out / path).is_file() for path in player["systems"].values())
+
+
+def test_codecs_and_token_models_are_measured_apart(tmp_path, capsys, folders, token_model):
+    data, out = audio(tmp_path / "data"), ("--out", tmp_path / "out")
+    both = "evaluate", folders["mono"], token_model, "--data", data, *out
+    refuses(capsys, *both, say=("apart",))
+    beside = "evaluate", token_model, "--data", data, *out, "--against", "opus:6"
+    refuses(capsys, *beside, say=("--against", "token models"))
+    strange = "evaluate", folders["mono"], "--data", data, *out, "--embeddings", data
+    refuses(capsys, *strange, say=("--embeddings", "codecs"))
 
 
 def no_such(tmp_path, folders):
