@@ -254,7 +254,7 @@ def check_tuned(place, start) -> None:
 SHORT = dataclasses.replace(RUN, lm=LMConfig(remat=True), loop=LoopConfig(steps=2, log_every=1))
 
 
-# Its twins: all weights of a model that follows a melody, and adapters of a folder, below.
+# Its twin: all weights of a model that follows a melody, below.
 @pytest.mark.slow
 def test_all_weights_of_a_folder_are_fine_tuned(folder, tmp_path):
     run = dataclasses.replace(SHORT, init_from=str(folder), lora=LoRAConfig(rank=None))
@@ -262,6 +262,8 @@ def test_all_weights_of_a_folder_are_fine_tuned(folder, tmp_path):
     check_tuned(tmp_path, folder)
 
 
+# Its twins: a stopped run of adapters, above, and the same folder refused, below.
+@pytest.mark.slow
 def test_adapters_of_a_folder_are_trained_from_the_command_line(folder, tmp_path, capsys):
     """On all devices, in two parts; the second time it is done already, and a run with other
     adapters is another run."""
