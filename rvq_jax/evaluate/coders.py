@@ -25,6 +25,7 @@ MP3_BITS = {1: 1.4, 2: 2.5}  # by channels: bits for each sample in time, at lea
 # Samples by which Opus may be early or late beside the delay that it states, as it codes speech and
 # music in two ways: two of 48 kHz take 5 dB off the SI-SDR of speech at 24 kbps.
 REST = 8
+HEARD = 60  # seconds from which that is told
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Coder:
         # Time 0 is that of the first sample that came in: what is before it is the coder's delay.
         delay = -packets[0].pts * outer // inner
         wanted_SC = resample.to_rate(audio_SC, rate, outer)
-        pair = (wanted_SC.mean(1), decoded_SC[delay:].mean(1))
+        heard = slice(delay, delay + HEARD * outer)
+        pair = (wanted_SC[: HEARD * outer].mean(1), decoded_SC[heard].mean(1))
         heard_SC = align.aligned(wanted_SC, decoded_SC, delay + align.delay(*pair, REST))
         result_SC = align.aligned(audio_SC, resample.to_rate(heard_SC, outer, rate), 0)
         return result_SC, 8 * sum(packet.size for packet in packets)
