@@ -20,6 +20,7 @@ from rvq_jax.metrics.speech import silent
 from rvq_jax.typing import Array
 
 LEAST = 4096  # samples for which a program is compiled
+PIECE = 30  # seconds
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,33 @@ def missing(measure: Measure) -> str | None:
 
 
 def _by_channel(program: Callable, is_ratio: bool = False) -> Callable:
-    """Makes the mean over channels of what a program of `[C, S]`, rate and mask gives for each.
+    """Makes the mean over channels of what a program of `[S]`, rate and mask gives for each.
 
-    program: compiled. is_ratio: of channels that are silent in either it says nothing.
+    program: compiled. is_ratio: of a channel that is silent in either it says nothing; else it is a
+    mean over time, and what is longer than `PIECE` is measured in equal pieces, so that memory does
+    not grow.
     """
 
     def measured(reference_SC: Array, estimate_SC: Array, rate: int) -> float:
         pair = [np.asarray(x, np.float32).T for x in (reference_SC, estimate_SC)]
-        if is_ratio:
-            heard = [not (silent(a) or silent(b)) for a, b in zip(*pair, strict=True)]
-            pair = [x_CS[heard] for x_CS in pair]
-        channels, samples = pair[0].shape
-        if channels == 0 or samples == 0:
-            return np.nan
-        length = _length(samples)
-        padded = [np.pad(x_CS, [(0, 0), (0, length - samples)]) for x_CS in pair]
-        mask = np.broadcast_to(np.arange(length) < samples, (channels, length))
-        return float(np.mean(program(*padded, rate, mask)))
+        count = 1 if is_ratio else -(-len(reference_SC) // (PIECE * rate))
+        scores = []
+        for channel in zip(*pair, strict=True):
+            if is_ratio and (silent(channel[0]) or silent(channel[1])):
+                continue
+            pieces = zip(*(np.array_split(x_S, max(1, count)) for x_S in channel), strict=True)
+            scores += [_padded(program, *piece, rate) for piece in pieces if len(piece[0])]
+        return float(np.mean(scores)) if scores else np.nan
 
     return measured
+
+
+def _padded(program: Callable, reference_S: Array, estimate_S: Array, rate: int) -> float:
+    """What a program gives, as `program` of `_by_channel`, of lengths that files share."""
+    samples = len(reference_S)
+    length = _length(samples)
+    padded = (np.pad(x_S, (0, length - samples)) for x_S in (reference_S, estimate_S))
+    return float(program(*padded, rate, np.arange(length) < samples))
 
 
 def _length(samples: int) -> int:

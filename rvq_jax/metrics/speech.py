@@ -5,6 +5,7 @@ silence, and signals that are too short. The packages are those of the extra `me
 """
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,16 +44,14 @@ def pesq(reference_S: Array, estimate_S: Array, rate: int) -> float:
     if rate < WIDE or silent(reference_S) or silent(estimate_S):
         return np.nan
     reference_S, estimate_S = (at_rate(x, rate, WIDE) for x in (reference_S, estimate_S))
-    count = -(-len(reference_S) // (PIECE * WIDE))
-    scores = []
-    for pair in zip(*(np.array_split(x, count) for x in (reference_S, estimate_S)), strict=True):
-        if silent(pair[0]) or silent(pair[1]):
-            continue
+
+    def score(*pair: np.ndarray) -> float:
         try:
-            scores.append(measure(WIDE, *pair, "wb"))
+            return measure(WIDE, *pair, "wb")
         except (BufferTooShortError, NoUtterancesError):
-            continue
-    return float(np.mean(scores)) if scores else np.nan
+            return np.nan
+
+    return mean_of_pieces(score, reference_S, estimate_S, PIECE * WIDE)
 
 
 def stoi(reference_S: Array, estimate_S: Array, rate: int) -> float:
@@ -108,6 +107,30 @@ def dnsmos(estimate_S: Array, rate: int) -> float:
     if len(heard_S) == 0:
         return np.nan
     return float(package.run(heard_S, WIDE)["ovrl_mos"])
+
+
+def mean_of_pieces(
+    score: Callable[[np.ndarray, np.ndarray], float],
+    reference_S: Array,
+    estimate_S: Array,
+    most: int,
+) -> float:
+    """The mean of what equal pieces of two signals score, of those that have a score.
+
+    Args:
+      score: of a piece of each; NaN where it has none. Not asked where either is silent.
+      reference_S: `[S]`.
+      estimate_S: `[S]`.
+      most: samples of a piece.
+
+    Returns:
+      The mean; NaN where no piece has a score.
+    """
+    count = max(1, -(-len(reference_S) // most))
+    pairs = zip(*(np.array_split(x, count) for x in (reference_S, estimate_S)), strict=True)
+    scores = [score(*pair) for pair in pairs if not (silent(pair[0]) or silent(pair[1]))]
+    defined = [x for x in scores if not np.isnan(x)]
+    return float(np.mean(defined)) if defined else np.nan
 
 
 def silent(signal_S: Array) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from refusals import refused
 from signals import noise
+from tiers import slow
 
 from rvq_jax import metrics
 from rvq_jax.errors import UserError
@@ -45,6 +46,21 @@ def test_of_channels_the_mean_counts(measure):
     program = jax.jit(function.get(measure.name, metrics.stft_distance), static_argnums=2)
     direct = program(reference.T, estimate.T, RATE)
     assert np.mean(each) == pytest.approx(float(direct.mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [slow("mel"), "stft"])
+def test_long_audio_is_measured_in_pieces(name):
+    """But for the ends of each that is the whole: here four of what is alike everywhere."""
+    rate = 400
+    reference = noise(4 * measures.PIECE * rate, 1, scale=0.1)
+    estimate = reference + noise(*reference.shape, seed=1, scale=0.03)
+    quarters = zip(np.split(reference, 4), np.split(estimate, 4), strict=True)
+    each = [BY_NAME[name].score(*quarter, rate) for quarter in quarters]
+    found = BY_NAME[name].score(reference, estimate, rate)
+    assert found == pytest.approx(np.mean(each), rel=1e-6)
+    function = {"mel": metrics.mel_distance, "stft": metrics.stft_distance}[name]
+    whole = jax.jit(function, static_argnums=2)(reference[:, 0], estimate[:, 0], rate)
+    assert found == pytest.approx(float(whole), rel=0.03)
 
 
 def test_the_ratio_of_silence_is_undefined_and_its_distances_are_not():
