@@ -33,16 +33,7 @@ NUMERIC = ("quantize", "patterns", "audio", "metrics", "rvqfile")
 NOT_NUMERIC = {"flax", "optax", "orbax", "tensorflow_datasets"}
 OPTIONAL = {"matplotlib", "pyloudnorm", "soundfile", "soxr", "safetensors"}
 OPTIONAL |= {"sentencepiece", "starlette", "tokenizers", "uvicorn", "yaml"}
-OPTIONAL |= {
-    "ai_edge_litert",
-    "av",
-    "librosa",
-    "onnxruntime",
-    "pesq",
-    "pystoi",
-    "speechmos",
-    "visqol",
-}
+OPTIONAL |= {"ai_edge_litert", "av", "pesq", "pystoi", "speechmos", "visqol"}
 NEVER = {"torch", "torchaudio", "transformers", "tensorflow", "configs", "experiments", "tests"}
 LINES = 400
 
