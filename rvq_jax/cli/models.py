@@ -67,8 +67,8 @@ class Quickstart:
 class Data:
     """Builds a dataset: audio files (+ metadata.csv) → ArrayRecord, resampled and mixed.
 
-    With --codes it is also encoded, once: token models train on train.npz, and heldout.npz, the
-    valid and test clips, is to score them on.
+    With --codes it is also encoded, once: token models train on train.npz, and are evaluated on
+    heldout.npz, the valid and test clips.
     """
 
     folder: Annotated[Path | None, tyro.conf.Positional] = None
@@ -125,11 +125,12 @@ class Train:
     """Trains what a config file describes: a codec on a dataset, or a token model on codes.
 
     On many hosts, run it on each of them with --hosts.coordinator; docs/pods.md has the commands.
-    SIGTERM saves and exits with code 75: start it again, and it goes on.
+    SIGTERM saves and exits with code 75: start it again, and it goes on. Meanwhile it is evaluated
+    on what the data hold out: the dataset's valid and test clips, or heldout.npz beside the codes.
 
     Fields of the config follow as flags, for example --loop.steps 1000, or --init-from FOLDER to
     fine-tune a model; --help after the config lists them. A run that was interrupted goes on where
-    it was.
+    it was; one at a constant rate (--optimizer.schedule) can also be given more --loop.steps.
     """
 
     config: Annotated[Path, tyro.conf.Positional]

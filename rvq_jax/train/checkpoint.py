@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,8 @@ class Note(NamedTuple):
     data: dict  # position of the batches
     dataset: dict  # what they are made of
     losses: list[float]  # of the last updates, to tell a spike
+    heldout: float | None = None  # loss on held-out data, of an evaluated update
+    steps: int | None = None  # updates of the run; None in notes of before this was kept
 
 
 class Checkpoints:
@@ -54,8 +56,18 @@ class Checkpoints:
     folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, best: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 2,
+        best: bool = False,
+        adopt: Callable[[dict], dict | None] = lambda note: note,
+        cooldown: int | None = None,
+    ):
+        """adopt: the fields of a note as this run has it, None if it is not of this run; cooldown:
+        the newest checkpoint up to that step is kept too."""
         self.folder, self.keep, self.best = Path(folder).absolute(), keep, best
+        self.adopt, self.cooldown = adopt, cooldown
         _silence_threads()
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
         self._writing: concurrent.futures.Future | None = None
@@ -73,8 +85,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, the newest last."""
-        notes = [path for path in self.folder.glob("*.json") if STEP.fullmatch(path.stem)]
-        return sorted(int(path.stem) for path in notes)
+        return steps_in(self.folder)
 
     def latest(self) -> int | None:
         """The step of the newest checkpoint, None if there is none."""
@@ -127,9 +138,12 @@ class Checkpoints:
         for step in self.steps():
             with contextlib.suppress(UserError):
                 notes[step] = _read_note(self.folder / str(step))
-        kept = set(sorted(notes)[-self.keep :])
-        if self.best and notes:
-            kept.add(min(notes.values(), key=_loss)["step"])
+        ours = {step: mine for step, note in notes.items() if (mine := self.adopt(note))}
+        kept = set(sorted(ours)[-self.keep :])
+        if self.best and ours:
+            kept.add(min(ours.values(), key=_loss)["step"])
+        if self.cooldown is not None:
+            kept.update(sorted(step for step in ours if step <= self.cooldown)[-1:])
         for step in notes.keys() - kept:
             place = self.folder / str(step)
             _beside(place).unlink()
@@ -137,10 +151,12 @@ class Checkpoints:
                 shutil.rmtree(place, ignore_errors=True)
 
     def restore(self, like: TrainState, best: bool = False) -> tuple[TrainState, Note] | None:
-        """The newest state that is whole, placed as `like` is, and its note; None without any.
+        """The newest state that is whole, of the shapes of `like` and placed as it is, and its
+        note; None without any.
 
         One that is damaged is named and put aside, and the one before is taken. best: the one of
-        least loss instead. Raises UserError if all are damaged or of another model.
+        least loss instead. Raises UserError if all are damaged, of another model, or no part of
+        this run.
         """
         self.wait()
         found = hosts.broadcast(self._choose(best) if hosts.first() else None)
@@ -168,11 +184,13 @@ class Checkpoints:
         for path in () if self.folder.is_symlink() else self.folder.iterdir():
             if _is_ours(path) and not os.path.lexists(_beside(path)):
                 shutil.rmtree(path, ignore_errors=True)
-        whole, damaged = [], {}
+        whole, damaged, others = [], {}, []
         for step in reversed(self.steps()):
             place = self.folder / str(step)
             try:
-                whole.append(_read(place))
+                fields = _read(place)
+                ours = self.adopt(fields)
+                (others if ours is None else whole).append(ours or fields)
             except UserError as error:
                 damaged[place] = error
             if whole and not best:
@@ -181,6 +199,11 @@ class Checkpoints:
             raise UserError(
                 f"no checkpoint in {self.folder} is whole ({next(iter(damaged.values()))}); "
                 "delete the folder to start anew"
+            )
+        if others and not whole:
+            raise UserError(
+                f"{self.folder} has no checkpoint of before the cool-down to go on from, as a "
+                "longer run must: choose another --out"
             )
         # Not before: without any the next start would begin anew.
         for place, error in damaged.items():
@@ -203,6 +226,12 @@ class Checkpoints:
                 )
 
 
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in a folder, the newest last; none where it is not."""
+    notes = [path for path in Path(folder).glob("*.json") if STEP.fullmatch(path.stem)]
+    return sorted(int(path.stem) for path in notes)
+
+
 def _read(place: Path) -> dict:
     """The fields of a checkpoint's note; raises UserError naming the first file not as saved."""
     fields = _read_note(place)
@@ -222,9 +251,12 @@ def _read_note(place: Path) -> dict:
     try:
         fields = json.loads(opening.read_bytes(note))
         whole = fields.pop("sha256") == _digest(fields)
+        fields = Note._field_defaults | fields
         whole = whole and fields.keys() == {*Note._fields, "files"}
         whole = whole and fields["step"] == int(place.name)
-        whole = whole and type(fields["loss"]) in (int, float, type(None))
+        numbers = (fields[name] for name in ("loss", "heldout"))
+        whole = whole and all(type(x) in (int, float, type(None)) for x in numbers)
+        whole = whole and type(fields["steps"]) in (int, type(None))
         kinds = {"data": dict, "dataset": dict, "losses": list, "files": dict}
         whole = whole and all(isinstance(fields[name], kind) for name, kind in kinds.items())
     except READING:
@@ -263,8 +295,11 @@ def _digest(fields: dict) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _loss(note: dict) -> float:
-    return float("inf") if note["loss"] is None else float(note["loss"])
+def _loss(note: dict) -> tuple[bool, float, int]:
+    """By which the best note is least: held-out losses before others, the earlier of equal ones."""
+    heldout, loss = note["heldout"], note["loss"]
+    value = loss if heldout is None else heldout
+    return heldout is None, float("inf") if value is None else float(value), note["step"]
 
 
 @contextlib.contextmanager

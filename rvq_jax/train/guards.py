@@ -64,7 +64,10 @@ def _is_lock(said: bytes) -> bool:
 
 
 def check_dataset(before: dict, now: dict, folder: Path) -> None:
-    """Raises UserError with the difference if the data are not those that a run began with."""
+    """Raises UserError with the difference if the data are not those that a run began with; what is
+    held out only where it was before."""
+    if not {"heldout"} <= before.keys() & now.keys():
+        before, now = ({n: x[n] for n in x if n != "heldout"} for x in (before, now))
     if before != now:
         raise UserError(
             f"the data of {folder} changed ({'; '.join(configs.differences(before, now)[:3])}); "

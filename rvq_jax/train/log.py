@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,12 +31,13 @@ class Line(NamedTuple):
 class Log:
     """One JSON line each, written by the first process alone; once begun it never stops a run."""
 
-    def __init__(self, path: Path, done: int):
+    def __init__(self, path: Path, done: int, adopt: Callable[[dict], dict | None] = lambda x: x):
         """done: updates that count; lines of later ones belong to updates that are done again.
+        adopt: a line's fields as this run has them, None if it has no such line.
 
         Raises UserError if there can be no log.
         """
-        self.path, self.failed = path, False
+        self.path, self.adopt, self.failed = path, adopt, False
         self._begin(done)
 
     def go_back(self, done: int) -> None:
@@ -56,7 +58,7 @@ class Log:
             self.path.unlink(missing_ok=True)
             return
         lines, damaged = _lines(self.path)
-        lines = [line for line in lines if line.step <= done]
+        lines = [ours for line in lines if line.step <= done and (ours := self._adopted(line))]
         with files.writing(self.path) as target:
             target.write_bytes(b"".join(line.text for line in lines))
             if damaged:
@@ -64,6 +66,12 @@ class Log:
                 hosts.warn(f"{self.path} has {damaged} damaged lines; it is put aside as {kept}")
         # Seconds go on from the last line: they count training, not what was lost or waited.
         self.began -= lines[-1].seconds if lines else 0.0
+
+    def _adopted(self, line: Line) -> Line | None:
+        fields = json.loads(line.text)
+        if (ours := self.adopt(fields)) is None or ours == fields:
+            return ours and line
+        return line._replace(text=json.dumps(ours).encode() + b"\n")
 
     def take(self, batches) -> dict:
         """The next batch; the time that it takes counts as waiting for data."""

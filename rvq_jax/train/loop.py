@@ -1,12 +1,12 @@
 """The one training loop: for codecs and language models, on a laptop and on a pod."""
 
 import contextlib
+import functools
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,31 +17,24 @@ from rvq_jax import config as configs
 from rvq_jax import files, opening, screen
 from rvq_jax.errors import UserError, reading
 from rvq_jax.train import guards, hosts, sharding
-from rvq_jax.train.checkpoint import Checkpoints, Note
+from rvq_jax.train.checkpoint import Checkpoints, Note, steps_in
+from rvq_jax.train.heldout import evaluate
 from rvq_jax.train.hosts import Preempted, warn
 from rvq_jax.train.log import Log
 from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
+from rvq_jax.train.timetable import LoopConfig, Timetable, timetable
 
 ROLLBACKS = 3  # in a row, without a checkpoint between them
 PROFILE_AFTER = 3  # updates: compiles are not what a trace is for
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """Length and habits of a run."""
-
-    steps: int = 400  # updates
-    seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 200
-    keep: int = 2  # newest checkpoints kept
-    result: Literal["last", "best"] = "last"  # checkpoint that the model is of; best: least loss
-    skips: int = 3  # updates in a row without a finite loss and gradient that end a run
-    spike: float | None = None  # loss relative to the last ones that leads back to a checkpoint
+# Fields of a config that came later, and what runs were without them.
+NEW_FIELDS = {"evaluate_every": None, "schedule": "cosine", "cooldown": 0}
 
 
 def open_run(folder: Path, config: dict) -> None:
     """Makes a run's folder and its config.json, or checks that it holds this very config.
+
+    Of a run at a constant rate (optimizer.schedule) loop.steps may be another number, which
+    config.json then has.
 
     Raises UserError naming the fields that differ, or if the folder cannot be written to.
     """
@@ -59,11 +52,43 @@ def open_run(folder: Path, config: dict) -> None:
             "choose another --out"
         )
     # Through JSON, so that tuples and lists compare equal.
-    changed = configs.differences(old, json.loads(json.dumps(config)))
-    if changed:
+    config = json.loads(json.dumps(config))
+    changed = configs.differences(_with_new_fields(old, config), config)
+    if [line.partition(":")[0] for line in changed] == ["loop.steps"]:
+        _check_length(folder, old, config)
+        with guards.alone(folder):
+            if hosts.first():
+                files.write_json(path, config)
+    elif changed:
         raise UserError(
             f"{folder} was made with another config ({'; '.join(changed[:3])}); "
             "choose another --out or delete it"
+        )
+
+
+def _with_new_fields(old: dict, config: dict) -> dict:
+    """An old config with the fields that came after it, as if they had been there."""
+    new = {name: NEW_FIELDS[name] for name in config.keys() & NEW_FIELDS.keys()}
+    pairs = ((name, x, config.get(name)) for name, x in old.items())
+    parts = {n: _with_new_fields(a, b) for n, a, b in pairs if {type(a), type(b)} == {dict}}
+    return new | old | parts
+
+
+def _check_length(folder: Path, old: dict, config: dict) -> None:
+    """Raises UserError if a run cannot be one of loop.steps instead."""
+    steps, before = config["loop"]["steps"], old["loop"]["steps"]
+    optimizers = [part for part in config.values() if isinstance(part, dict) and "schedule" in part]
+    if any(part["schedule"] != "constant" for part in optimizers):
+        raise UserError(
+            f"{folder} is a run of {before} updates, along a cosine of that length: it cannot "
+            f"become one of {steps}; choose another --out, with optimizer.schedule constant if it "
+            "is to be extended"
+        )
+    done = max(steps_in(Path(folder) / "checkpoints"), default=0)
+    if done > steps:
+        raise UserError(
+            f"{folder} has done {done} updates: set loop.steps to at least that, not to {steps}, "
+            "or choose another --out"
         )
 
 
@@ -79,6 +104,7 @@ def fit(
     label: str = "training",
     program: Program | None = None,
     dataset: dict | None = None,
+    heldout: Sequence[dict] = (),
     profile: int | None = None,
 ) -> TrainState:
     """Trains a task, resuming from the newest checkpoint in the folder.
@@ -98,11 +124,13 @@ def fit(
       names: from indices of records to their names, for errors.
       label: of the progress bar.
       program: compiled functions that runs share (see `make_program`).
-      dataset: JSON values by which the data differ from others.
+      dataset: JSON values by which the data differ from others; under `heldout` those held out.
+      heldout: batches that the running means of the weights are evaluated on, each like a part
+        (`optimizer.accumulate`) of a batch of the run.
       profile: updates to trace into folder / profile; none for None.
 
     Returns:
-      The state after `config.steps` updates, or that of the least loss (`config.result`).
+      The state after `config.steps` updates, or the best of those saved (`config.result`).
 
     Raises:
       UserError: `config.skips` updates in a row that were skipped, with the step and the records;
@@ -112,9 +140,14 @@ def fit(
     folder, dataset = Path(folder), {} if dataset is None else dataset
     mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
     program = make_program(task, optimizer, config.steps, mesh) if program is None else program
+    if heldout and program.evaluate is None:
+        raise ValueError("held-out batches go with a task and a program that evaluate")
+    optimizers = [optimizer] if task.optimizers is None else task.optimizers.values()
+    table = timetable(config, optimizers, len(heldout) / optimizer.accumulate)
+    kept = {"keep": config.keep, "best": config.result == "best", "cooldown": table.cooldown}
     with (
         guards.alone(folder),
-        Checkpoints(folder / "checkpoints", config.keep, config.result == "best") as checkpoints,
+        Checkpoints(folder / "checkpoints", adopt=table.adopt, **kept) as checkpoints,
         hosts.preemption() as preempted,
         tqdm(
             total=config.steps,
@@ -126,11 +159,18 @@ def fit(
         contextlib.ExitStack() as traced,
     ):
         state = program.init(jax.random.key(config.seed), task.aux, task.init_params)
+        # Taken before any is restored: JAX 0.10 refuses the place that a restored key has.
+        like = jax.tree.map(_shape_and_place, state)
         note = Note(0, None, batches.get_state(), dataset, [])
-        state, note = checkpoints.restore(state) or (state, note)
+        state, note = checkpoints.restore(like) or (state, note)
         guards.check_dataset(note.dataset, dataset, folder)
         batches.set_state(note.data)
-        watch = Watch(folder, config, names, bar, note)
+        watch = Watch(folder, table, names, bar, note)
+        if heldout and not table.evaluates_at_all:
+            warn(
+                f"a run of {config.steps} updates is too short to be evaluated in 2 % of its time: "
+                "loop.evaluate_every does it anyway"
+            )
         step, taken, waiting = watch.step, 0, None
         while step < config.steps:
             if task.init_codebooks is not None and step == task.codebook_step:
@@ -144,13 +184,16 @@ def fit(
                 jax.block_until_ready(state)
                 traced.close()
             stop = preempted(taken)
-            save = stop or step == config.steps or step % config.checkpoint_every == 0
+            save, look = stop or table.saves(step), table.evaluates(step)
             # The step before is looked at while this one runs: the device never waits.
-            before, waiting = waiting, (step, metrics, batch["index"])
+            before, waiting = waiting, Update(step, metrics, batch["index"])
             spike = watch.record(before)
-            if save:
+            if look:
+                found = evaluate(program.evaluate, state.ema, state.aux, heldout, mesh)
+                waiting = waiting._replace(heldout=found)
+            if save or look:
                 spike, waiting = watch.record(waiting) or spike, None
-            if spike and (back := checkpoints.restore(state)) is not None:
+            if spike and (back := checkpoints.restore(like)) is not None:
                 # The data go on where they are: what was seen since is not seen again.
                 state, note = back
                 watch.go_back(note)
@@ -162,23 +205,38 @@ def fit(
                 raise Preempted(f"saved at step {step}; the same command goes on from there")
         checkpoints.wait()
         if config.result == "best":
-            state, _ = checkpoints.restore(state, best=True)
+            state, _ = checkpoints.restore(like, best=True)
     return state
+
+
+class Update(NamedTuple):
+    """What an update leaves to look at."""
+
+    step: int
+    metrics: dict
+    index: np.ndarray  # of its records
+    heldout: dict | None = None  # fields of the log, where it was evaluated
 
 
 class Watch:
     """What the host knows of a run while it goes: its log, and what its losses say."""
 
-    def __init__(self, folder: Path, config: LoopConfig, names, bar: tqdm, note: Note):
-        self.config, self.names, self.bar = config, names, bar
-        self.backs = 0
-        self.log = Log(folder / "metrics.jsonl", note.step)
+    def __init__(self, folder: Path, table: Timetable, names, bar: tqdm, note: Note):
+        self.table, self.config, self.names, self.bar = table, table.config, names, bar
+        self.backs, self.shown = 0, {}
+        end = None
+        if note.steps not in (None, self.config.steps):
+            where = f"{note.step}" + ", before its cool-down" * (table.cooldown is not None)
+            warn(f"a run of {note.steps} updates is now of {self.config.steps}: on from {where}")
+            end = note.steps
+        adopt = functools.partial(table.adopt_line, end=end)
+        self.log = Log(folder / "metrics.jsonl", note.step, adopt)
         self._go_on(note)
 
     def _go_on(self, note: Note) -> None:
         self.step = self.bar.n = note.step
         self.losses = deque(note.losses, maxlen=guards.WINDOW)
-        self.since, self.bad = [], []
+        self.since, self.bad, self.heldout = [], [], None
 
     def go_back(self, note: Note) -> None:
         """To a checkpoint, after a spike; raises UserError if that leads nowhere."""
@@ -196,34 +254,40 @@ class Watch:
         """For a checkpoint of the last step that was looked at."""
         mean = float(np.mean(self.since)) if self.since else None
         self.since, self.backs = [], 0
-        return Note(self.step, mean, data, dataset, list(self.losses))
+        losses, steps = list(self.losses), self.config.steps
+        return Note(self.step, mean, data, dataset, losses, self.heldout, steps)
 
-    def record(self, what: tuple[int, dict, np.ndarray] | None) -> bool:
-        """Logs an update's metrics; says whether its loss is a spike.
+    def record(self, what: Update | None) -> bool:
+        """Logs what an update measured; says whether its loss is a spike.
 
         Raises UserError if it is the last of too many that were skipped.
         """
         if what is None:
             return False
-        self.step, metrics, index = what
+        self.step = what.step
         values = {
             name: np.asarray(value, np.float64).tolist()
-            for name, value in jax.device_get(metrics).items()
+            for name, value in jax.device_get(what.metrics).items()
         }
         self.bar.update()
         values["skipped"] = int(values["skipped"])
         loss, in_a_row = values["loss"], int(values.pop("skipped_in_a_row"))
-        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self.heldout = None
+        if what.heldout is not None:
+            mean = what.heldout["heldout"]["loss"]
+            self.heldout = mean if np.isfinite(mean) else None
+            self.shown["held_out"] = f"{mean:.3f}"
+        self.bar.set_postfix(loss=f"{loss:.3f}", **self.shown, refresh=False)
         spike = False
         if in_a_row:
-            self._skipped(in_a_row, values, index)
+            self._skipped(in_a_row, values, what.index)
         else:
             self.bad = []
             spike = guards.spiked(self.losses, loss, self.config.spike)
             self.losses.append(loss)
             self.since.append(loss)
-        if self.step % self.config.log_every == 0 or self.step in (1, self.config.steps):
-            self.log.write(self.step, values)
+        if what.heldout is not None or self.table.logs(self.step):
+            self.log.write(self.step, values | (what.heldout or {}))
         return spike
 
     def _skipped(self, in_a_row: int, values: dict, index: np.ndarray) -> None:
@@ -239,6 +303,10 @@ class Watch:
             f"{what}, as in all of the last {in_a_row}, on {', '.join(self.bad)}; "
             "look at these examples or lower the learning rate"
         )
+
+
+def _shape_and_place(x) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
 def _init_codebooks(task: Task, state: TrainState, batches, mesh: Mesh) -> TrainState:

@@ -12,22 +12,8 @@ from jax.sharding import Mesh
 
 from rvq_jax.errors import UserError
 from rvq_jax.train import sharding
+from rvq_jax.train.optimizers import OptimizerConfig, make_optimizer
 from rvq_jax.typing import Array, Key
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with warm-up and cosine decay to zero (Loshchilov & Hutter 2019)."""
-
-    learning_rate: float = 1e-3
-    warmup: int = 50  # updates of linear warm-up
-    b1: float = 0.9
-    b2: float = 0.95
-    weight_decay: float = 0.1
-    clip: float = 1.0  # largest global norm of the gradient
-    ema: float = 0.99  # of the weights used for evaluation; shorter at first
-    accumulate: int = 1  # parts of a batch, worked through one after another: less memory
-    every: int = 1  # updates of the run, skipped ones not counted, for one of this optimizer
 
 
 @dataclass(frozen=True)
@@ -52,6 +38,9 @@ class Task:
     # Of several networks that are trained together, {name: params}: an optimizer for each name.
     # The run's own then says how parts of a batch and the running mean are worked out, no more.
     optimizers: dict[str, OptimizerConfig] | None = None
+    # Of params, aux and a batch, held out: sums by name, the loss among them, and what they are
+    # means over; nothing random, nothing changed. None for a task that cannot be evaluated.
+    evaluate: Callable[[Any, Any, dict], tuple[dict, Array]] | None = None
 
 
 class TrainState(NamedTuple):
@@ -69,33 +58,12 @@ class TrainState(NamedTuple):
     skips: Array  # int32 [2], updates that changed nothing: in a row up to now, and in all
 
 
-def make_optimizer(
-    config: OptimizerConfig, steps: int, networks: dict[str, OptimizerConfig] | None = None
-) -> optax.GradientTransformation:
-    """The optimizer of a run of `steps` updates; networks: one each, by their names."""
-    if networks is not None:
-        each = {name: make_optimizer(one, steps) for name, one in networks.items()}
-        return optax.partition(each, {name: name for name in networks})
-    if config.every < 1:
-        raise UserError(f"optimizer.every is {config.every}; set it to at least 1")
-    own_steps = -(-steps // config.every)
-    warmup = min(config.warmup, max(own_steps - 1, 1))
-    decay = max(own_steps, warmup + 1)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, decay)
-    tx = optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay),
-    )
-    if config.every == 1:
-        return tx
-    return optax.conditionally_mask(tx, lambda step, **_: step % config.every == 0)
-
-
 class Program(NamedTuple):
-    """The two functions of a run; runs of the same shapes share them, and their compiles."""
+    """The functions of a run; runs of the same shapes share them, and their compiles."""
 
     init: Callable[..., TrainState]  # key, aux, params or None -> state, where the table says
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]  # donates the state it is given
+    evaluate: Callable[[Any, Any, dict], tuple[dict, Array]] | None = None  # as the task's
 
 
 def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
@@ -108,10 +76,10 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
       mesh: of devices.
 
     Returns:
-      The two functions.
+      The functions.
 
     Raises:
-      UserError: a task whose batches cannot be worked through in parts.
+      UserError: a task whose batches cannot be worked through in parts; see also `make_optimizer`.
     """
     tx, parts = make_optimizer(optimizer, steps, task.optimizers), optimizer.accumulate
     if parts < 1 or (parts > 1 and task.weight is None):
@@ -159,7 +127,13 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
             state = state._replace(params=params, ema=ema)
         return state._replace(aux=jax.device_put(_copy_arrays(aux), placed.aux))
 
-    return Program(init, jax.jit(step, donate_argnums=0, out_shardings=(placed, None)))
+    def evaluate(params: Any, aux: Any, batch: dict) -> tuple[dict, Array]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return task.evaluate(params, aux, batch)
+
+    evaluate = jax.jit(evaluate, out_shardings=sharding.replicated(mesh))
+    step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+    return Program(init, step, None if task.evaluate is None else evaluate)
 
 
 def abstract_state(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> TrainState:

@@ -90,7 +90,9 @@ def get_config():
 def codes(tmp_path) -> Path:
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 7, (2, 9)).astype(np.int32) for _ in range(3)]
-    CodeSet(rows, ["a", "b", "c"], ["", "", ""], ["", "", ""], 50.0, 7).save(tmp_path / "codes.npz")
+    texts = ["a", "b", "c"], ["", "", ""], ["", "", ""], 50.0, 7
+    CodeSet(rows, *texts).save(tmp_path / "codes.npz")
+    CodeSet([x[::-1] for x in rows], *texts).save(tmp_path / "heldout.npz")
     return tmp_path / "codes.npz"
 
 

@@ -42,7 +42,7 @@ PAIR = Mesh()
 
 def small_run(steps: int, every: int) -> LMRun:
     """A token model that every mesh of eight devices can train."""
-    loop = LoopConfig(steps=steps, log_every=1, checkpoint_every=every)
+    loop = LoopConfig(steps, log_every=1, checkpoint_every=every, evaluate_every=every)
     return dataclasses.replace(RUN, batch=8, loop=loop)
 
 
@@ -50,7 +50,10 @@ def prepare(folder: Path, run: LMRun) -> None:
     """What every run of the folder reads."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.py").write_text(CONFIG_FILE.format(run=run))
-    code_set().save(folder / "codes.npz")
+    codes = code_set()
+    codes.save(folder / "codes.npz")
+    held = dataclasses.replace(codes, codes=[x[:, ::-1] for x in codes.codes])
+    held.save(folder / "heldout.npz")
 
 
 def free_port() -> int:

@@ -87,9 +87,16 @@ class AdversarialRun(Run):
             metrics = {"generator": generator, "critic": hinge}
             return generator + hinge, (Books(out.state), metrics)
 
+        def evaluate(params, aux, batch):
+            model = nnx.merge(graph(self.codec), params["generator"])
+            audio = batch["audio"]
+            out = quantize.quantize(aux.books, model.encoder(audio))
+            made = model.decoder(out.latents)[:, : audio.shape[1]]
+            return {"loss": jnp.square(audio - made).sum()}, audio.size
+
         books = Books(self.codec.quantizer(jax.random.key(0)))
         networks = {"generator": self.optimizer, "critic": self.critic}
-        return Task(init, books, loss, optimizers=networks)
+        return Task(init, books, loss, optimizers=networks, evaluate=evaluate)
 
     def batch_shapes(self):
         rows = self.batch, self.samples

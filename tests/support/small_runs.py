@@ -35,6 +35,8 @@ RUN = LMRun(
     condition_dropout=ConditionDropout(0.5),
 )
 TUNING = OptimizerConfig(learning_rate=1e-3, warmup=1)
+# Programs of it are those of runs of any length.
+CONSTANT = OptimizerConfig(learning_rate=0.02, warmup=1, schedule="constant")
 # A config file of a run, by its repr.
 CONFIG_FILE = """
 from rvq_jax.lm.lora import LoRAConfig
@@ -74,7 +76,7 @@ def bits_of(tree) -> list[bytes]:
 
 def log_of(folder: Path) -> list[dict]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    times = {"seconds", "data_wait"}
+    times = {"seconds", "data_wait", "heldout_seconds"}
     return [{name: line[name] for name in line if name not in times} for line in lines]
 
 
@@ -145,7 +147,11 @@ def point_task(size: int = 3) -> Task:
         w = params["w"][...]
         return 0.5 * jnp.mean(jnp.sum((w[None] - batch["x"]) ** 2, axis=1)), (aux, {})
 
-    return Task(init, jnp.zeros(()), loss)
+    def evaluate(params, aux, batch):
+        distance_B = jnp.sum((params["w"][...][None] - batch["x"]) ** 2, axis=1)
+        return {"loss": 0.5 * distance_B.sum(), "by_number": batch["x"].sum(0)}, len(distance_B)
+
+    return Task(init, jnp.zeros(()), loss, evaluate=evaluate)
 
 
 def points(records: np.ndarray, batch: int = 2):

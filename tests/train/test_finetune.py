@@ -30,8 +30,10 @@ from rvq_jax.systems.decoding.programs import score_codes
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.text_encoder import Tokenizer, load_tokenizer
 from rvq_jax.train import runs, sharding
+from rvq_jax.train.captions import caption_states
 from rvq_jax.train.loop import LoopConfig, fit
 from rvq_jax.train.runs import LMRun
+from rvq_jax.train.runs.batches import heldout_batches
 from rvq_jax.train.runs.musicgen import train_musicgen
 from rvq_jax.train.state import OptimizerConfig, Program, make_program
 from rvq_jax.train.tasks.lm import ConditionDropout, conditions_of, lm_task, mean_bits
@@ -262,21 +264,42 @@ def test_all_weights_of_a_folder_are_fine_tuned(folder, tmp_path):
     check_tuned(tmp_path, folder)
 
 
+def held_out_bits(place, held: CodeSet, tmp_path) -> np.ndarray:
+    """By level, what the saved model makes of the crops that a run of two parts is evaluated on."""
+    model = MusicGen.load(place)
+    states = caption_states(tmp_path / "again.npz", model.text, held.captions)
+    run = dataclasses.replace(RUN, batch=16, optimizer=OptimizerConfig(accumulate=2))
+    bits, frames = np.zeros(K), 0
+    for batch in heldout_batches(held, loader.cut_codes(FRAMES, 0, states), run, one_device()):
+        conditions, mask = conditions_of(batch), batch["mask"]
+        found = score_codes(LM, model.params, PATTERN, batch["codes"], conditions, mask)
+        bits += np.asarray(found, np.float64).sum((0, 2))
+        frames += mask.sum()
+    return bits / frames
+
+
 # Its twins: a stopped run of adapters, above, and the same folder refused, below.
 @pytest.mark.slow
 def test_adapters_of_a_folder_are_trained_from_the_command_line(folder, tmp_path, capsys):
-    """On all devices, in two parts; the second time it is done already, and a run with other
-    adapters is another run."""
+    """On all devices, in two parts, evaluated on the codes beside, to the numbers that the saved
+    model has on one; the second time it is done already, and a run with other adapters is another
+    run."""
     codes(16).save(tmp_path / "train.npz")
+    held = dataclasses.replace(codes(), codes=[x[::-1] for x in codes().codes])
+    held.save(tmp_path / "heldout.npz")
     (tmp_path / "tune.py").write_text(CONFIG_FILE.format(run=SHORT))
     words = ["train", tmp_path / "tune.py", "--data", tmp_path / "train.npz"]
     words += ["--out", tmp_path / "out", "--init-from", folder, "--batch", 16, "--fsdp", 2]
-    words += ["--optimizer.accumulate", 2, "--json"]
+    words += ["--optimizer.accumulate", 2, "--loop.evaluate-every", 1, "--json"]
     for _ in range(2):
         code, out, lines = command.run(capsys, *words)
         assert (code, lines) == (0, [])
         assert json.loads(out)["model"] == str(tmp_path / "out" / "model")
     check_tuned(tmp_path / "out", folder)
+    lines = [line["heldout"] for line in log_of(tmp_path / "out")]
+    found = held_out_bits(tmp_path / "out" / "model", held, tmp_path)
+    np.testing.assert_allclose(lines[1]["bits_by_level"], found, rtol=1e-5)
+    assert len(lines) == 2 and lines[0] != lines[1]
     command.refuses(capsys, *words, "--lora.rank", 3, say=("lora.rank: 2 there, 3 here",))
     command.refuses(capsys, *words, "--lm.layers", 3, say=("lm.layers is 3, but 2",))
 

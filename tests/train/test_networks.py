@@ -95,9 +95,11 @@ def test_both_networks_move_by_gradients_at_the_same_point():
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    """Evaluated on held-out data meanwhile, its generator alone."""
     run, mesh = RUN, one_device()
-    train = functools.partial(fit, program=program_of(run))
-    whole = train(tmp_path / "whole", run.task(), run.batches(mesh), run.loop, run.optimizer)
+    loop = dataclasses.replace(run.loop, evaluate_every=3)
+    train = functools.partial(fit, program=program_of(run), heldout=[next(run.batches(mesh))])
+    whole = train(tmp_path / "whole", run.task(), run.batches(mesh), loop, run.optimizer)
     batches, taken = run.batches(mesh), iter(range(3))
 
     class Stopped:
@@ -109,10 +111,12 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
             return next(batches)
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", run.task(), Stopped(), run.loop, run.optimizer)
-    again = train(tmp_path / "cut", run.task(), run.batches(mesh), run.loop, run.optimizer)
+        train(tmp_path / "cut", run.task(), Stopped(), loop, run.optimizer)
+    again = train(tmp_path / "cut", run.task(), run.batches(mesh), loop, run.optimizer)
     assert bits_of(again) == bits_of(whole)
-    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    log = log_of(tmp_path / "cut")
+    assert log == log_of(tmp_path / "whole")
+    assert [line["step"] for line in log if "heldout" in line] == [3, 6]
 
 
 @pytest.mark.slow

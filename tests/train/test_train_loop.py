@@ -131,7 +131,8 @@ def test_the_result_can_be_the_best_checkpoint(tmp_path):
 
 
 def test_nothing_compiles_after_the_first_updates(tmp_path):
-    """Counted by JAX itself: all that an update, the log and a save need is compiled by then."""
+    """Counted by JAX itself: all that an update, the log, a save and an evaluation need is compiled
+    by then."""
     compiled = []
 
     def count(name, *_, **__):
@@ -152,8 +153,9 @@ def test_nothing_compiles_after_the_first_updates(tmp_path):
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
         task, batches = lm_parts()
-        config = LoopConfig(steps=12, log_every=2, checkpoint_every=2)
-        fit(tmp_path, task, Counting(batches()), config, TUNING)
+        config = LoopConfig(steps=12, log_every=2, checkpoint_every=2, evaluate_every=2)
+        held = [next(batches()) for _ in range(2)]
+        fit(tmp_path, task, Counting(batches()), config, TUNING, heldout=held)
         assert counts[0] < counts[2] == counts[-1], counts
     finally:
         jax.monitoring.clear_event_listeners()

@@ -13,8 +13,9 @@ from rvq_jax.data import builder, loader
 from rvq_jax.errors import UserError
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train import hosts
+from rvq_jax.train.heldout import check_records
 from rvq_jax.train.loop import LoopConfig, fit, open_run
-from rvq_jax.train.runs.batches import batches_of, check_batch, one_device
+from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.run import Run
 from rvq_jax.train.state import OptimizerConfig, Task
 from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task
@@ -65,8 +66,15 @@ class CodecRun(Run):
         text: Path | None = None,
         profile: int | None = None,
     ) -> Codec:
-        """As of `Run`; data: a dataset of `rvq-jax data build`."""
-        return train_codec(folder, builder.open_split(data, "train"), self, mesh, profile=profile)
+        """As of `Run`; data: a dataset of `rvq-jax data build`, whose valid and test clips are
+        held out."""
+        source, heldout = builder.open_split(data, "train"), None
+        if self.loop.evaluate_every != 0:
+            try:
+                heldout = builder.open_split(data, "heldout")
+            except UserError as error:
+                hosts.warn(f"{error}: nothing is held out")
+        return train_codec(folder, source, self, mesh, heldout=heldout, profile=profile)
 
 
 def train_codec(
@@ -76,6 +84,7 @@ def train_codec(
     mesh: Mesh | None = None,
     label: str = "codec",
     *,
+    heldout=None,
     profile: int | None = None,
 ) -> Codec:
     """Trains a codec, or goes on.
@@ -86,6 +95,7 @@ def train_codec(
       run: its config.
       mesh: of devices; the first one alone by default.
       label: of the progress bar.
+      heldout: records that it is evaluated on meanwhile; none for None.
       profile: updates to trace; none for None.
 
     Returns:
@@ -93,7 +103,7 @@ def train_codec(
 
     Raises:
       UserError: a folder that holds a run of another config, a corpus too small to start the
-        codebooks; see also `fit`.
+        codebooks, held-out records that are trained on; see also `fit`.
     """
     folder = Path(folder)
     open_run(folder, configs.to_dict(run))
@@ -101,16 +111,21 @@ def train_codec(
         raise UserError("codec.seanet.channels must be at least 1")
     mesh = one_device() if mesh is None else mesh
     check_batch(run, mesh)
+    dataset, cut = source.describe(), loader.cut_audio(run.samples)
+    if heldout is not None:
+        check_records(source, heldout)
+        dataset["heldout"] = heldout.describe()
     state = fit(
         folder,
         run.task(),
-        batches_of(source, loader.cut_audio(run.samples), run, mesh),
+        batches_of(source, cut, run, mesh),
         run.loop,
         run.optimizer,
         mesh=mesh,
         names=lambda index: [source[int(i)]["name"] for i in index],
         label=label,
-        dataset=source.describe(),
+        dataset=dataset,
+        heldout=heldout_batches(heldout, cut, run, mesh),
         profile=profile,
     )
     return Codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.aux.books))

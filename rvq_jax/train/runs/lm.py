@@ -25,13 +25,15 @@ from rvq_jax.systems.decoding.programs import generate_codes
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train import hosts
 from rvq_jax.train.captions import caption_states
+from rvq_jax.train.heldout import check_codes
 from rvq_jax.train.loop import LoopConfig, fit, open_run
-from rvq_jax.train.runs.batches import batches_of, check_batch, one_device
+from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.run import Decoding, Run, Savable
 from rvq_jax.train.state import OptimizerConfig, Program, Task, make_program
 from rvq_jax.train.tasks.lm import PREFIX, ConditionDropout, lm_task
 from rvq_jax.train.tasks.lora import lora_task, merged
 
+HELDOUT = "heldout.npz"  # as `rvq-jax data build --codes` has it
 TOKENS = 64  # that captions are padded to where a frozen encoder reads them
 # What `rvq-jax generate` does by default.
 PROMPTS, GUIDANCE, TOP_K = 8, 3.0, 250
@@ -90,14 +92,17 @@ class LMRun(Run):
         text: Path | None = None,
         profile: int | None = None,
     ) -> Savable | None:
-        """As of `Run`; data: a code cache. Without a codec there is no folder to be heard from."""
+        """As of `Run`; data: a code cache, heldout.npz beside it is held out. Without a codec there
+        is no folder to be heard from."""
         from rvq_jax.train.codes import load_codec
         from rvq_jax.train.runs.musicgen import train_musicgen
 
         made = None if codec is None else load_codec(codec)
         encoder = None if text is None else TextEncoder.load(text)
         codes = CodeSet.load(data)
-        model = train_musicgen(folder, codes, self, mesh, made, encoder, profile=profile)
+        heldout = None if self.loop.evaluate_every == 0 else heldout_beside(data)
+        options = {"heldout": heldout, "profile": profile}
+        model = train_musicgen(folder, codes, self, mesh, made, encoder, **options)
         return None if model.codec is None else model
 
     def splits_over(self, tensor: int) -> bool:
@@ -140,6 +145,16 @@ class LMRun(Run):
         return padded_pattern(self.pattern, self.lm.levels, self.frames)
 
 
+def heldout_beside(data: Path) -> CodeSet | None:
+    """The codes in heldout.npz of the folder that a code cache is in; says so if there are none."""
+    path = Path(data).with_name(HELDOUT)
+    # What the first process sees is so for all of them.
+    if not hosts.broadcast(path.exists() and not path.samefile(data)):
+        hosts.warn(f"there is no {path}: nothing is held out")
+        return None
+    return CodeSet.load(path)
+
+
 def musicgen_recipe(lm: LMConfig) -> LMRun:
     """The published training of a MusicGen (Copet et al. 2023), in bfloat16, layers recomputed.
 
@@ -174,6 +189,7 @@ def train_lm(
     *,
     init_params: nnx.State | None = None,
     text: TextEncoder | None = None,
+    heldout: CodeSet | None = None,
     profile: int | None = None,
 ) -> nnx.State:
     """Trains a token model, or goes on.
@@ -187,6 +203,7 @@ def train_lm(
       label: of the progress bar; the pattern's name by default.
       init_params: parameters to begin with, those of run.init_from (see `runs.musicgen`).
       text: the frozen encoder of a model with text_dim.
+      heldout: codes that it is evaluated on meanwhile; none for None.
       profile: updates to trace; none for None.
 
     Returns:
@@ -194,7 +211,8 @@ def train_lm(
 
     Raises:
       UserError: a folder that holds a run of another config, an unknown pattern, codes of another
-        number of levels or sizes than the model; see also `fit`.
+        number of levels or sizes than the model, held-out codes that are trained on; see also
+        `fit`.
     """
     folder, mesh = Path(folder), one_device() if mesh is None else mesh
     name = patterns.canonical(run.pattern)
@@ -221,27 +239,38 @@ def train_lm(
         task = lora_task(run.lm, run.lora, init_params, pattern, run.condition_dropout)
     else:
         task = lm_task(run.lm, pattern, run.condition_dropout, init_params)
-    states = melody = None
-    if run.lm.text_dim:
-        states = caption_states(folder / "captions.npz", text, codes.captions)
-    if run.lm.melody_bins:
-        per_frame = codes.melody_rate / codes.frame_rate
-        melody = MelodyCut(per_frame, run.lm.melody_bins, run.lm.melody_frames)
-    cut = loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody)
+    dataset, held = codes.describe(), []
+    if heldout is not None:
+        check_codes(codes, heldout)
+        dataset["heldout"] = heldout.describe()
+        cut = _cut(heldout, run, text, folder / "heldout_captions.npz")
+        held = heldout_batches(heldout, cut, run, mesh)
     state = fit(
         folder,
         task,
-        batches_of(codes, cut, run, mesh),
+        batches_of(codes, _cut(codes, run, text, folder / "captions.npz"), run, mesh),
         run.loop,
         run.optimizer,
         mesh=mesh,
         names=lambda index: [codes[int(i)]["name"] for i in index],
         label=label or name,
         program=program,
-        dataset=codes.describe(),
+        dataset=dataset,
+        heldout=held,
         profile=profile,
     )
     params = hosts.fetch(state.ema)
     if run.lora.rank is not None:
         params = jax.device_get(merged(hosts.fetch(state.aux.base), params, run.lora))
     return forms.unstack(run.lm, params)
+
+
+def _cut(codes: CodeSet, run: LMRun, text: TextEncoder | None, captions: Path) -> loader.Cut:
+    """Crops of codes with their conditions; captions: where states of a text encoder are kept."""
+    states = melody = None
+    if run.lm.text_dim:
+        states = caption_states(captions, text, codes.captions)
+    if run.lm.melody_bins:
+        per_frame = codes.melody_rate / codes.frame_rate
+        melody = MelodyCut(per_frame, run.lm.melody_bins, run.lm.melody_frames)
+    return loader.cut_codes(run.frames, run.lm.caption_bytes, states, melody)

@@ -26,6 +26,7 @@ def train_musicgen(
     codec: Codec | None = None,
     text: TextEncoder | None = None,
     *,
+    heldout: CodeSet | None = None,
     profile: int | None = None,
 ) -> MusicGen:
     """Trains a MusicGen in one piece, or goes on.
@@ -40,6 +41,7 @@ def train_musicgen(
       mesh: of devices; the first one alone by default.
       codec: to keep beside the model, so that it can be heard.
       text: the frozen text encoder of a model with text_dim.
+      heldout: codes that it is evaluated on meanwhile; none for None.
       profile: updates to trace; none for None.
 
     Returns:
@@ -55,8 +57,9 @@ def train_musicgen(
         run = sized_as(run, base)
         codec, text = codec or base.codec, text or base.text
     _check(run, codes, codec, text)
+    options = {"text": text, "heldout": heldout, "profile": profile}
     params = None if base is None else base.params
-    params = train_lm(folder, codes, run, mesh, init_params=params, text=text, profile=profile)
+    params = train_lm(folder, codes, run, mesh, init_params=params, **options)
     return MusicGen(run.lm, patterns.canonical(run.pattern), params, codec, text)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rvq_jax import quantize
+from rvq_jax import metrics, quantize
 from rvq_jax.codec import losses
 from rvq_jax.codec.autoencoder import graph, latents
 from rvq_jax.codec.config import CodecConfig
@@ -74,7 +74,7 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, codebook_batches: 
         commitment = quantizer.started * out.commitment.mean() / (spread + 1e-6)
         total = weights.waveform * waveform + weights.mel * mel + weights.commitment * commitment
         explained_K = 1.0 - out.stats.residual / (spread * config.dim + 1e-9)
-        metrics = {
+        found = {
             "waveform": waveform,
             "mel": mel,
             "commitment": commitment,
@@ -82,7 +82,29 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, codebook_batches: 
             "entropy": out.stats.entropy,
             "explained": explained_K,
         }
-        return total, (Quantizer(out.state, quantizer.started), metrics)
+        return total, (Quantizer(out.state, quantizer.started), found)
+
+    def evaluate(params, quantizer, batch):
+        model = nnx.merge(graph(config), params)
+        audio, mask_BS = batch["audio"], batch["mask"]
+        # By the codebooks also where they have not started: so the codec would be saved.
+        out = quantize.quantize(quantizer.books, model.encoder(audio))
+        decoded = model.decoder(out.latents)[:, : audio.shape[1]] * mask_BS[..., None]
+        # Of a crop with padding the losses are means over all of it: that much is not theirs.
+        share_B = mask_BS.mean(axis=1)
+        waveform_B = jnp.abs(audio - decoded).mean(axis=(1, 2))
+        mel_B = jax.vmap(lambda *pair: losses.multi_scale_mel(*pair, config.rate))(
+            audio[:, None], decoded[:, None]
+        )
+        signals = audio.mean(axis=-1), decoded.mean(axis=-1)
+        found = {
+            "loss": weights.waveform * waveform_B + weights.mel * mel_B,
+            "waveform": waveform_B,
+            "mel": mel_B,
+            "si_sdr": share_B * metrics.si_sdr(*signals, mask_BS),
+            "mel_distance": share_B * metrics.mel_distance(*signals, config.rate, mask_BS),
+        }
+        return {name: x_B.sum() for name, x_B in found.items()}, share_B.sum()
 
     books = config.quantizer(jax.random.key(0))
     return Task(
@@ -92,4 +114,5 @@ def codec_task(config: CodecConfig, weights: CodecLossConfig, codebook_batches: 
         init_codebooks,
         codebook_batches,
         weights.autoencoder_warmup,
+        evaluate=evaluate,
     )

@@ -58,9 +58,12 @@ def lm_task(
         value, metrics = mean_bits(model, pattern, batch, key, condition_dropout)
         return value, (pattern, metrics)
 
+    def evaluate(params, pattern, batch):
+        return sum_of_bits(forms.model(config, params, stacked=True), pattern, batch)
+
     stacked = None if init_params is None else forms.stack(config, init_params)
     aux = jax.tree.map(jnp.asarray, pattern)
-    return Task(init, aux, loss, init_params=stacked, weight=frames_of)
+    return Task(init, aux, loss, init_params=stacked, weight=frames_of, evaluate=evaluate)
 
 
 def mean_bits(
@@ -83,6 +86,14 @@ def mean_bits(
     frames = jnp.maximum(frames_of(batch), 1)
     bits_K = bits_BKF.sum((0, 2)) / frames
     return bits_K.mean(), {"bits_per_frame": bits_K.sum(), "bits_by_level": bits_K}
+
+
+def sum_of_bits(model: TokenLM, pattern: Pattern, batch: dict) -> tuple[dict, Array]:
+    """Of a held-out batch with all of its conditions: sums, and how many frames they are of."""
+    bits_BKF = score(model, pattern, batch["codes"], conditions_of(batch), batch["mask"])
+    bits_K = bits_BKF.sum((0, 2))
+    found = {"loss": bits_K.mean(), "bits_per_frame": bits_K.sum(), "bits_by_level": bits_K}
+    return found, frames_of(batch)
 
 
 def frames_of(batch: dict) -> Array:
