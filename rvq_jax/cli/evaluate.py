@@ -59,6 +59,9 @@ class Evaluate:
     """Coders to compare with, as opus:12 or mp3:64, in kbps."""
     signal: Literal["speech", "music"] = "music"
     """What the audio is: says which metrics there are, and how Opus is set."""
+    metrics: tuple[str, ...] | None = None
+    """Those to measure: si_sdr, mel, stft; of speech pesq, stoi, visqol_speech, dnsmos; of music
+    visqol_audio. Default: all of the signal."""
     split: Literal["train", "valid", "test"] | None = None
     """Of metadata.csv, to take only its files. Default: all files."""
     piece: float = 10.0
@@ -94,7 +97,7 @@ class Evaluate:
         from rvq_jax.evaluate import folders
 
         self._refuse("embeddings", "codecs")
-        names = "levels", "against", "signal", "split", "piece", "batch", "listened"
+        names = "levels", "against", "signal", "metrics", "split", "piece", "batch", "listened"
         settings = {name: getattr(self, name) for name in names}
         done = folders.evaluate_codecs(self.out, self.models, self.data, **settings)
         left = list(done["data"]["left_out"].items())
@@ -105,7 +108,7 @@ class Evaluate:
         from rvq_jax.evaluate import folders
         from rvq_jax.evaluate.generations import GenerationSettings
 
-        for name in ("levels", "against", "split", "answers"):
+        for name in ("levels", "against", "metrics", "split", "answers"):
             self._refuse(name, "token models")
         settings = GenerationSettings(**dataclasses.asdict(self.generate))
         own = {"embeddings": self.embeddings, "settings": settings}

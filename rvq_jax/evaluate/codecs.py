@@ -7,7 +7,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from rvq_jax import config as configs
 from rvq_jax import screen
+from rvq_jax.errors import UserError, shown
 from rvq_jax.evaluate import coders, results
 from rvq_jax.evaluate import pieces as cutting
 from rvq_jax.evaluate.measures import MEASURES, Measure, missing
@@ -34,6 +36,7 @@ def evaluate_codec(
     levels: Sequence[int] | None = None,
     against: Sequence[str] = (),
     signal: str = "music",
+    metrics: Sequence[str] | None = None,
     piece: float = PIECE,
     batch: int = BATCH,
 ) -> dict:
@@ -45,6 +48,7 @@ def evaluate_codec(
       levels: numbers of levels to decode; 1, 2, 4 … and all for None.
       against: coders to compare with, such as "opus:12" or "mp3:64", in kbps.
       signal: "speech" or "music", which says what metrics there are and how Opus is set.
+      metrics: names of those to measure (see `measures.MEASURES`); all of the signal for None.
       piece: seconds that are coded and measured at once; longer clips are cut.
       batch: pieces that the codec takes at once.
 
@@ -53,7 +57,7 @@ def evaluate_codec(
       over clips of every metric, `pairs` with those of differences, `use` of the codes by level.
 
     Raises:
-      UserError: unknown coders or levels, or a coder whose package is missing.
+      UserError: unknown coders, levels or metrics, or a coder whose package is missing.
       ValueError: clips that are no audio.
     """
     found = cutting.of_arrays(clips)
@@ -62,16 +66,23 @@ def evaluate_codec(
     sources = [CodecPoints("codec", codec, levels_of(codec, levels, "the codec"), piece, batch)]
     sources += [CoderPoint(coders.parse(text, signal)) for text in against]
     settings = Settings(1 if codec.config.channels == 1 else None, piece, batch)
-    rows, measures = Rows(), measures_of(signal)
+    rows, measures = Rows(), measures_of(signal, metrics)
     left = measure(sources, found, measures, rows, settings)
     done = results.summary(sources, found, measures, rows, left, settings)
     done["data"]["signal"] = signal
     return done
 
 
-def measures_of(signal: str) -> tuple[Measure, ...]:
-    """The metrics of a kind of signal, those without their package among them."""
-    return tuple(m for m in MEASURES if m.signal in (None, signal))
+def measures_of(signal: str, names: Sequence[str] | None = None) -> tuple[Measure, ...]:
+    """The metrics of a kind of signal, those without their package among them.
+
+    names: of those that are wanted; all for None. Raises UserError for one that is not there.
+    """
+    found = {m.name: m for m in MEASURES if m.signal in (None, signal)}
+    for name in names or ():
+        if name not in found:
+            raise UserError(f"{shown(name)} is no metric of {signal}{configs.nearest(name, found)}")
+    return tuple(m for m in found.values() if names is None or m.name in names)
 
 
 class Settings(NamedTuple):

@@ -32,6 +32,7 @@ def evaluate_codecs(
     levels: Sequence[int] | None = None,
     against: Sequence[str] = (),
     signal: str = "music",
+    metrics: Sequence[str] | None = None,
     split: str | None = None,
     piece: float = codecs.PIECE,
     batch: int = codecs.BATCH,
@@ -48,6 +49,7 @@ def evaluate_codecs(
       levels: numbers of levels to decode; 1, 2, 4 … and all for None.
       against: coders, such as "opus:12".
       signal: "speech" or "music".
+      metrics: names of those to measure; all of the signal for None.
       split: of metadata.csv, to take only its files; None for all.
       piece: seconds that are coded and measured at once.
       batch: pieces that a codec takes at once.
@@ -57,12 +59,13 @@ def evaluate_codecs(
       What results.json holds, but for where it was measured.
 
     Raises:
-      UserError: nothing to compare, unknown coders or levels, no codec, no audio, no clip that can
+      UserError: nothing to compare, unknown coders, levels or metrics, no codec, no audio, no clip that can
         be read, or a folder that cannot be written to.
     """
     if not paths and not against:
         raise UserError("nothing to evaluate: name a codec folder, or coders with --against")
     compared = [CoderPoint(coders.parse(text, signal)) for text in against]
+    measures = codecs.measures_of(signal, metrics)
     found = cutting.of_folder(data, split)
     files.check_folder(out, None)
     made = zip(labels(paths), map(Codec.load, map(model_folder, paths)), strict=True)
@@ -77,8 +80,7 @@ def evaluate_codecs(
     # A codec of one channel cannot be asked for two: all get the task that all can do.
     mono = any(source.codec.config.channels == 1 for source in sources)
     settings = codecs.Settings(1 if mono else None, piece, batch)
-    rows, measures = Rows(out), codecs.measures_of(signal)
-    audio, every = Kept(out, found, listened), [*sources, *compared]
+    rows, audio, every = Rows(out), Kept(out, found, listened), [*sources, *compared]
     left = codecs.measure(every, found, measures, rows, settings, audio)
     if len(left) == len(found):
         name, why = next(iter(left.items()))

@@ -160,6 +160,16 @@ def no_bitrate(tmp_path, folders):
     return ("--data", audio(tmp_path / "data"), "--against", "opus:six"), ("opus:six",)
 
 
+def unknown_metric(tmp_path, folders):
+    where = "--data", audio(tmp_path / "data")
+    return (folders["mono"], *where, "--metrics", "sisdr"), ("sisdr", "si_sdr")
+
+
+def metric_of_speech(tmp_path, folders):
+    where = "--data", audio(tmp_path / "data")
+    return (folders["mono"], *where, "--metrics", "pesq"), ("pesq", "music")
+
+
 def no_split(tmp_path, folders):
     return (folders["mono"], "--data", audio(tmp_path / "data"), "--split", "test"), ("metadata",)
 
@@ -171,7 +181,15 @@ def out_is_a_file(tmp_path, folders):
 
 
 MISTAKES = [no_such, without_audio, unreadable_only, nothing, no_model, other_levels, no_level]
-MISTAKES += [twice, unknown_coder, no_bitrate, no_split, out_is_a_file]
+MISTAKES += [
+    twice,
+    unknown_metric,
+    metric_of_speech,
+    unknown_coder,
+    no_bitrate,
+    no_split,
+    out_is_a_file,
+]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
