@@ -59,8 +59,8 @@ def evaluate_codecs(
       What results.json holds, but for where it was measured.
 
     Raises:
-      UserError: nothing to compare, unknown coders, levels or metrics, no codec, no audio, no clip that can
-        be read, or a folder that cannot be written to.
+      UserError: nothing to compare, unknown coders, levels or metrics, no codec, no audio, no clip
+        that can be read, or a folder that cannot be written to.
     """
     if not paths and not against:
         raise UserError("nothing to evaluate: name a codec folder, or coders with --against")
