@@ -88,7 +88,7 @@ def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> lis
         for m in measures:
             found = difference(values[a][m.name], values[b][m.name])
             if found.count:
-                different = bool(found.excludes_zero)
+                different = found.excludes_zero
                 made.append({"metric": m.name, "a": a, "b": b, **plain(found)})
                 made[-1]["different"] = different
     return made

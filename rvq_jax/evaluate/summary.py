@@ -8,7 +8,8 @@ import numpy as np
 NONE = "–"
 INTERVALS = "± is half of the 95 % interval of the mean over files (bootstrap)."
 MARKED = "{} in a column: what paired intervals cannot tell from its best."
-PAIRED = "Means of a − b over files that both have a value for, with 95 % intervals."
+PAIRED = """Means of a − b over files that both have a value for, with 95 % intervals; of fewer than
+six files none is called different."""
 MUSHRA = """Scores from 0 (bad) to 100 (excellent), after ITU-R BS.1534-3; intervals over listeners
 or over clips, whichever are wider."""
 ABX = """How often listeners told which of two sounds the third was; p is the chance of so many by

@@ -13,6 +13,19 @@ def test_they_hold_the_truth_as_often_as_they_say():
     assert 0.86 < np.mean([x.low < 2.0 < x.high for x in found]) < 0.99
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 10])
+def test_what_is_alike_is_seldom_called_different(count):
+    """Also of few values: 5 % but for chance, which is 2 of 300 samples' standard deviations."""
+    rng = np.random.default_rng(count)
+    found = [interval(rng.normal(size=count)).excludes_zero for _ in range(300)]
+    assert np.mean(found) < 0.05 + 0.04
+
+
+def test_a_few_files_that_all_say_the_same_suffice():
+    assert not interval([1.0, 1.1, 0.9, 1.2, 0.8]).excludes_zero
+    assert interval([1.0, 1.1, 0.9, 1.2, 0.8, 1.3]).excludes_zero
+
+
 def test_pairing_takes_away_what_files_share():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 10, 30)
