@@ -1,6 +1,7 @@
 """Codecs and coders at their operating points, alike to whoever measures them."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -48,11 +49,19 @@ class CodecPoints:
     @property
     def points(self) -> list[Point]:
         """One for each number of levels."""
-        identity = self.codec.fingerprint().hex()
         return [
-            Point(_levels(self.name, k), self.name, "codec", k, f"codec {identity} {k}")
-            for k in self.levels
+            Point(_levels(self.name, k), self.name, "codec", k, self.key(k)) for k in self.levels
         ]
+
+    def key(self, levels: int) -> str:
+        """What tells the results of so many levels from others: of these weights and this config,
+        as a rate or segments change no array."""
+        return f"codec {self._identity} {levels}"
+
+    @functools.cached_property
+    def _identity(self) -> str:
+        config = hashlib.sha256(f"{self.codec.config}".encode()).hexdigest()
+        return f"{self.codec.fingerprint().hex()} {config}"
 
     def code(self, pieces: Sequence[Piece]) -> tuple[list[list[Coding]], list[np.ndarray]]:
         """Codings of each piece by point, and its codes `[K, F]` with the most levels.

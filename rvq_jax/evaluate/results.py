@@ -49,8 +49,8 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
                 }
             )
         if hasattr(source, "codec"):
-            packed_codes = (row["codes"] for row in found if "codes" in row)
-            use[source.name] = _use(packed_codes, source.codec.config)
+            codes = (_codes(source, clip, rows, settings) for clip in clips)
+            use[source.name] = _use(codes, source.codec.config)
     return {
         "kind": "codec",
         "data": {
@@ -94,12 +94,24 @@ def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> lis
     return made
 
 
-def _use(stored, config) -> list[dict]:
+def _codes(source, clip, rows, settings) -> np.ndarray | None:
+    """Codes `[K, F]` of a codec's levels: fewer levels are a prefix of those that another call,
+    with more, has left."""
+    most = max(source.levels)
+    for levels in range(most, source.codec.config.levels + 1):
+        row = rows.get(settings.key(source.key(levels)), clip.identity)
+        if row and "codes" in row:
+            return unpacked(row["codes"])[:most]
+    return None
+
+
+def _use(found, config) -> list[dict]:
     """Use of the codes by level, of files that are read one by one."""
     size = config.codebook_size
     counts_KN: np.ndarray | int = 0
-    for item in stored:
-        counts_KN = counts_KN + code_metrics.code_counts(unpacked(item), size)
+    for codes_KF in found:
+        if codes_KF is not None:
+            counts_KN = counts_KN + code_metrics.code_counts(codes_KF, size)
     if isinstance(counts_KN, int):
         return []
     return [{"level": k + 1, **row} for k, row in enumerate(code_metrics.count_use(counts_KN))]
