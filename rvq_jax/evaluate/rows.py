@@ -11,6 +11,8 @@ import numpy as np
 from rvq_jax import files, opening
 from rvq_jax.errors import READING, UserError
 
+LARGEST = 1e15  # that a number of a row can be: beyond it results are no longer numbers
+
 
 class Rows:
     """Rows by (key, clip), kept in rows.jsonl of a folder as they are made; in memory for None."""
@@ -91,7 +93,9 @@ def _parsed(line: bytes) -> dict | None:
         numbers += [score for score in row.get("scores", {}).values() if score is not None]
         if "codes" in row:
             unpacked(row["codes"])
-        return row if texts and all(type(x) in (int, float) for x in numbers) else None
+        # Not even infinity is less than it.
+        whole = all(type(x) in (int, float) and abs(x) < LARGEST for x in numbers)
+        return row if texts and whole and (row["seconds"] > 0 or "scores" not in row) else None
     except READING:
         return None
 
