@@ -67,6 +67,8 @@ def evaluate_codecs(
     compared = [CoderPoint(coders.parse(text, signal)) for text in against]
     measures = codecs.measures_of(signal, metrics)
     found = cutting.of_folder(data, split)
+    if split is None:
+        cutting.check_apart(data, out)
     files.check_folder(out, None)
     made = zip(labels(paths), map(Codec.load, map(model_folder, paths)), strict=True)
     sources: list = [
@@ -81,7 +83,8 @@ def evaluate_codecs(
     mono = any(source.codec.config.channels == 1 for source in sources)
     settings = codecs.Settings(1 if mono else None, piece, batch)
     rows, audio, every = Rows(out), Kept(out, found, listened), [*sources, *compared]
-    left = codecs.measure(every, found, measures, rows, settings, audio)
+    # Coders first: what they refuse is said before codecs take their time.
+    left = codecs.measure([*compared, *sources], found, measures, rows, settings, audio)
     if len(left) == len(found):
         name, why = next(iter(left.items()))
         raise UserError(f"none of {len(found)} files in {data} can be measured on: {name}: {why}")

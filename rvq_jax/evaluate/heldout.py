@@ -9,6 +9,7 @@ from rvq_jax import opening
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import LeftOut, UserError, reading
+from rvq_jax.evaluate.pieces import check_apart
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.train.codes import cached_codes, sound_of
 
@@ -72,6 +73,7 @@ def open_heldout(path: str | Path, model: MusicGen, out: str | Path) -> Heldout:
     rate, channels = sound_of(model.codec, None, model.channels)
     dataset, left_out = path, None
     if not (path / DATASET).is_dir():
+        check_apart(path, out)
         minimum = model.codec.config.hop
         settings = {"strict": False, "heldout": True}
         dataset = builder.build(path, out / "dataset", rate, channels, minimum, **settings)

@@ -73,6 +73,16 @@ def of_folder(folder: str | Path, split: str | None = None) -> list[Clip]:
     ]
 
 
+def check_apart(folder: str | Path, out: str | Path) -> None:
+    """Raises UserError if what an evaluation writes to `out` would be among a folder's audio."""
+    place = (Path(out) / "audio").resolve()
+    if Path(folder).resolve() in (place, *place.parents):
+        raise UserError(
+            f"{out} is in {folder}, where its audio would be measured next time; choose an --out "
+            "elsewhere"
+        )
+
+
 def of_arrays(clips: Iterable[tuple[Array, int]]) -> list[Clip]:
     """Clips of audio `[S, C]` or `[S]` with their rates in hertz; raises ValueError for others."""
     made = []
@@ -120,7 +130,7 @@ def pieces(
             where = clip.load.args[0] if hasattr(clip.load, "args") else clip.name
             left[clip.name] = reason_of(error, where)
             continue
-        count = max(1, math.ceil(len(audio_SC) / (seconds * rate)))
+        count = min(len(audio_SC), math.ceil(len(audio_SC) / (seconds * rate)))
         bounds = np.linspace(0, len(audio_SC), count + 1).round().astype(int)
         for k in range(count):
             part_SC = audio_SC[bounds[k] : bounds[k + 1]]

@@ -180,8 +180,20 @@ def out_is_a_file(tmp_path, folders):
     return (folders["mono"], *where, "--out", tmp_path / "out"), ("out",)
 
 
+def out_in_data(tmp_path, folders):
+    data = audio(tmp_path / "data")
+    return (folders["mono"], "--data", data, "--out", data / "out"), ("next time", "--out")
+
+
+def out_is_data(tmp_path, folders):
+    data = audio(tmp_path / "data")
+    return (folders["mono"], "--data", data, "--out", data), ("next time", "--out")
+
+
 MISTAKES = [no_such, without_audio, unreadable_only, nothing, no_model, other_levels, no_level]
 MISTAKES += [
+    out_in_data,
+    out_is_data,
     twice,
     unknown_metric,
     metric_of_speech,
