@@ -1,6 +1,7 @@
 """How near codecs and coders come to clips: every point on every clip, file by file."""
 
 import collections
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from rvq_jax.evaluate.pieces import Clip, Piece
 from rvq_jax.evaluate.points import CodecPoints, CoderPoint, Coding, key_of, levels_of
 from rvq_jax.evaluate.rows import Rows, packed
 from rvq_jax.metrics import align
+from rvq_jax.metrics.speech import silent
 from rvq_jax.systems.codec import Codec
 from rvq_jax.typing import Array
 
@@ -239,21 +241,38 @@ def _aligned(piece: Piece, coding: Coding, late: float) -> Coding:
 
 
 def _delay(source: Source, clips: Sequence[Clip], rows: Rows, key: str, settings) -> float:
-    """Seconds that a source's audio comes late by, if the first clips agree on it; else 0.
+    """Seconds that a source's audio comes late by, if the first clips with sound agree on it, to a
+    sample of each; else 0.
 
     Of one clip it might be chance: what a poor codec makes of noise is like it nowhere.
     """
     known = rows.get(key, DELAY)
     if known is not None:
         return float(known["seconds"])
-    walk = _pieces(clips, range(min(PROBES, len(clips))), settings, {})
+    walk = _pieces(clips, range(len(clips)), settings, {})
+    probes = (part for part in walk if part.first and not silent(part.audio_SC.mean(1)))
     found = []
-    for group in cutting.batches((part for part in walk if part.first), settings.batch):
+    for group in cutting.batches(itertools.islice(probes, PROBES), settings.batch):
         for part, codings in zip(group, source.code(group)[0], strict=True):
-            most = round(LONGEST_DELAY * part.rate)
             pair = part.audio_SC.mean(1), codings[-1].audio_SC.mean(1)
-            found.append(round(align.delay(*pair, most) / part.rate, 6))
-    late, count = collections.Counter(found).most_common(1)[0] if found else (0.0, 0)
-    late = late if 2 * count > len(found) else 0.0
+            if not silent(pair[1]):
+                shift = align.delay(*pair, round(LONGEST_DELAY * part.rate))
+                found.append((shift / part.rate, part.rate))
+    late = _agreed(found)
     rows.add({"key": key, "clip": DELAY, "seconds": late})
     return late
+
+
+def _agreed(found: Sequence[tuple[float, int]]) -> float:
+    """The delay in seconds on which most of some agree, each known to a sample of its rate: that
+    of the highest rate among them; 0 if there is none."""
+    votes = [
+        (
+            sum(abs(late - other) < 0.51 / rate + 0.51 / other_rate for other, other_rate in found),
+            rate,
+            late,
+        )
+        for late, rate in found
+    ]
+    count, _, late = max(votes, default=(0, 0, 0.0), key=lambda vote: vote[:2])
+    return late if 2 * count > len(found) else 0.0

@@ -13,7 +13,7 @@ from tiers import slow
 import rvq_jax as rj
 from rvq_jax import metrics
 from rvq_jax.audio import resample
-from rvq_jax.evaluate import codecs
+from rvq_jax.evaluate import codecs, results
 from rvq_jax.evaluate import pieces as cutting
 from rvq_jax.evaluate.measures import Measure
 from rvq_jax.evaluate.pieces import Piece
@@ -99,6 +99,68 @@ def test_a_source_that_comes_late_is_judged_as_if_it_did_not(late):
     for a, b in zip(on_time, delayed, strict=True):
         for x, y in zip(a, b, strict=True):
             np.testing.assert_allclose(x["scores"]["error"], y["scores"]["error"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("delays", "want"),
+    [
+        ([(7 / 600, 600)] * 3, 7 / 600),
+        ([(33 / 16_000, 16_000), (92 / 44_100, 44_100), (50 / 24_000, 24_000)], 92 / 44_100),
+        ([(7 / 600, 600), (31 / 600, 600), (0.0, 600)], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_clips_of_any_rates_agree_on_a_delay(delays, want):
+    assert codecs._agreed(delays) == want
+
+
+def test_silence_does_not_say_how_late_a_source_is():
+    rows, silent = Rows(), [np.zeros((RATE, 1), np.float32)] * 5
+    clips = cutting.of_arrays([(x, RATE) for x in [*silent, noise(0.8, 1), noise(0.8, 2)]])
+    source = Late(late=7)
+    measured(source, clips, rows)
+    key = codecs.Settings(1, 1.0, 3).key(source.points[-1].key)
+    assert rows.get(key, codecs.DELAY)["seconds"] == pytest.approx(7 / RATE)
+
+
+def test_pieces_are_never_empty():
+    clips = cutting.of_arrays([(noise(0.01), RATE)])
+    assert [len(piece.audio_SC) for piece in cutting.pieces(clips, [0], 1, 1e-6, {})] == [1] * 6
+
+
+@pytest.mark.parametrize("change", [{"rate": 1200}, {"normalize": True}])
+def test_a_codec_of_another_config_is_another(change):
+    """Though it has the same arrays."""
+    codec = rj.Codec.init(small_codecs.CONFIGS["mono"], jax.random.key(0))
+    other = dataclasses.replace(codec, config=dataclasses.replace(codec.config, **change))
+    keys = {CodecPoints("it", x, (3,), 1.0, 3).points[0].key for x in (codec, other, codec)}
+    assert len(keys) == 2
+
+
+def test_fewer_levels_than_were_measured_have_their_use_too():
+    codec = rj.Codec.init(small_codecs.CONFIGS["mono"], jax.random.key(0))
+    clips, rows = cutting.of_arrays([(noise(1.0, i), RATE) for i in range(2)]), Rows()
+    uses = []
+    for levels in ((1, 3), (1,)):
+        source = CodecPoints("it", codec, levels, 1.0, 3)
+        measured(source, clips, rows, measures=(ERROR,))
+        settings = codecs.Settings(1, 1.0, 3)
+        uses.append(results.summary([source], clips, (ERROR,), rows, {}, settings)["use"]["it"])
+    assert uses[1] == uses[0][:1] and len(uses[0]) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seconds": -1.0}, {"bits": 10**400}, {"scores": {"error": float("inf")}}, {"scores": 3}],
+)
+def test_rows_that_no_measurement_gives_are_measured_again(tmp_path, change):
+    clips = cutting.of_arrays([(noise(1.0), RATE)])
+    whole, _ = measured(Late(), clips, Rows(tmp_path))
+    path = tmp_path / "rows.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    changed = [row | change if "scores" in row else row for row in lines]
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    assert measured(Late(), clips, Rows(tmp_path))[0] == whole
 
 
 def test_work_goes_on_where_it_was_stopped(tmp_path):
