@@ -16,8 +16,9 @@ from rvq_jax.evaluate import pieces as cutting
 from rvq_jax.evaluate.measures import MEASURES, Measure, missing
 from rvq_jax.evaluate.pieces import Clip, Piece
 from rvq_jax.evaluate.points import CodecPoints, CoderPoint, Coding, key_of, levels_of
-from rvq_jax.evaluate.rows import Rows, packed
+from rvq_jax.evaluate.rows import COUNTS, Rows, packed
 from rvq_jax.metrics import align
+from rvq_jax.metrics.codes import code_counts
 from rvq_jax.metrics.speech import silent
 from rvq_jax.systems.codec import Codec
 from rvq_jax.typing import Array
@@ -26,7 +27,7 @@ PIECE = 10.0  # seconds
 BATCH = 4  # pieces
 LONGEST_DELAY = 0.1  # seconds that a codec may be late or early
 PROBES = 4  # clips that its delay is measured on
-ORIGINAL, DELAY, CODES = "original", "delay", "codes"
+ORIGINAL, DELAY = "original", "delay"
 
 Source = CodecPoints | CoderPoint
 
@@ -223,7 +224,7 @@ class _File:
                 sums[m.name][1] += weight
 
     def rows(self, keys: list[str], clip: Clip) -> list[dict]:
-        """A row for each point; the last one has the codes too."""
+        """A row for each point; the last one says too how often each code occurs, by level."""
         made = []
         for i, key in enumerate(keys):
             scores = {n: x / w if w else np.nan for n, (x, w) in self.scores[i].items()}
@@ -231,7 +232,8 @@ class _File:
             row |= {"channels": self.channels, "bits": self.bits[i], "scores": scores}
             made.append(row)
         if self.codes:
-            made[-1][CODES] = packed(np.concatenate(self.codes, axis=1))
+            codes_KF = np.concatenate(self.codes, axis=1)
+            made[-1][COUNTS] = packed(code_counts(codes_KF, 1 + int(codes_KF.max(initial=0))))
         return made
 
 

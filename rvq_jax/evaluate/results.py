@@ -7,7 +7,7 @@ import numpy as np
 
 from rvq_jax.evaluate.intervals import Interval, difference, interval
 from rvq_jax.evaluate.measures import missing
-from rvq_jax.evaluate.rows import unpacked
+from rvq_jax.evaluate.rows import COUNTS, unpacked
 from rvq_jax.metrics import codes as code_metrics
 
 
@@ -27,6 +27,8 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
     """
     clips = [clip for clip in clips if clip.name not in left]
     systems, values, use = [], {}, {}
+    # What an earlier call, with its package, has left is no part of what is called left out.
+    there = [m for m in measures if missing(m) is None]
     seconds = 0.0
     for source in sources:
         points = source.points
@@ -34,9 +36,7 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
             key = settings.key(point.key)
             found = [rows.get(key, clip.identity) for clip in clips]
             seconds = sum(row["seconds"] for row in found)
-            scores = {
-                m.name: [_number(row["scores"].get(m.name)) for row in found] for m in measures
-            }
+            scores = {m.name: [_number(row["scores"].get(m.name)) for row in found] for m in there}
             values[point.name] = scores
             systems.append(
                 {
@@ -49,8 +49,7 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
                 }
             )
         if hasattr(source, "codec"):
-            codes = (_codes(source, clip, rows, settings) for clip in clips)
-            use[source.name] = _use(codes, source.codec.config)
+            use[source.name] = _use(_counts(source, clip, rows, settings) for clip in clips)
     return {
         "kind": "codec",
         "data": {
@@ -70,7 +69,7 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
             for m in measures
         ],
         "systems": systems,
-        "pairs": _pairs(values, measures),
+        "pairs": _pairs(values, there),
         "use": use,
         "players": [],
         "listening": None,
@@ -94,27 +93,24 @@ def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> lis
     return made
 
 
-def _codes(source, clip, rows, settings) -> np.ndarray | None:
-    """Codes `[K, F]` of a codec's levels: fewer levels are a prefix of those that another call,
-    with more, has left."""
-    most = max(source.levels)
-    for levels in range(most, source.codec.config.levels + 1):
+def _counts(source, clip, rows, settings) -> np.ndarray | None:
+    """How often a clip's codes occur `[K, N]`: those of fewer levels are also the first of what
+    another call, with more of them, has left."""
+    most, config = max(source.levels), source.codec.config
+    for levels in range(most, config.levels + 1):
         row = rows.get(settings.key(source.key(levels)), clip.identity)
-        if row and "codes" in row:
-            return unpacked(row["codes"])[:most]
+        if row and COUNTS in row:
+            counts_KN = unpacked(row[COUNTS])[:most].astype(np.int64)
+            return np.pad(counts_KN, [(0, 0), (0, config.codebook_size - counts_KN.shape[1])])
     return None
 
 
-def _use(found, config) -> list[dict]:
-    """Use of the codes by level, of files that are read one by one."""
-    size = config.codebook_size
-    counts_KN: np.ndarray | int = 0
-    for codes_KF in found:
-        if codes_KF is not None:
-            counts_KN = counts_KN + code_metrics.code_counts(codes_KF, size)
-    if isinstance(counts_KN, int):
+def _use(found) -> list[dict]:
+    """Use of the codes by level, of counts of files, one after another."""
+    total_KN = sum(counts_KN for counts_KN in found if counts_KN is not None)
+    if isinstance(total_KN, int):
         return []
-    return [{"level": k + 1, **row} for k, row in enumerate(code_metrics.count_use(counts_KN))]
+    return [{"level": k + 1, **row} for k, row in enumerate(code_metrics.count_use(total_KN))]
 
 
 def _number(value) -> float:

@@ -11,6 +11,8 @@ import numpy as np
 from rvq_jax import files, opening
 from rvq_jax.errors import READING, UserError
 
+COUNTS = "counts"  # of a row that has them: how often each code occurs, by level
+MOST_CODES = 1 << 20  # that a level has
 LARGEST = 1e15  # that a number of a row can be: beyond it results are no longer numbers
 
 
@@ -64,24 +66,24 @@ class Rows:
                 ) from error
 
 
-def packed(codes_KF: np.ndarray) -> dict:
-    """Codes as JSON values, small: what `unpacked` reads."""
-    small = codes_KF.astype(np.min_scalar_type(int(codes_KF.max(initial=0))))
+def packed(counts_KN: np.ndarray) -> dict:
+    """Counts as JSON values, small: what `unpacked` reads."""
+    small = counts_KN.astype(np.min_scalar_type(int(counts_KN.max(initial=0))))
     data = base64.b64encode(zlib.compress(small.tobytes())).decode()
     return {"shape": list(small.shape), "dtype": small.dtype.str, "data": data}
 
 
 def unpacked(stored: dict) -> np.ndarray:
-    """Codes `[K, F]` of what `packed` made; raises ValueError for anything else."""
-    (levels, frames), dtype = stored["shape"], np.dtype(stored["dtype"])
-    if dtype.kind != "u" or not (0 < levels <= 256 and 0 <= frames):
-        raise ValueError("these are no codes")
-    size = levels * frames * dtype.itemsize
+    """Counts `[K, N]` of what `packed` made; raises ValueError for anything else."""
+    (levels, size), dtype = stored["shape"], np.dtype(stored["dtype"])
+    if dtype.kind != "u" or not (0 < levels <= 256 and 0 < size <= MOST_CODES):
+        raise ValueError("these are no counts")
+    whole = levels * size * dtype.itemsize
     inflate = zlib.decompressobj()
-    data = inflate.decompress(base64.b64decode(stored["data"]), size + 1)
-    if len(data) != size:
-        raise ValueError("codes are not as many as they say")
-    return np.frombuffer(data, dtype).reshape(levels, frames)
+    data = inflate.decompress(base64.b64decode(stored["data"]), whole + 1)
+    if len(data) != whole:
+        raise ValueError("counts are not as many as they say")
+    return np.frombuffer(data, dtype).reshape(levels, size)
 
 
 def _parsed(line: bytes) -> dict | None:
@@ -91,8 +93,8 @@ def _parsed(line: bytes) -> dict | None:
         texts = all(isinstance(row[name], str) for name in ("key", "clip"))
         numbers = [row["seconds"], *(row[n] for n in ("bits", "channels") if "scores" in row)]
         numbers += [score for score in row.get("scores", {}).values() if score is not None]
-        if "codes" in row:
-            unpacked(row["codes"])
+        if COUNTS in row:
+            unpacked(row[COUNTS])
         # Not even infinity is less than it.
         whole = all(type(x) in (int, float) and abs(x) < LARGEST for x in numbers)
         return row if texts and whole and (row["seconds"] > 0 or "scores" not in row) else None

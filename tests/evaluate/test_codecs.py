@@ -149,9 +149,27 @@ def test_fewer_levels_than_were_measured_have_their_use_too():
     assert uses[1] == uses[0][:1] and len(uses[0]) == 3
 
 
+def test_a_metric_that_is_left_out_has_no_values():
+    """Also where an earlier call had its package."""
+    clips, rows, source = cutting.of_arrays([(noise(1.0), RATE)]), Rows(), Late()
+    measured(source, clips, rows)
+    gone = dataclasses.replace(LOUD, packages=("no_such_package",))
+    settings = codecs.Settings(1, 1.0, 3)
+    done = results.summary([source], clips, (ERROR, gone), rows, {}, settings)
+    assert [set(system["scores"]) for system in done["systems"]] == [{"error"}] * 2
+    assert {pair["metric"] for pair in done["pairs"]} == {"error"}
+    assert "no_such_package" in done["metrics"][1]["left_out"]
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"seconds": -1.0}, {"bits": 10**400}, {"scores": {"error": float("inf")}}, {"scores": 3}],
+    [
+        {"seconds": -1.0},
+        {"bits": 10**400},
+        {"scores": {"error": float("inf")}},
+        {"scores": 3},
+        {"counts": {"shape": [1 << 40, 1 << 40], "dtype": "|u1", "data": ""}},
+    ],
 )
 def test_rows_that_no_measurement_gives_are_measured_again(tmp_path, change):
     clips = cutting.of_arrays([(noise(1.0), RATE)])
@@ -258,10 +276,12 @@ def test_results_are_those_of_the_rows():
     json.dumps(done, allow_nan=False)
 
 
-def test_codes_are_stored_as_they_are():
-    codes_KF = np.random.default_rng(0).integers(0, 1024, (3, 50))
-    stored = json.loads(json.dumps(packed(codes_KF)))
-    np.testing.assert_array_equal(unpacked(stored), codes_KF)
+def test_counts_are_stored_as_they_are_and_small_however_long_the_clip():
+    codes_KF = np.random.default_rng(0).integers(0, 1024, (3, 100_000))
+    counts_KN = metrics.code_counts(codes_KF, 1024)
+    stored = json.dumps(packed(counts_KN))
+    np.testing.assert_array_equal(unpacked(json.loads(stored)), counts_KN)
+    assert len(stored) < 3 * 1024 * 3
 
 
 @pytest.mark.parametrize(
