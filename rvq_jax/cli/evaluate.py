@@ -89,6 +89,7 @@ class Evaluate:
             done, left = self._models()
         done = folders.stated(done, command_line(), began)
         self._write(done)
+        self._write_pages(done)
         if left is not None:
             raise left
         return done
@@ -119,18 +120,22 @@ class Evaluate:
             raise UserError(f"--{name} is not for {what}; leave it away")
 
     def _write(self, done: dict) -> None:
-        from rvq_jax.evaluate import answers, listening, report, table
+        from rvq_jax.evaluate import answers, table
         from rvq_jax.files import write_json
 
         if self.answers:
             done["listening"] = answers.read(self.answers, self.out)
         write_json(self.out / "results.json", done)
         say(self.json, table.table(done))
+
+    def _write_pages(self, done: dict) -> None:
+        from rvq_jax.evaluate import listening, report
+
         try:
             pages = listening.write(self.out, done)  # first: the report has links to them
             places = [report.write(self.out, done), *pages]
         except UserError as error:
-            say(self.json, f"no report: {error}")
-            return
+            kept = f"{self.out / 'results.json'} is there, a report is not"
+            raise UserError(f"{kept}: {error}") from error
         for place in places:
             say(self.json, f"{place}")
