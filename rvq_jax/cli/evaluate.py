@@ -1,6 +1,7 @@
 """How good a codec or a token model is, beside Opus and MP3, in numbers and to be listened to."""
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rvq_jax.cli.terminal import command_line, say
+from rvq_jax.cli.terminal import command_line, say, show
 from rvq_jax.errors import LeftOut, UserError
 
 
@@ -90,9 +91,11 @@ class Evaluate:
         done = folders.stated(done, command_line(), began)
         self._write(done)
         self._write_pages(done)
-        if left is not None:
-            raise left
-        return done
+        if left is None:
+            return done
+        if self.json:  # what was measured is printed all the same
+            show(json.dumps(done))
+        raise left
 
     def _codecs(self) -> tuple[dict, LeftOut | None]:
         from rvq_jax.evaluate import folders

@@ -65,6 +65,9 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path, capsys, fold
     assert code == 2 and len(lines) == 1
     assert "1 of 3" in lines[0] and "c.wav" in lines[0]
     assert results(out)["systems"][0]["scores"]["si_sdr"]["count"] == 2
+    again = small(folders["mono"], "--data", data, "--out", out, "--json")
+    code, said, _ = run(capsys, *again)
+    assert code == 2 and json.loads(said)["systems"] == results(out)["systems"]
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
