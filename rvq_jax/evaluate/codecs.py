@@ -188,7 +188,9 @@ def _measured(source, clips, pending, measures, rows, settings, audio, left) -> 
                         audio.keep(clip, key, audio_SC, part.rate)
             if part.last:
                 for row in files.pop(part.clip).rows(keys, clip):
-                    rows.add(row)
+                    # Beside what another call, by other metrics, has found.
+                    before = rows.get(row["key"], row["clip"]) or {}
+                    rows.add(row | {"scores": before.get("scores", {}) | row["scores"]})
                 yield part.clip
 
 

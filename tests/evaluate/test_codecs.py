@@ -149,6 +149,13 @@ def test_fewer_levels_than_were_measured_have_their_use_too():
     assert uses[1] == uses[0][:1] and len(uses[0]) == 3
 
 
+def test_metrics_of_one_call_stay_beside_those_of_another():
+    clips, rows, source = cutting.of_arrays([(noise(1.0), RATE)]), Rows(), Late()
+    measured(source, clips, rows, measures=(ERROR,))
+    found, _ = measured(source, clips, rows, measures=(LOUD,))
+    assert found == measured(Late(), clips)[0]
+
+
 def test_a_metric_that_is_left_out_has_no_values():
     """Also where an earlier call had its package."""
     clips, rows, source = cutting.of_arrays([(noise(1.0), RATE)]), Rows(), Late()
