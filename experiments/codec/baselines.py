@@ -38,7 +38,7 @@ def evaluate(out: Path, codecs: list[Path], data: Path, signal: str) -> dict:
     done = folders.evaluate_codecs(out, codecs, data, against=AGAINST, signal=signal)
     done["data"]["folder"] = f"held-out {data.name}"
     command = f"python experiments/codec/{Path(__file__).name}"
-    done = folders.stated(done, command, began)
+    done = folders.with_provenance(done, command, began)
     write_json(out / "results.json", done)
     report.write(out, done)
     return done

@@ -88,7 +88,7 @@ class Evaluate:
             done, left = self._codecs()
         else:
             done, left = self._models()
-        done = folders.stated(done, command_line(), began)
+        done = folders.with_provenance(done, command_line(), began)
         self._write(done)
         self._write_pages(done)
         if left is None:

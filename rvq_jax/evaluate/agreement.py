@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rvq_jax.data.synth import NOTES
-from rvq_jax.evaluate.intervals import Interval, interval
+from rvq_jax.evaluate.intervals import Interval, share
 from rvq_jax.metrics import music
 from rvq_jax.typing import Audio
 
@@ -55,4 +55,4 @@ def answers(audio: Audio, rate: int, truths: Sequence[Truth]) -> np.ndarray:
 
 def agreement(found_M4: np.ndarray) -> dict[str, Interval]:
     """The share of clips that agree, with its interval, by what was asked."""
-    return {what: interval(found_M4[:, i]) for i, what in enumerate(QUESTIONS)}
+    return {what: share(found_M4[:, i]) for i, what in enumerate(QUESTIONS)}

@@ -193,7 +193,7 @@ class Kept:
         return path.relative_to(self.out).as_posix()
 
 
-def stated(done: dict, command: str, began: float) -> dict:
+def with_provenance(done: dict, command: str, began: float) -> dict:
     """Results with where they come from: the command, commit, versions and machine."""
     return {**done, "command": command, **machine.provenance(began), "date": time.strftime("%F")}
 

@@ -30,6 +30,10 @@ class Interval(NamedTuple):
         """
         return bool(self.count >= FEWEST and (self.low > 0 or self.high < 0))
 
+    def as_json(self) -> dict[str, float | None]:
+        """Its fields by name, null for what is not defined."""
+        return {name: x if np.isfinite(x) else None for name, x in self._asdict().items()}
+
 
 def interval(values_M: Array, weights_M: Array | None = None, seed: int = 0) -> Interval:
     """Estimates a mean and its 95 % interval, by the bias-corrected bootstrap over values.
@@ -71,6 +75,19 @@ def interval(values_M: Array, weights_M: Array | None = None, seed: int = 0) -> 
             rng=np.random.default_rng(seed),
         ).confidence_interval
     return Interval(mean, float(found.low), float(found.high), len(values), lacking)
+
+
+def share(hits_M: Array) -> Interval:
+    """The share of ones among `[M]` of 0 and 1, with its 95 % interval, which is no point where all
+    are alike. Wilson 1927."""
+    hits_M = np.asarray(hits_M, np.float64)
+    if len(hits_M) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    from scipy import stats
+
+    found = stats.binomtest(int(hits_M.sum()), len(hits_M))
+    low, high = found.proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(hits_M.mean()), float(low), float(high), len(hits_M))
 
 
 def difference(a_M: Array, b_M: Array, weights_M: Array | None = None, seed: int = 0) -> Interval:

@@ -34,12 +34,14 @@ class Measure:
     signal: Literal["speech", "music"] | None  # what it is made for; None for any
     function: Callable[[Array, Array, int], float]  # of reference_SC, estimate_SC, rate
     packages: tuple[str, ...] = ()  # modules that it imports
+    worst: float | None = None  # of its scale, for an estimate without sound; None if it says that
 
     def score(self, reference_SC: Array, estimate_SC: Array, rate: int) -> float:
         """Measures an estimate `[S, C]` beside its reference.
 
-        NaN where that is undefined: of a silent reference for all but distances, which hear what is
-        there instead; of an estimate that is not finite for all.
+        NaN where the reference says nothing: where it is silent for all but distances, which hear
+        what is there instead. What a codec failed at counts: silence in place of sound is the worst
+        of the scale, and an estimate that is not finite is silence.
 
         Raises:
           UserError: the measure's package is not there, or fails at this audio.
@@ -49,9 +51,13 @@ class Measure:
             shapes = f"{np.shape(reference_SC)} and {np.shape(estimate_SC)}"
             raise ValueError(f"reference and estimate must have one shape, got {shapes}")
         if not np.isfinite(estimate_SC).all():
-            return np.nan
+            estimate_SC = np.zeros_like(estimate_SC)
+        lost = self.worst is not None and silent(np.mean(estimate_SC, axis=1))
         try:
-            return float(self.function(reference_SC, estimate_SC, rate))
+            # A reference that has no score itself has none to lose.
+            other_SC = reference_SC if lost else estimate_SC
+            found = float(self.function(reference_SC, other_SC, rate))
+            return self.worst if lost and np.isfinite(found) else found
         except UserError:
             raise
         except Exception as error:
@@ -69,9 +75,9 @@ def missing(measure: Measure) -> str | None:
 def _by_channel(program: Callable, is_ratio: bool = False) -> Callable:
     """Makes the mean over channels of what a program of `[S]`, rate and mask gives for each.
 
-    program: compiled. is_ratio: of a channel that is silent in either it says nothing; else it is a
-    mean over time, and what is longer than `PIECE` is measured in equal pieces, so that memory does
-    not grow.
+    program: compiled. is_ratio: of a channel that is silent in the reference it says nothing; else
+    it is a mean over time, and what is longer than `PIECE` is measured in equal pieces, so that
+    memory does not grow.
     """
 
     def measured(reference_SC: Array, estimate_SC: Array, rate: int) -> float:
@@ -79,7 +85,7 @@ def _by_channel(program: Callable, is_ratio: bool = False) -> Callable:
         count = 1 if is_ratio else -(-len(reference_SC) // (PIECE * rate))
         scores = []
         for channel in zip(*pair, strict=True):
-            if is_ratio and (silent(channel[0]) or silent(channel[1])):
+            if is_ratio and silent(channel[0]):
                 continue
             pieces = zip(*(np.array_split(x_S, max(1, count)) for x_S in channel), strict=True)
             scores += [_padded(program, *piece, rate) for piece in pieces if len(piece[0])]
@@ -135,13 +141,15 @@ MEASURES = (
     Measure("si_sdr", "SI-SDR", "dB", "more", None, _by_channel(_si_sdr, is_ratio=True)),
     Measure("mel", "Mel distance", "", "less", None, _by_channel(_mel)),
     Measure("stft", "STFT distance", "", "less", None, _by_channel(_stft)),
-    Measure("pesq", "PESQ", "", "more", "speech", _of_mono(metrics.pesq), ("pesq",)),
+    Measure("pesq", "PESQ", "", "more", "speech", _of_mono(metrics.pesq), ("pesq",), 1.0),
     Measure("stoi", "STOI", "", "more", "speech", _of_mono(metrics.stoi), ("pystoi",)),
     Measure(
-        "visqol_speech", "ViSQOL, speech", "", "more", "speech", _of_mono(_visqol_speech), LATTICE
+        *("visqol_speech", "ViSQOL, speech", "", "more", "speech"),
+        *(_of_mono(_visqol_speech), LATTICE, 1.0),
     ),
     Measure(
-        "visqol_audio", "ViSQOL, audio", "", "more", "music", _of_mono(_visqol_audio), LATTICE[:1]
+        *("visqol_audio", "ViSQOL, audio", "", "more", "music"),
+        *(_of_mono(_visqol_audio), LATTICE[:1], 1.0),
     ),
-    Measure("dnsmos", "DNSMOS", "", "more", "speech", _of_mono(_dnsmos), UNDECLARED),
+    Measure("dnsmos", "DNSMOS", "", "more", "speech", _of_mono(_dnsmos), UNDECLARED, 1.0),
 )

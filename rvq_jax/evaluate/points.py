@@ -12,6 +12,7 @@ import numpy as np
 from rvq_jax.audio import resample
 from rvq_jax.codec import segments
 from rvq_jax.errors import UserError
+from rvq_jax.evaluate.coders import KINDS, Coder
 from rvq_jax.evaluate.pieces import Piece
 from rvq_jax.systems.codec import Codec, Coded
 
@@ -105,7 +106,7 @@ class CodecPoints:
 class CoderPoint:
     """A coder of `rvq_jax.evaluate.coders` at its bitrate."""
 
-    coder: object
+    coder: Coder
 
     @property
     def name(self) -> str:
@@ -116,7 +117,7 @@ class CoderPoint:
     def points(self) -> list[Point]:
         """The one that it is."""
         kind = self.coder.kind
-        return [Point(self.name, kind, kind, None, f"{self.coder}")]
+        return [Point(self.name, KINDS[kind], kind, None, f"{self.coder}")]
 
     def code(self, pieces: Sequence[Piece]) -> tuple[list[list[Coding]], list[None]]:
         """Codings of each piece, with the bits of its packets; codes there are none."""

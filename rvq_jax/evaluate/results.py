@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rvq_jax.evaluate.intervals import Interval, difference, interval
+from rvq_jax.evaluate.intervals import difference, interval
 from rvq_jax.evaluate.measures import missing
 from rvq_jax.evaluate.rows import COUNTS, unpacked
 from rvq_jax.metrics import codes as code_metrics
@@ -45,7 +45,7 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
                     "kind": point.kind,
                     "levels": point.levels,
                     "kbps": sum(row["bits"] for row in found) / max(seconds, 1e-9) / 1000,
-                    "scores": {name: plain(interval(x)) for name, x in scores.items()},
+                    "scores": {name: interval(x).as_json() for name, x in scores.items()},
                 }
             )
         if hasattr(source, "codec"):
@@ -76,11 +76,6 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
     }
 
 
-def plain(found: Interval) -> dict:
-    """An interval as JSON has it: null for what is no number."""
-    return {k: None if np.isnan(v) else v for k, v in found._asdict().items()}
-
-
 def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> list[dict]:
     made = []
     for a, b in itertools.combinations(values, 2):
@@ -88,7 +83,7 @@ def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> lis
             found = difference(values[a][m.name], values[b][m.name])
             if found.count:
                 different = found.excludes_zero
-                made.append({"metric": m.name, "a": a, "b": b, **plain(found)})
+                made.append({"metric": m.name, "a": a, "b": b, **found.as_json()})
                 made[-1]["different"] = different
     return made
 

@@ -106,11 +106,6 @@ def evaluate_tokens(
     return results
 
 
-def stated(found: Interval) -> dict:
-    """An interval as JSON, null for what is not defined."""
-    return {name: x if np.isfinite(x) else None for name, x in found._asdict().items()}
-
-
 def _check(
     models: Mapping[str, MusicGen], heldout: CodeSet, audio: Sequence[dict] | None, source: str
 ) -> dict[str, MusicGen]:
@@ -148,8 +143,8 @@ def _row(name: str, model: MusicGen, bits_MK: np.ndarray, frames_M: np.ndarray) 
         "name": name,
         "pattern": model.pattern,
         "levels": model.config.levels,
-        "bits_per_frame": stated(interval(per_frame.sum(1), frames_M)),
-        "bits_by_level": [stated(interval(level_M, frames_M)) for level_M in per_frame.T],
+        "bits_per_frame": interval(per_frame.sum(1), frames_M).as_json(),
+        "bits_by_level": [interval(level_M, frames_M).as_json() for level_M in per_frame.T],
         "frechet": [],
         "agreement": None,
         "real_time_factor": None,
@@ -162,7 +157,7 @@ def _pairs(bits: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
     for a, b in itertools.combinations(bits, 2):
         frames_M = bits[a][1]
         found = difference(*(bits[name][0].sum(1) / frames_M for name in (a, b)), frames_M)
-        numbers = {name: stated(found)[name] for name in ("mean", "low", "high")}
+        numbers = {name: found.as_json()[name] for name in ("mean", "low", "high")}
         words = {"metric": "bits_per_frame", "a": a, "b": b, "different": found.excludes_zero}
         pairs.append(words | numbers)
     return pairs
@@ -191,7 +186,7 @@ def _distances(features: embeddings.Features, seed: int) -> dict[str, dict]:
     every = [*(own[name] for name in real), *features.generated.values()]
     every += [own["codec"]] if "codec" in own else []
     reference, *others = distances.reduced(every, len(real))
-    found = [stated(distances.distance(reference, clips, seed)) for clips in others]
+    found = [distances.distance(reference, clips, seed).as_json() for clips in others]
     floor = found.pop(0) if "floor" in own else None
     codec = found.pop() if "codec" in own else None
     return {
@@ -226,9 +221,9 @@ def _agreement(
         name: [
             {
                 "what": what,
-                "generated": stated(share),
-                "real": stated(own[what]),
-                "codec": stated(decoded[what]) if decoded else None,
+                "generated": share.as_json(),
+                "real": own[what].as_json(),
+                "codec": decoded[what].as_json() if decoded else None,
             }
             for what, share in shares(audio).items()
         ]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rvq_jax.evaluate.intervals import difference, interval
+from rvq_jax.evaluate.intervals import difference, interval, share
 
 
 def test_they_hold_the_truth_as_often_as_they_say():
@@ -54,6 +54,16 @@ def test_a_weighted_mean_is_that_of_the_parts_it_is_made_of():
 )
 def test_few_values_say_what_they_can(values, want):
     np.testing.assert_equal(tuple(interval(values)), want)
+
+
+def test_a_share_of_none_or_all_is_not_certain():
+    """Wilson's ends solve (p - share)² = z² p (1 - p) / n, here with his own numbers."""
+    z = 1.959963984540054
+    for hits, n in ((0, 4), (4, 4), (3, 12)):
+        found = share(np.arange(n) < hits)
+        for p in (found.low, found.high):
+            assert (p - hits / n) ** 2 == pytest.approx(z**2 * p * (1 - p) / n, abs=1e-9)
+        assert 0 <= found.low <= found.mean <= found.high <= 1 and found.low < found.high
 
 
 def test_the_same_values_give_the_same_interval():

@@ -21,7 +21,7 @@ from rvq_jax.evaluate.bits import clip_bits, melodies
 from rvq_jax.evaluate.clips import choose, real_audio
 from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.intervals import Interval
-from rvq_jax.evaluate.tokens import evaluate_tokens, stated
+from rvq_jax.evaluate.tokens import evaluate_tokens
 from rvq_jax.systems.musicgen import MusicGen
 
 FRAMES, CLIPS = 48, 6
@@ -394,5 +394,5 @@ def test_captions_say_what_can_be_heard():
 
 
 def test_undefined_numbers_are_null():
-    found = stated(Interval(1.5, np.nan, np.inf, 2, 1))
+    found = Interval(1.5, np.nan, np.inf, 2, 1).as_json()
     assert found == {"mean": 1.5, "low": None, "high": None, "count": 2, "undefined": 1}
