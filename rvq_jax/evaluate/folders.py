@@ -69,7 +69,7 @@ def evaluate_codecs(
     found = cutting.of_folder(data, split)
     if split is None:
         cutting.check_apart(data, out)
-    files.check_folder(out, None)
+    _check_place(out)
     made = zip(labels(paths), map(Codec.load, map(model_folder, paths)), strict=True)
     sources: list = [
         CodecPoints(name, codec, levels_of(codec, levels, name), piece, batch)
@@ -119,7 +119,7 @@ def evaluate_models(
     Raises:
       UserError: no token model, no held-out clips, or what does not fit.
     """
-    files.check_folder(out, None)
+    _check_place(out)
     given = [load_embedding(path) for path in embeddings]
     opened = dict(zip(labels(paths), map(open_model, paths), strict=True))
     heard = [one.model for one in opened.values() if one.model.codec is not None]
@@ -135,6 +135,13 @@ def evaluate_models(
         settings=settings,
     )
     return done, held.left_out
+
+
+def _check_place(out: Path) -> None:
+    """Raises UserError where results could not be written."""
+    files.check_folder(out, None)
+    for name in ("results.json", "report.html"):
+        files.check_file(out / name)
 
 
 def are_codecs(paths: Sequence[Path]) -> bool:

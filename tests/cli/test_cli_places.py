@@ -13,6 +13,7 @@ from test_cli import CONFIG
 from rvq_jax import cli, files
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.evaluate import codecs
 from rvq_jax.offline import encode_file, encode_folder
 from rvq_jax.systems import published_codecs
 from rvq_jax.systems.codec import Codec
@@ -54,6 +55,7 @@ COMMANDS = {
     "generate": ("generate --model MODEL --prompt x --out OUT", ".wav", (MusicGen, "load")),
     "generate many": ("generate --model MODEL --prompt x y --out OUT", "files", (MusicGen, "load")),
     "data build": ("data build @audio --out OUT", "run", (builder, "_prepare")),
+    "evaluate": ("evaluate CODEC --data @audio --out OUT", "files", (codecs, "measure")),
     "train": ("train @config.py --data @codes.npz --out OUT", "run", (runs.LMRun, "train")),
     "quickstart": ("quickstart --data @audio --out OUT", "run", (builder, "_prepare")),
 }  # fmt: skip

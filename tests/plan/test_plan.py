@@ -88,6 +88,8 @@ def test_eight_chips_share_the_flops_evenly(meshed):
     assert meshed["flops"]["model"] * 8 == by_hand(BIG, remat=False)
 
 
+# Its twin: a codec's exchanges, in test_plan_scaling.py.
+@pytest.mark.slow
 def test_a_codec_is_planned_too():
     """Where sums over one channel or eight features are sums to XLA, and no products."""
     found = plan(codec_run(), "cpu:2", {"fsdp": 2, "data": 1, "tensor": 1})

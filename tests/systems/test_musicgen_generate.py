@@ -205,7 +205,8 @@ def test_a_batch_of_eight_is_eight_single_runs_code_for_code(pattern):
         assert np.array_equal(both.codes[i, :, :length], one.codes[0])
 
 
-@pytest.mark.parametrize("pattern", [slow("delay"), slow("flatten"), "coarse_first"])
+@pytest.mark.parametrize("pattern", ["delay", "flatten", "coarse_first"])
+@pytest.mark.slow  # its twin: code for code, above
 def test_a_batch_of_eight_is_eight_single_runs_sample_for_sample(pattern):
     """A pattern that looks a level ahead has a table for each length, and rows of one length are
     drawn together."""

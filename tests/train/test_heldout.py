@@ -93,6 +93,8 @@ def test_the_best_of_a_run_that_overfits_is_where_the_held_out_loss_was_least(ov
     np.testing.assert_allclose(held[least]["loss"], found.mean(), rtol=1e-5)
 
 
+# Its twin: what a token model measures, above.
+@pytest.mark.slow
 def test_what_a_codec_measures_is_what_its_saved_form_does(monkeypatch):
     """Of crops with padding too, which counts for nothing: samples, spectra and ratios of audio
     that the codec encodes and decodes, though its codebooks have not started."""

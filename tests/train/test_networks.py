@@ -147,6 +147,8 @@ def get_config():
 """
 
 
+# Its twins: the same run trained, above, and the plans of the kinds that there are.
+@pytest.mark.slow
 def test_a_kind_of_run_that_nobody_met_is_planned():
     found = plan(RUN, "cpu:2", largest=False)
     assert found["mesh"]["tensor"] == 1 and "decode" not in found
