@@ -8,7 +8,9 @@ Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --
           python experiments/codec/baselines.py --pieces runs/corpus/heldout
 Needs:    pip install 'rvq_jax[metrics,report]'
 Time:     half an hour on two cores, of which eight minutes train the quickstart's codec
-Expect:   PESQ and ViSQOL of Opus rise with its bitrate; the quickstart's codec is far below both
+Expect:   PESQ and ViSQOL of Opus rise with its bitrate, and the quickstart's codec is far below it
+          on speech. On music ViSQOL and STFT distance put it above Opus at 6 and 8 kbps, which has no
+          upper band there; SI-SDR and mel distance do not
 """
 
 import argparse
@@ -63,9 +65,11 @@ def main() -> None:
 
 
 def _described() -> list[str]:
-    """What was done, from the head of this file."""
+    """What was done and found, from the head of this file."""
     first, _, rest = __doc__.partition("\n\n")
-    return [first, "", rest.split("\n\nCommand:")[0]]
+    text, _, more = rest.partition("\n\nCommand:")
+    expected = " ".join(more.partition("Expect:")[2].split())
+    return [first, "", text, "", f"{expected}."]
 
 
 if __name__ == "__main__":

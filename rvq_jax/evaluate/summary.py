@@ -152,7 +152,7 @@ def origin(results: dict) -> list[tuple[str, str]]:
 
 def provenance(results: dict) -> list[tuple[str, str]]:
     """Where the numbers come from: pairs of a term and its text."""
-    cost = f"{results['wall_seconds']:.0f} s in all"
+    cost = f"{results['wall_seconds']:.0f} s, without what earlier calls had measured"
     return [*origin(results), ("Data", data(results["kind"], results["data"])), ("Cost", cost)]
 
 
