@@ -9,8 +9,8 @@ Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --
 Needs:    pip install 'rvq_jax[metrics,report]'
 Time:     half an hour on two cores, of which eight minutes train the quickstart's codec
 Expect:   PESQ and ViSQOL of Opus rise with its bitrate, and the quickstart's codec is far below it
-          on speech. On music ViSQOL and STFT distance put it above Opus at 6 and 8 kbps, which has no
-          upper band there; SI-SDR and mel distance do not
+          on speech. On music ViSQOL and STFT distance put it above Opus at 6 and 8 kbps, which has
+          no upper band there; SI-SDR and mel distance do not
 """
 
 import argparse
