@@ -118,7 +118,7 @@ FAST = {
     "explicit arrays": ("decode",),
     "explicit mesh, unsplit": ("decode",),
     "automatic mesh": ("decode",),
-    "x64": ("quantize fsq", "decode"),
+    "x64": ("decode",),
     "legacy keys": ("start",),
 }
 OTHERS = [way for way in WAYS if way != "jit"]

@@ -71,7 +71,9 @@ def test_a_file_there_and_back_has_as_many_samples(capsys, tmp_path, codecs, sam
     same(decoded, codec.decode(expected)[0])
 
 
-@pytest.mark.parametrize("samples", [slow(230), slow(431), 4000])
+# Its twin: scales of segments in an .ecdc at 48 kHz, below.
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [230, 431, 4000])
 def test_a_codec_of_segments_keeps_its_scales(capsys, tmp_path, codecs, samples):
     """Where the last but one is not whole, and where codes fill more than one of the file's."""
     codec = rj.Codec.load(codecs["stereo"])
@@ -256,6 +258,8 @@ def test_a_fingerprint_is_of_the_weights(tmp_path, codecs):
 # Other projects' files.
 
 
+# Its twin: at 48 kHz, below.
+@pytest.mark.slow
 def test_ecdc_at_24_khz(capsys, tmp_path):
     config = CodecConfig(24_000, seanet(ratios=(16, 20)), levels=3, codebook_size=1024)
     codec, samples = rj.Codec.init(config, jax.random.key(0)), 3000

@@ -73,9 +73,9 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(tmp_path, capsys, fold
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_without_a_report_the_numbers_are_kept_and_it_is_said(tmp_path, capsys, folders, words):
     data, out = audio(tmp_path / "data"), tmp_path / "out"
-    (out / "report.html").mkdir(parents=True)
+    (out / "abx.html").mkdir(parents=True)
     code, _, lines = run(capsys, *small(folders["mono"], "--data", data, "--out", out, *words))
-    assert code == 2 and len(lines) == 1 and "report.html is a folder" in lines[0]
+    assert code == 2 and len(lines) == 1 and "abx.html is a folder" in lines[0]
     assert "results.json is there" in lines[0] and results(out)["systems"]
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiers import slow
 
 from rvq_jax import patterns
 
@@ -33,8 +32,10 @@ def test_a_trained_model_reaches_its_patterns_optimum(name):
     check(name, frames=3, updates=200, layers=2)
 
 
-# One that hides something of a frame; the pattern that is exact is in the slow tier.
-@pytest.mark.parametrize("name", ["parallel", slow("flatten")])
+# Its twins in the fast tier: bits that sum to one by enumeration, in test_heads.py, and scores that
+# are those of decoding step by step, in test_lm.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["parallel", "flatten"])
 def test_a_small_model_of_two_frames_reaches_its_patterns_optimum(name):
     """As above, in half the steps."""
     check(name, frames=2, updates=100, layers=1)

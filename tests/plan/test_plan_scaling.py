@@ -74,7 +74,9 @@ def test_no_codebook_statistics_are_gathered(n):
     assert len(gathers) <= 1
 
 
-@pytest.mark.parametrize("mesh", [(2, 2, 2), slow((1, 1, 8)), slow((1, 2, 4))])
+# Its twin: the exchanges of a token model, above.
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 1, 8), (1, 2, 4)])
 def test_the_vocabulary_is_never_whole(mesh):
     """Heads and logits stay in pieces over `model`: nothing gathered has all codes of a level. The
     table of embeddings has one code more, which no mesh divides."""

@@ -331,6 +331,8 @@ def test_a_stream_of_windows_of_stereo():
     np.testing.assert_allclose(np.concatenate(list(pieces), 1), whole, atol=1e-4)
 
 
+# Its twin: captions become audio of a stereo model, in test_musicgen_published.py.
+@pytest.mark.slow
 def test_each_channel_of_stereo_has_its_own_levels():
     """Left at levels 0, 2, 4 and right at 1, 3, 5, each heard as the mono codec decodes it; audio
     that is continued is taken apart the same way."""

@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device
-from tiers import slow
 
 from rvq_jax import quantize
 from rvq_jax.axes import spec
@@ -65,11 +64,13 @@ def test_a_mesh_uses_every_device_or_says_so():
 WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 4, 2)}
 
 
-# In the fast tier a codec's twins are its quantizer, below and in test_laws_quantize.py.
+# In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py, and two
+# networks on a mesh, in test_networks.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "updates", "ways"),
-    [("lm", 10, ["all"]), slow("lm", 50, list(WAYS)), slow("codec", 50, list(WAYS))],
-    ids=["lm-ten", "lm-fifty", "codec-fifty"],
+    [("lm", 50, list(WAYS)), ("codec", 50, list(WAYS))],
+    ids=["lm-fifty", "codec-fifty"],
 )
 def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters
