@@ -122,11 +122,7 @@ FAST = {
     "legacy keys": ("start",),
 }
 OTHERS = [way for way in WAYS if way != "jit"]
-SLOW = [
-    (way, name)
-    for i, name in enumerate(OPERATIONS)
-    for way in ("jit", OTHERS[i % 10])
-]
+SLOW = [(way, name) for i, name in enumerate(OPERATIONS) for way in ("jit", OTHERS[i % 10])]
 
 
 def table() -> list:
