@@ -1,5 +1,7 @@
 """One table of axes, and the same numbers on any mesh."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,35 +66,46 @@ def test_a_mesh_uses_every_device_or_says_so():
 WAYS = {"all": (2, 2, 2), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 4, 2)}
 
 
+UPDATES = 50
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function that trains a kind of model on a mesh, each pair once: losses, state, mesh."""
+
+    @functools.cache
+    def train(kind: str, way: str):
+        mesh = one_device() if way == "one" else sharding.make_mesh(*WAYS[way])
+        config = LoopConfig(steps=UPDATES, log_every=1, checkpoint_every=100)
+        task, batches = mesh_parts(kind)
+        folder = tmp_path_factory.mktemp(f"{kind}-{way}")
+        state = fit(folder, task, batches, config, TUNED_SLOWLY, mesh=mesh)
+        return [line["loss"] for line in log_of(folder)], state, mesh
+
+    return train
+
+
 # In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py, and two
 # networks on a mesh, in test_networks.py.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "updates", "ways"),
-    [("lm", 50, list(WAYS)), ("codec", 50, list(WAYS))],
-    ids=["lm-fifty", "codec-fifty"],
-)
-def test_a_mesh_changes_no_number(kind, updates, ways, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["lm", "codec"])
+def test_a_mesh_changes_no_number(trained, kind, way):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters
     and codebooks with their statistics, up to the order of sums. The codec's start by k-means and
     most of its updates replace codes, by vectors drawn from the whole batch."""
-    config = LoopConfig(steps=updates, log_every=1, checkpoint_every=100)
-    meshes = {"one": one_device()} | {name: sharding.make_mesh(*WAYS[name]) for name in ways}
-    done = {}
-    for name, mesh in meshes.items():
-        task, batches = mesh_parts(kind)
-        done[name] = fit(tmp_path / name, task, batches, config, TUNED_SLOWLY, mesh=mesh)
-    losses = {name: [line["loss"] for line in log_of(tmp_path / name)] for name in meshes}
-    assert len(losses["one"]) == updates
-    for name in meshes:
-        np.testing.assert_allclose(losses[name], losses["one"], rtol=0, atol=1e-5)
-        for a, b in zip(
-            jax.tree.leaves((done[name].params, done[name].ema, done[name].aux)),
-            jax.tree.leaves((done["one"].params, done["one"].ema, done["one"].aux)),
-            strict=True,
-        ):
-            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-5)
-    check_split(done["all"], meshes["all"])
+    wanted, alone, _ = trained(kind, "one")
+    losses, state, mesh = trained(kind, way)
+    assert len(wanted) == UPDATES
+    np.testing.assert_allclose(losses, wanted, rtol=0, atol=1e-5)
+    for a, b in zip(
+        jax.tree.leaves((state.params, state.ema, state.aux)),
+        jax.tree.leaves((alone.params, alone.ema, alone.aux)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-5)
+    if way == "all":
+        check_split(state, mesh)
 
 
 def test_dead_codes_are_replaced_alike_on_every_mesh():
