@@ -1,6 +1,5 @@
 """How good a codec or a token model is, beside Opus and MP3, in numbers and to be listened to."""
 
-import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
@@ -11,28 +10,7 @@ import tyro
 
 from rvq_jax.cli.terminal import command_line, say, show
 from rvq_jax.errors import LeftOut, UserError
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Of token models: what is generated to be compared with real audio."""
-
-    clips: int = 32
-    """Clips, at most half of the held-out ones."""
-    seconds: float | None = None
-    """Of a clip at most. Default: the model's window, or longer clips' own."""
-    batch: int = 8
-    """Clips that are generated at a time."""
-    guidance_scale: float = 3.0
-    """Weight of classifier-free guidance, 1 for none."""
-    temperature: float = 1.0
-    """Of sampling."""
-    top_k: int | None = 250
-    """Likeliest codes to sample from; None for all."""
-    top_p: float | None = None
-    """Of these the fewest that have this probability together; None for all."""
-    seed: int = 0
-    """Of the draw of clips and of codes."""
+from rvq_jax.evaluate.generations import GenerationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +54,7 @@ class Evaluate:
     embeddings: tuple[Path, ...] = ()
     """Of token models: Python files with embed(audio_S, rate), which gives features [M, D], or
     folders with real/*.npy and generated/*.npy, to measure Fréchet distances in."""
-    generate: Generated = field(default_factory=Generated)
+    generate: GenerationSettings = field(default_factory=GenerationSettings)
     json: bool = False
     """Print results.json to standard output at the end."""
 
@@ -110,12 +88,10 @@ class Evaluate:
 
     def _models(self) -> tuple[dict, LeftOut | None]:
         from rvq_jax.evaluate import folders
-        from rvq_jax.evaluate.generations import GenerationSettings
 
         for name in ("levels", "against", "metrics", "split", "answers"):
             self._refuse(name, "token models")
-        settings = GenerationSettings(**dataclasses.asdict(self.generate))
-        own = {"embeddings": self.embeddings, "settings": settings}
+        own = {"embeddings": self.embeddings, "settings": self.generate}
         return folders.evaluate_models(self.out, self.models, self.data, **own)
 
     def _refuse(self, name: str, what: str) -> None:

@@ -3,6 +3,7 @@
 Segments overlap a little, and are faded into each other when decoded. Each keeps its own loudness.
 """
 
+import functools
 from collections.abc import Iterator
 
 import jax.numpy as jnp
@@ -24,14 +25,26 @@ def sizes(config) -> tuple[int, int]:
 
 
 def frames_of(config, samples: int) -> list[int]:
-    """Frames of each segment of so many samples."""
+    """Frames of each of a codec's segments of so many samples: one, if it has none."""
+    if not config.segment:
+        return [-(-samples // config.hop)]
     size, stride = sizes(config)
     return [-(-min(size, samples - start) // config.hop) for start in range(0, samples, stride)]
 
 
 def count(config, samples: int) -> int:
     """Segments of so many samples; 1 for a codec that does not code them apart."""
-    return len(frames_of(config, samples)) if config.segment else 1
+    return len(frames_of(config, samples))
+
+
+@functools.lru_cache(maxsize=1024)
+def places(config, samples: int, longer: int) -> np.ndarray:
+    """Where the frames of so many samples lie in a longer row: a segment may end early in it."""
+    counts, room = frames_of(config, samples), frames_of(config, longer)
+    begins = np.cumsum([0, *room])
+    found = np.concatenate([begins[i] + np.arange(count) for i, count in enumerate(counts)])
+    found.setflags(write=False)  # all callers share it
+    return found
 
 
 def encode_all(

@@ -71,7 +71,7 @@ def evaluate_codec(
     settings = Settings(1 if codec.config.channels == 1 else None, piece, batch)
     rows, measures = Rows(), measures_of(signal, metrics)
     left = measure(sources, found, measures, rows, settings)
-    done = results.summary(sources, found, measures, rows, left, settings)
+    done = results.of_codecs(sources, found, measures, rows, left, settings)
     done["data"]["signal"] = signal
     return done
 

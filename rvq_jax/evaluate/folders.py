@@ -88,7 +88,7 @@ def evaluate_codecs(
     if len(left) == len(found):
         name, why = next(iter(left.items()))
         raise UserError(f"none of {len(found)} files in {data} can be measured on: {name}: {why}")
-    done = results.summary(every, found, measures, rows, left, settings)
+    done = results.of_codecs(every, found, measures, rows, left, settings)
     done["data"] = {"folder": str(data), "signal": signal, **done["data"]}
     points = [point for source in every for point in source.points]
     keys = {point.name: settings.key(point.key) for point in points}

@@ -1,5 +1,6 @@
 """How sure a mean over files is: bootstrap intervals, paired where two systems are compared."""
 
+import itertools
 import warnings
 from typing import NamedTuple
 
@@ -105,6 +106,26 @@ def difference(a_M: Array, b_M: Array, weights_M: Array | None = None, seed: int
       The mean difference and its interval.
     """
     return interval(np.asarray(a_M, np.float64) - np.asarray(b_M, np.float64), weights_M, seed)
+
+
+def pairs(metric: str, values: dict[str, Array], weights_M: Array | None = None) -> list[dict]:
+    """Every two systems compared by a metric, as results.json has it.
+
+    Args:
+      metric: its name.
+      values: `[M]` of each system by name, of the same files.
+      weights_M: `[M]`, what each file counts for; None for all alike.
+
+    Returns:
+      A dict for each two that have a file in common.
+    """
+    made = []
+    for a, b in itertools.combinations(values, 2):
+        found = difference(values[a], values[b], weights_M)
+        if found.count:
+            words = {"metric": metric, "a": a, "b": b, "different": found.excludes_zero}
+            made.append(words | found.as_json())
+    return made
 
 
 def _expanded(count: int) -> float:

@@ -71,9 +71,8 @@ def _loaded(folder: Path, clips: Sequence[dict], names: Sequence[str]) -> Iterat
     for count, clip in enumerate(clips):
         sounds, rate = stimuli.prepared(folder, clip, names)
         coded = {name: _flac(sound_SC, rate) for name, sound_SC in sounds.items()}
-        size += sum(map(len, coded.values())) + len(
-            coded[stimuli.REFERENCE]
-        )  # which is there twice
+        # The reference is there twice.
+        size += sum(map(len, coded.values())) + len(coded[stimuli.REFERENCE])
         if count >= FEWEST and size > BYTES:
             return
         digest = {n: hashlib.sha256(x_SC.tobytes()).hexdigest() for n, x_SC in sounds.items()}

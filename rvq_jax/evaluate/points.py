@@ -82,24 +82,19 @@ class CodecPoints:
         lengths = np.array([len(ready[row]) for row in rows], np.int32)
         coded = self.codec.encode(audio, max(self.levels), lengths=lengths)
         codes = np.asarray(coded.codes)
-        counts = [_frames(config, int(n)) for n in lengths]
+        counts = [segments.frames_of(config, int(n)) for n in lengths]
         found: list[list[Coding]] = [[] for _ in pieces]
         for levels in self.levels:
             decoded = np.asarray(self.codec.decode(coded._replace(codes=codes[:, :levels])))
             for i, piece in enumerate(pieces):
                 back_SC = _as_piece(decoded[i, : lengths[i]], config.rate, piece)
                 found[i].append(Coding(back_SC, self._bits(levels, counts[i], coded)))
-        return found, [self._codes(codes[i], counts[i], room) for i in range(len(pieces))]
+        places = (segments.places(config, int(n), room) for n in lengths[: len(pieces)])
+        return found, [codes[i][:, own] for i, own in enumerate(places)]
 
     def _bits(self, levels: int, counts: list[int], coded: Coded) -> int:
         scales = 0 if coded.scales is None else SCALE_BITS * len(counts)
         return round(levels * math.log2(self.codec.config.codebook_size) * sum(counts)) + scales
-
-    def _codes(self, codes_KF: np.ndarray, counts: list[int], room: int) -> np.ndarray:
-        """The codes of a piece's own frames: segments may end early in a longer row."""
-        begins = np.cumsum([0, *_frames(self.codec.config, room)])
-        places = [begins[i] + np.arange(count) for i, count in enumerate(counts)]
-        return codes_KF[:, np.concatenate(places)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,12 +143,6 @@ def key_of(what: str, **settings) -> str:
 
 def _levels(name: str, levels: int) -> str:
     return f"{name}, {levels} level{'s' * (levels > 1)}"
-
-
-def _frames(config, samples: int) -> list[int]:
-    if config.segment:
-        return segments.frames_of(config, samples)
-    return [-(-samples // config.hop)]
 
 
 def _for_codec(piece: Piece, config) -> np.ndarray:

@@ -1,17 +1,15 @@
 """From rows to results: means with intervals, differences, bitrates, use of codes."""
 
-import itertools
-from collections.abc import Sequence
-
 import numpy as np
 
-from rvq_jax.evaluate.intervals import difference, interval
+from rvq_jax.evaluate.intervals import interval, pairs
 from rvq_jax.evaluate.measures import missing
+from rvq_jax.evaluate.points import CodecPoints
 from rvq_jax.evaluate.rows import COUNTS, unpacked
 from rvq_jax.metrics import codes as code_metrics
 
 
-def summary(sources, clips, measures, rows, left, settings) -> dict:
+def of_codecs(sources, clips, measures, rows, left, settings) -> dict:
     """What results.json holds of codecs.
 
     Args:
@@ -48,7 +46,7 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
                     "scores": {name: interval(x).as_json() for name, x in scores.items()},
                 }
             )
-        if hasattr(source, "codec"):
+        if isinstance(source, CodecPoints):
             use[source.name] = _use(_counts(source, clip, rows, settings) for clip in clips)
     return {
         "kind": "codec",
@@ -69,23 +67,15 @@ def summary(sources, clips, measures, rows, left, settings) -> dict:
             for m in measures
         ],
         "systems": systems,
-        "pairs": _pairs(values, there),
+        "pairs": [
+            pair
+            for m in there
+            for pair in pairs(m.name, {name: scores[m.name] for name, scores in values.items()})
+        ],
         "use": use,
         "players": [],
         "listening": None,
     }
-
-
-def _pairs(values: dict[str, dict[str, list[float]]], measures: Sequence) -> list[dict]:
-    made = []
-    for a, b in itertools.combinations(values, 2):
-        for m in measures:
-            found = difference(values[a][m.name], values[b][m.name])
-            if found.count:
-                different = found.excludes_zero
-                made.append({"metric": m.name, "a": a, "b": b, **found.as_json()})
-                made[-1]["different"] = different
-    return made
 
 
 def _counts(source, clip, rows, settings) -> np.ndarray | None:

@@ -1,6 +1,5 @@
 """How good token models are: bits, what they generate beside real audio, speed."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rvq_jax.evaluate.bits import check_codes, clip_bits
 from rvq_jax.evaluate.clips import Chosen, choose, real_audio
 from rvq_jax.evaluate.embeddings import Embedding, Vectors
 from rvq_jax.evaluate.generations import GenerationSettings, Place, generate_clips, within
-from rvq_jax.evaluate.intervals import Interval, difference, interval
+from rvq_jax.evaluate.intervals import Interval, interval, pairs
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.train.codes import check_codec, check_whole
 from rvq_jax.typing import Audio
@@ -61,6 +60,7 @@ def evaluate_tokens(
     settings, frames = settings or GenerationSettings(), dict(frames or {})
     heard = _check(models, heldout, audio, source)
     bits = {name: clip_bits(model, heldout, frames.get(name)) for name, model in models.items()}
+    per_frame = {name: bits_MK.sum(1) / frames_M for name, (bits_MK, frames_M) in bits.items()}
     results = {
         "kind": "tokens",
         "data": {
@@ -71,7 +71,7 @@ def evaluate_tokens(
             "generated": None,
         },
         "models": [_row(name, model, *bits[name]) for name, model in models.items()],
-        "pairs": _pairs(bits),
+        "pairs": pairs("bits_per_frame", per_frame, next(iter(bits.values()))[1]),
         "players": [],
     }
     if not heard:
@@ -149,18 +149,6 @@ def _row(name: str, model: MusicGen, bits_MK: np.ndarray, frames_M: np.ndarray) 
         "agreement": None,
         "real_time_factor": None,
     }
-
-
-def _pairs(bits: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
-    """Every two models, whose bits are compared clip by clip."""
-    pairs = []
-    for a, b in itertools.combinations(bits, 2):
-        frames_M = bits[a][1]
-        found = difference(*(bits[name][0].sum(1) / frames_M for name in (a, b)), frames_M)
-        numbers = {name: found.as_json()[name] for name in ("mean", "low", "high")}
-        words = {"metric": "bits_per_frame", "a": a, "b": b, "different": found.excludes_zero}
-        pairs.append(words | numbers)
-    return pairs
 
 
 def _real(

@@ -1,6 +1,5 @@
 """Folders of audio ↔ folders of codes: batches of a few static shapes, so that little compiles."""
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from rvq_jax import files
 from rvq_jax.audio import folder as audio_folder
 from rvq_jax.audio import io
+from rvq_jax.codec import segments
 from rvq_jax.errors import LeftOut, UserError, reading, reason_of
 from rvq_jax.offline import encode_file, read_write
 from rvq_jax.systems.codec import Codec, Coded
@@ -246,33 +246,25 @@ def _encode(
     together = codec.encode(rows, levels, lengths=ends)
     codes, scales = np.asarray(together.codes), together.scales
     for i, samples in enumerate(lengths):
-        places = _places(config, samples, rows.shape[1])
+        places = segments.places(config, samples, rows.shape[1])
         own = None if scales is None else np.asarray(scales)[i : i + 1]
         if config.segment and own is not None:
-            own = own[:, : len(read_write.frames_of(config, samples))]
+            own = own[:, : len(segments.frames_of(config, samples))]
         yield Coded(codes[i : i + 1][:, :, places], own, samples)
 
 
 def _decode(codec: Codec, bucket: int, items: list[Coded], size: int) -> Iterator[np.ndarray]:
     config = codec.config
     samples = bucket * config.rate
-    counts = read_write.frames_of(config, samples)
+    counts = segments.frames_of(config, samples)
     codes = np.zeros((size, items[0].codes.shape[1], sum(counts)), np.int32)
     scales = np.ones((size, len(counts)), np.float32) if config.normalize else None
     filled = [items[min(i, len(items) - 1)] for i in range(size)]
     for i, item in enumerate(filled):
-        codes[i][:, _places(config, item.samples, samples)] = item.codes[0]
+        codes[i][:, segments.places(config, item.samples, samples)] = item.codes[0]
         if scales is not None:
             scales[i, : item.scales.shape[1]] = item.scales[0]
     lengths = np.array([item.samples for item in filled], np.int32)
     audio = np.asarray(codec.decode(Coded(codes, scales, samples, lengths)))
     for i, item in enumerate(items):
         yield audio[i, : item.samples]
-
-
-@functools.lru_cache(maxsize=1024)
-def _places(config, samples: int, longer: int) -> np.ndarray:
-    """Where the frames of so many samples lie in a longer row: a segment may end early in it."""
-    counts, room = (read_write.frames_of(config, length) for length in (samples, longer))
-    begins = np.cumsum([0, *room])
-    return np.concatenate([begins[i] + np.arange(count) for i, count in enumerate(counts)])

@@ -138,7 +138,7 @@ def _coded(name, codec: Codec, codes_KF: Array, scales: Array, samples: int) -> 
     config, frames = codec.config, codes_KF.shape[1]
     # Before anything is laid out for what the file claims.
     fits = 0 < samples <= frames * config.hop
-    counts = frames_of(config, samples) if fits else []
+    counts = segments.frames_of(config, samples) if fits else []
     scaled = len(counts) if config.normalize else 0
     if not np.isfinite(scales).all():
         raise UserError(f"{name} is damaged: a scale is no finite number; get it again")
@@ -150,14 +150,7 @@ def _coded(name, codec: Codec, codes_KF: Array, scales: Array, samples: int) -> 
     return Coded(codes_KF[None], scales[None] if config.normalize else None, samples)
 
 
-def frames_of(config, samples: int) -> list[int]:
-    """Frames of each of the codec's segments of so many samples: one, if it has none."""
-    if config.segment:
-        return segments.frames_of(config, samples)
-    return [-(-samples // config.hop)]
-
-
 def _layout(config, samples: int) -> tuple[int, np.ndarray]:
     """Frames of a full segment of the codec (1 if it has none), and where its segments begin."""
     full = -(-segments.sizes(config)[0] // config.hop) if config.segment else 1
-    return full, np.cumsum([0, *frames_of(config, samples)])[:-1]
+    return full, np.cumsum([0, *segments.frames_of(config, samples)])[:-1]

@@ -51,7 +51,7 @@ def samples(config, codes: Codes, samples: int) -> int:
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     frames = codes.shape[2]
-    need = sum(segments.frames_of(config, samples)) if config.segment else -(-samples // config.hop)
+    need = sum(segments.frames_of(config, samples))
     if frames < need:
         raise ValueError(f"{samples} samples need {need} frames of codes, got {frames}")
     return samples

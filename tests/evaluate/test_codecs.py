@@ -145,7 +145,7 @@ def test_fewer_levels_than_were_measured_have_their_use_too():
         source = CodecPoints("it", codec, levels, 1.0, 3)
         measured(source, clips, rows, measures=(ERROR,))
         settings = codecs.Settings(1, 1.0, 3)
-        uses.append(results.summary([source], clips, (ERROR,), rows, {}, settings)["use"]["it"])
+        uses.append(results.of_codecs([source], clips, (ERROR,), rows, {}, settings)["use"]["it"])
     assert uses[1] == uses[0][:1] and len(uses[0]) == 3
 
 
@@ -162,7 +162,7 @@ def test_a_metric_that_is_left_out_has_no_values():
     measured(source, clips, rows)
     gone = dataclasses.replace(LOUD, packages=("no_such_package",))
     settings = codecs.Settings(1, 1.0, 3)
-    done = results.summary([source], clips, (ERROR, gone), rows, {}, settings)
+    done = results.of_codecs([source], clips, (ERROR, gone), rows, {}, settings)
     assert [set(system["scores"]) for system in done["systems"]] == [{"error"}] * 2
     assert {pair["metric"] for pair in done["pairs"]} == {"error"}
     assert "no_such_package" in done["metrics"][1]["left_out"]

@@ -2,12 +2,12 @@
 
 import re
 import sys
-from html.parser import HTMLParser
 
 import evaluations
 import jax
 import pytest
 from evaluations import add_sounds, codecs, score, tokens
+from page_elements import Page
 from tiers import slow
 
 from rvq_jax.errors import UserError, printable
@@ -19,25 +19,6 @@ def mixed_ranks():
     """The spectral transforms multiply frames by a window of lower rank."""
     with jax.numpy_rank_promotion("allow"):
         yield
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the text, of a page."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements, self.texts = [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def written(folder, results) -> Page:

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from html.parser import HTMLParser
 
 import browser
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from markdown_it import MarkdownIt
+from page_elements import Page
 from tiers import tried
 
 from rvq_jax import errors
@@ -105,25 +105,6 @@ def make_results(folder) -> dict:
         "curves": curves,
         "samples": samples,
     }  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the text, of a page."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements, self.texts = [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")

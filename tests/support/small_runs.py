@@ -160,3 +160,18 @@ def points(records: np.ndarray, batch: int = 2):
 
 SPREAD = np.float32([1.0, 10.0, 100.0])
 RECORDS = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32) * SPREAD
+
+
+def ending(batches, count: int, error: type[BaseException]):
+    """Batches after so many of which taking another raises an error, as of a run that is killed."""
+    left = iter(range(count))
+
+    class Ending:
+        get_state, set_state = batches.get_state, batches.set_state
+
+        def __next__(self):
+            if next(left, None) is None:
+                raise error
+            return next(batches)
+
+    return Ending()

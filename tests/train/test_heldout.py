@@ -16,6 +16,7 @@ from small_runs import (
     bits_of,
     code_set,
     codec_parts,
+    ending,
     log_of,
     mesh_parts,
     one_device,
@@ -206,18 +207,10 @@ def train(folder, last: int | None = None, held: int = 2, steps: int = 6, **opti
     config = LoopConfig(steps, log_every=3, checkpoint_every=2, evaluate_every=2, **options)
     other = [batch for _, batch in zip(range(held), points(RECORDS[::-1] + 1), strict=False)]
     dataset = {"heldout": {"contents": f"{held}"}} if held else {}
-    batches, taken = points(RECORDS), iter(range(steps if last is None else last))
-
-    class Stopped:
-        get_state, set_state = batches.get_state, batches.set_state
-
-        def __next__(self):
-            if next(taken, None) is None:
-                raise PowerCut
-            return next(batches)
+    batches = ending(points(RECORDS), steps if last is None else last, PowerCut)
 
     given = {"heldout": other, "dataset": dataset, "program": point_program(steps)}
-    return fit(folder, point_task(), Stopped(), config, RATE, **given)
+    return fit(folder, point_task(), batches, config, RATE, **given)
 
 
 @pytest.fixture(scope="module")

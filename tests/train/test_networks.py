@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 from small_networks import RUN
-from small_runs import bits_of, log_of, one_device
+from small_runs import bits_of, ending, log_of, one_device
 
 from rvq_jax.cli.models import load_config
 from rvq_jax.cli.terminal import parse
@@ -100,18 +100,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     loop = dataclasses.replace(run.loop, evaluate_every=3)
     train = functools.partial(fit, program=program_of(run), heldout=[next(run.batches(mesh))])
     whole = train(tmp_path / "whole", run.task(), run.batches(mesh), loop, run.optimizer)
-    batches, taken = run.batches(mesh), iter(range(3))
-
-    class Stopped:
-        get_state, set_state = batches.get_state, batches.set_state
-
-        def __next__(self):
-            if next(taken, None) is None:
-                raise KeyboardInterrupt
-            return next(batches)
+    stopped = ending(run.batches(mesh), 3, KeyboardInterrupt)
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", run.task(), Stopped(), loop, run.optimizer)
+        train(tmp_path / "cut", run.task(), stopped, loop, run.optimizer)
     again = train(tmp_path / "cut", run.task(), run.batches(mesh), loop, run.optimizer)
     assert bits_of(again) == bits_of(whole)
     log = log_of(tmp_path / "cut")
