@@ -14,10 +14,20 @@ def frame(audio: Array, window: int, hop: int) -> Array:
     Frame i is centred on sample i · hop; there are S // hop + 1 frames.
     """
     samples = audio.shape[-1]
-    frames, parts = samples // hop + 1, -(-window // hop)
-    total = (frames + parts - 1) * hop
+    total = samples // hop * hop + window
     right = max(0, total - samples - window // 2)
     padding = [(0, 0)] * (audio.ndim - 1) + [(window // 2, right)]
+    return slide(jnp.pad(audio, padding)[..., :total], window, hop)
+
+
+def slide(audio: Array, window: int, hop: int) -> Array:
+    """Cuts `[..., S]` into the overlapping windows `[..., frames, window]` that lie inside of it.
+
+    Frame i begins at sample i · hop; there are (S - window) // hop + 1 frames.
+    """
+    frames, parts = (audio.shape[-1] - window) // hop + 1, -(-window // hop)
+    total = (frames + parts - 1) * hop
+    padding = [(0, 0)] * (audio.ndim - 1) + [(0, max(0, total - audio.shape[-1]))]
     blocks = jnp.pad(audio, padding)[..., :total].reshape(*audio.shape[:-1], -1, hop)
     # Shifted blocks side by side, not a gather: its gradient would be a slow scatter.
     shifted = [blocks[..., i : i + frames, :] for i in range(parts)]
@@ -26,10 +36,13 @@ def frame(audio: Array, window: int, hop: int) -> Array:
 
 def stft(audio: Array, window: int, hop: int) -> Array:
     """Complex spectrum `[..., frames, window // 2 + 1]` of `[..., S]` under a Hann window."""
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     frames = frame(audio, window, hop)
-    hann = hann.astype(np.float32).reshape((1,) * (frames.ndim - 1) + (window,))
-    return jnp.fft.rfft(frames * hann, axis=-1)
+    return jnp.fft.rfft(frames * hann(window).reshape((1,) * (frames.ndim - 1) + (-1,)), axis=-1)
+
+
+def hann(window: int) -> np.ndarray:
+    """The periodic Hann window `[window]`, float32."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
