@@ -13,11 +13,8 @@ def frame(audio: Array, window: int, hop: int) -> Array:
 
     Frame i is centred on sample i · hop; there are S // hop + 1 frames.
     """
-    samples = audio.shape[-1]
-    total = samples // hop * hop + window
-    right = max(0, total - samples - window // 2)
-    padding = [(0, 0)] * (audio.ndim - 1) + [(window // 2, right)]
-    return slide(jnp.pad(audio, padding)[..., :total], window, hop)
+    right = max(0, audio.shape[-1] // hop * hop + window - audio.shape[-1] - window // 2)
+    return slide(_pad(audio, window // 2, right), window, hop)
 
 
 def slide(audio: Array, window: int, hop: int) -> Array:
@@ -27,22 +24,45 @@ def slide(audio: Array, window: int, hop: int) -> Array:
     """
     frames, parts = (audio.shape[-1] - window) // hop + 1, -(-window // hop)
     total = (frames + parts - 1) * hop
-    padding = [(0, 0)] * (audio.ndim - 1) + [(0, max(0, total - audio.shape[-1]))]
-    blocks = jnp.pad(audio, padding)[..., :total].reshape(*audio.shape[:-1], -1, hop)
+    blocks = _pad(audio, 0, max(0, total - audio.shape[-1]))[..., :total]
+    blocks = blocks.reshape(*audio.shape[:-1], -1, hop)
     # Shifted blocks side by side, not a gather: its gradient would be a slow scatter.
     shifted = [blocks[..., i : i + frames, :] for i in range(parts)]
     return jnp.concatenate(shifted, axis=-1)[..., :window]
 
 
+def reflect(audio: Array, size: int) -> Array:
+    """`[..., S]` with its mirror image at both ends, each `size` samples long."""
+    return jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(size, size)], mode="reflect")
+
+
 def stft(audio: Array, window: int, hop: int) -> Array:
     """Complex spectrum `[..., frames, window // 2 + 1]` of `[..., S]` under a Hann window."""
-    frames = frame(audio, window, hop)
-    return jnp.fft.rfft(frames * hann(window).reshape((1,) * (frames.ndim - 1) + (-1,)), axis=-1)
+    return spectrum(frame(audio, window, hop))
+
+
+def spectrum(frames: Array, window: int | None = None) -> Array:
+    """Complex spectrum `[..., frames, size // 2 + 1]` of windows `[..., frames, size]`.
+
+    The Hann window in their middle is `window` samples long, `size` by default.
+    """
+    size = frames.shape[-1]
+    window = size if window is None else window
+    left = (size - window) // 2
+    shape = np.pad(hann(window), (left, size - window - left))
+    return jnp.fft.rfft(frames * shape.reshape((1,) * (frames.ndim - 1) + (size,)), axis=-1)
 
 
 def hann(window: int) -> np.ndarray:
     """The periodic Hann window `[window]`, float32."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
+
+
+def magnitude(spectrum: Array) -> Array:
+    """Absolute values, with a gradient of 0 where they are 0."""
+    power = spectrum.real**2 + spectrum.imag**2
+    heard = power > 0
+    return jnp.where(heard, jnp.sqrt(jnp.where(heard, power, 1.0)), 0.0)
 
 
 @functools.lru_cache(maxsize=64)
@@ -61,20 +81,34 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndar
     Returns:
       Filters `[window // 2 + 1, bands]`, float32.
     """
-    bins = window // 2 + 1
     mel = np.linspace(_to_mel(low), _to_mel(rate / 2), bands + 2)
-    edges = 700.0 * (10.0 ** (mel / 2595.0) - 1.0) * window / rate  # in bins
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    k = np.arange(bins)[:, None]
-    rising = (k - left) / np.maximum(centre - left, 1e-9)
-    falling = (right - k) / np.maximum(right - centre, 1e-9)
-    filters = np.maximum(0.0, np.minimum(rising, falling))
-    nearest = np.clip(np.round(centre).astype(int), 0, bins - 1)
+    edges = _from_mel(mel) * window / rate
+    filters = _triangles(edges, window // 2 + 1)
+    nearest = np.clip(np.round(edges[1:-1]).astype(int), 0, window // 2)
     columns = np.arange(bands)
     filters[nearest, columns] = np.where(filters.sum(0) > 0, filters[nearest, columns], 1.0)
-    filters = filters.astype(np.float32)
-    filters.setflags(write=False)  # all callers share it
-    return filters
+    return _shared(filters)
+
+
+@functools.lru_cache(maxsize=64)
+def htk_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndarray:
+    """As `mel_filters`, but a triangle between two bins stays empty, as torchaudio leaves it."""
+    mel = np.linspace(_to_mel(low), _to_mel(rate / 2), bands + 2)
+    return _shared(_triangles(_from_mel(mel) * window / rate, window // 2 + 1))
+
+
+@functools.lru_cache(maxsize=64)
+def slaney_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndarray:
+    """Mel filters `[window // 2 + 1, bands]` of librosa: triangles of one area, some maybe empty.
+
+    The scale is linear up to 1 kHz and logarithmic above (Slaney 1998, Auditory Toolbox).
+    """
+    step = np.log(6.4) / 27.0  # of the logarithmic part, of which 27 lead from 1 to 6.4 kHz
+    ends = [f * 0.015 if f < 1000 else 15 + np.log(f / 1000) / step for f in (low, rate / 2)]
+    mel = np.linspace(*ends, bands + 2)
+    hertz = np.where(mel < 15, mel / 0.015, 1000.0 * np.exp(step * (mel - 15)))
+    areas = 2.0 / (hertz[2:] - hertz[:-2])
+    return _shared(_triangles(hertz * window / rate, window // 2 + 1) * areas)
 
 
 def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64) -> Array:
@@ -99,5 +133,28 @@ def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: i
     return jnp.log(jnp.maximum(mel, 1e-3))
 
 
+def _pad(audio: Array, left: int, right: int) -> Array:
+    return jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(left, right)])
+
+
+def _triangles(edges: np.ndarray, bins: int) -> np.ndarray:
+    """`[bins, bands]`: band i rises from edge i to 1 at edge i + 1 and falls to edge i + 2."""
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    k = np.arange(bins)[:, None]
+    rising = (k - left) / np.maximum(centre - left, 1e-9)
+    falling = (right - k) / np.maximum(right - centre, 1e-9)
+    return np.maximum(0.0, np.minimum(rising, falling))
+
+
+def _shared(filters: np.ndarray) -> np.ndarray:
+    filters = filters.astype(np.float32)
+    filters.setflags(write=False)  # all callers share it
+    return filters
+
+
 def _to_mel(hertz: float) -> float:
     return 2595.0 * np.log10(1.0 + hertz / 700.0)
+
+
+def _from_mel(mel: np.ndarray) -> np.ndarray:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
