@@ -34,7 +34,7 @@ from rvq_jax.convert import folder  # noqa: E402
 from rvq_jax.systems import dac, encodec  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
 from rvq_jax.train.state import OptimizerConfig, make_program  # noqa: E402
-from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task  # noqa: E402
+from rvq_jax.train.tasks.codec import Recipe, codec_task  # noqa: E402
 
 SECONDS, THREADS = 10, 2
 
@@ -151,7 +151,7 @@ def step_latency(codec, audio) -> dict:
 
 
 def training(config) -> dict:
-    task = codec_task(config, CodecLossConfig())
+    task = codec_task(Recipe(config))
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     program = make_program(task, OptimizerConfig(), 1000, mesh)
     state = program.init(jax.random.key(0), task.aux)

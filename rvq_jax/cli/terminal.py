@@ -31,6 +31,8 @@ def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
                 default=default,
                 prog=f"rvq-jax {name}",
                 return_unknown_args=True,
+                # Of a part that may be absent the flags are those of the config at hand.
+                config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as stop:
         if not stop.code:

@@ -21,13 +21,21 @@ from rvq_jax.train.checkpoint import Checkpoints, Note, steps_in
 from rvq_jax.train.heldout import evaluate
 from rvq_jax.train.hosts import Preempted, warn
 from rvq_jax.train.log import Log
-from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
+from rvq_jax.train.state import (
+    OptimizerConfig,
+    Program,
+    Task,
+    TrainState,
+    make_program,
+    restart_mean,
+)
 from rvq_jax.train.timetable import LoopConfig, Timetable, timetable
 
 ROLLBACKS = 3  # in a row, without a checkpoint between them
 PROFILE_AFTER = 3  # updates: compiles are not what a trace is for
 # Fields of a config that came later, and what runs were without them.
 NEW_FIELDS = {"evaluate_every": None, "schedule": "cosine", "cooldown": 0}
+NEW_FIELDS |= {"start": 0, "probability": 1.0, "decayed": []}
 
 
 def open_run(folder: Path, config: dict) -> None:
@@ -74,11 +82,19 @@ def _with_new_fields(old: dict, config: dict) -> dict:
     return new | old | parts
 
 
+def _schedules(config: dict) -> Iterator[str]:
+    """Of all optimizers in a config."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _schedules(value)
+        elif name == "schedule":
+            yield value
+
+
 def _check_length(folder: Path, old: dict, config: dict) -> None:
     """Raises UserError if a run cannot be one of loop.steps instead."""
     steps, before = config["loop"]["steps"], old["loop"]["steps"]
-    optimizers = [part for part in config.values() if isinstance(part, dict) and "schedule" in part]
-    if any(part["schedule"] != "constant" for part in optimizers):
+    if any(schedule != "constant" for schedule in _schedules(config)):
         raise UserError(
             f"{folder} is a run of {before} updates, along a cosine of that length: it cannot "
             f"become one of {steps}; choose another --out, with optimizer.schedule constant if it "
@@ -314,4 +330,5 @@ def _init_codebooks(task: Task, state: TrainState, batches, mesh: Mesh) -> Train
     # Updates fold in 0, 1, 2 …; this takes a number they never reach.
     key = jax.random.fold_in(state.key, 2**31 - 1)
     aux = task.init_codebooks(state.params, state.aux, first, key)
-    return state._replace(aux=jax.device_put(aux, sharding.replicated(mesh)))
+    places = jax.tree.map(lambda x: x.sharding, (state.aux, state.ema))
+    return restart_mean(task, state._replace(aux=jax.device_put(aux, places[0])), places[1])

@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from rvq_jax.errors import UserError
 from rvq_jax.typing import Array
+
+NAMES = {"simple": True, "separator": "/"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,12 @@ class OptimizerConfig:
     clip: float = 1.0  # largest global norm of the gradient
     ema: float = 0.99  # of the weights used for evaluation; shorter at first
     accumulate: int = 1  # parts of a batch, worked through one after another: less memory
-    every: int = 1  # updates of the run, skipped ones not counted, for one of this optimizer
+    # Which updates of the run, skipped ones not counted, are also this optimizer's: from `start`
+    # on every so many of them, and of these a share that is drawn.
+    every: int = 1
+    start: int = 0
+    probability: float = 1.0
+    decayed: tuple[str, ...] = ()  # names in the paths of weights that decay; () for all weights
 
 
 def make_optimizer(
@@ -44,15 +52,36 @@ def make_optimizer(
         return optax.partition(each, {name: name for name in networks})
     if config.every < 1:
         raise UserError(f"optimizer.every is {config.every}; set it to at least 1")
+
+    def decays(params):
+        def named(path, _):
+            return any(
+                key in config.decayed for key in jax.tree_util.keystr(path, **NAMES).split("/")
+            )
+
+        return jax.tree_util.tree_map_with_path(named, params)
+
     tx = optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            learning_rate(config, steps), config.b1, config.b2, weight_decay=config.weight_decay
+            learning_rate(config, steps),
+            config.b1,
+            config.b2,
+            weight_decay=config.weight_decay,
+            mask=decays if config.decayed else None,
         ),
     )
-    if config.every == 1:
+    if (config.every, config.start, config.probability) == (1, 0, 1.0):
         return tx
-    return optax.conditionally_mask(tx, lambda step, **_: step % config.every == 0)
+
+    def moves(step: Array, **_) -> Array:
+        # By the number of the update alone: a run that was stopped draws what it would have.
+        drawn = jax.random.bernoulli(
+            jax.random.fold_in(jax.random.key(0), step), config.probability
+        )
+        return (step >= config.start) & ((step - config.start) % config.every == 0) & drawn
+
+    return optax.conditionally_mask(tx, moves)
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Array]:
@@ -61,6 +90,11 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Arra
     Raises UserError for a cool-down longer than the run, or of another schedule than constant.
     """
     own_steps = _own(config, steps)
+    if config.cooldown and config.probability < 1.0:
+        raise UserError(
+            f"optimizer.cooldown is {config.cooldown}, of updates that are drawn: set "
+            "optimizer.probability to 1, and optimizer.every to more"
+        )
     if config.schedule == "cosine":
         if config.cooldown:
             raise UserError(
@@ -88,9 +122,10 @@ def cooldown_start(optimizers: Iterable[OptimizerConfig], steps: int) -> int | N
     """Updates that a run of `steps` has in common with any longer one: those before the first of
     its cool-downs; None where there is none."""
     cooled = [one for one in optimizers if one.cooldown]
-    return min(((_own(one, steps) - one.cooldown) * one.every for one in cooled), default=None)
+    begins = (one.start + (_own(one, steps) - one.cooldown) * one.every for one in cooled)
+    return min(begins, default=None)
 
 
 def _own(config: OptimizerConfig, steps: int) -> int:
-    """Updates of an optimizer in a run of `steps`."""
-    return -(-steps // config.every)
+    """Updates of an optimizer in a run of `steps`; of those that are drawn, how many to expect."""
+    return round(-(-max(steps - config.start, 0) // config.every) * config.probability)

@@ -38,8 +38,10 @@ class Task:
     # Of several networks that are trained together, {name: params}: an optimizer for each name.
     # The run's own then says how parts of a batch and the running mean are worked out, no more.
     optimizers: dict[str, OptimizerConfig] | None = None
-    # Of params, aux and a batch, held out: sums by name, the loss among them, and what they are
-    # means over; nothing random, nothing changed. None for a task that cannot be evaluated.
+    # What the running mean is of, of params and aux: what is evaluated and saved; params for None.
+    averaged: Callable[[Any, Any], Any] | None = None
+    # Of the running mean, aux and a batch, held out: sums by name, the loss among them, and what
+    # they are means over; nothing random or changed. None for a task that cannot be evaluated.
     evaluate: Callable[[Any, Any, dict], tuple[dict, Array]] | None = None
 
 
@@ -52,7 +54,7 @@ class TrainState(NamedTuple):
     step: Array  # int32, updates done
     key: Key  # of the run; update i draws from fold_in(key, i), so resuming needs no more
     params: Any
-    ema: Any  # running mean of params
+    ema: Any  # running mean of params, or of what the task says
     opt: Any
     aux: Any
     skips: Array  # int32 [2], updates that changed nothing: in a row up to now, and in all
@@ -98,7 +100,7 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         params = optax.apply_updates(state.params, updates)
         # A mean over few updates would hold the random start: the horizon grows with the step.
         decay = jnp.minimum(optimizer.ema, (1.0 + state.step) / (10.0 + state.step))
-        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
+        ema = optax.incremental_update(_averaged(task, params, aux), state.ema, 1.0 - decay)
         norm = optax.tree.norm(grads)
         fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         skips = jnp.where(fine, state.skips * jnp.array([0, 1]), state.skips + 1)
@@ -115,17 +117,16 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
     quick = {"xla_backend_optimization_level": 1} if cpu else None
     init_state = jax.jit(
         functools.partial(_init_state, task, tx),
-        out_shardings=placed._replace(aux=None),
+        out_shardings=placed._replace(ema=None, aux=None),
         compiler_options=quick,
     )
 
     def init(key: Key, aux: Any, init_params: Any = None) -> TrainState:
         state = init_state(key)
+        state = state._replace(aux=jax.device_put(_copy_arrays(aux), placed.aux))
         if init_params is not None:
-            copies = [_copy_arrays(init_params) for _ in range(2)]
-            params, ema = (jax.device_put(copy, placed.params) for copy in copies)
-            state = state._replace(params=params, ema=ema)
-        return state._replace(aux=jax.device_put(_copy_arrays(aux), placed.aux))
+            state = state._replace(params=jax.device_put(_copy_arrays(init_params), placed.params))
+        return restart_mean(task, state, placed.ema)
 
     def evaluate(params: Any, aux: Any, batch: dict) -> tuple[dict, Array]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -151,6 +152,8 @@ def abstract_state(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mes
     tx = make_optimizer(optimizer, steps, task.optimizers)
     shapes = jax.eval_shape(lambda: _init_state(task, tx, jax.random.key(0)))
     shapes = shapes._replace(aux=jax.eval_shape(lambda: task.aux))
+    ema = jax.eval_shape(functools.partial(_averaged, task), shapes.params, shapes.aux)
+    shapes = shapes._replace(ema=ema)
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         shapes,
@@ -159,11 +162,27 @@ def abstract_state(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mes
 
 
 def _init_state(task: Task, tx: optax.GradientTransformation, key: Key) -> TrainState:
-    """A new state, but for its aux."""
+    """A new state, but for its running mean and its aux."""
     params = task.init(key)
-    ema = jax.tree.map(jnp.copy, params)
     none = jnp.zeros((), jnp.int32)
-    return TrainState(none, key, params, ema, tx.init(params), None, jnp.zeros(2, jnp.int32))
+    return TrainState(none, key, params, None, tx.init(params), None, jnp.zeros(2, jnp.int32))
+
+
+def restart_mean(task: Task, state: TrainState, places: Any) -> TrainState:
+    """The state with a running mean of itself alone: at the beginning, and where codebooks start.
+
+    places: of the mean's arrays on the mesh.
+    """
+
+    @functools.partial(jax.jit, out_shardings=places)
+    def copied(params, aux):
+        return jax.tree.map(jnp.copy, _averaged(task, params, aux))
+
+    return state._replace(ema=copied(state.params, state.aux))
+
+
+def _averaged(task: Task, params: Any, aux: Any) -> Any:
+    return params if task.averaged is None else task.averaged(params, aux)
 
 
 def _copy_arrays(tree):
@@ -207,7 +226,6 @@ def state_shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
     """Shardings of a train state: variables by the table, those of an optimizer that mirror them
     alike, all else whole."""
     whole = sharding.replicated(mesh)
-    params, opt, aux = (
-        sharding.of_params(tree, mesh) for tree in (abstract.params, abstract.opt, abstract.aux)
-    )
-    return TrainState(whole, whole, params, params, opt, aux, whole)
+    names = ("params", "ema", "opt", "aux")
+    params, ema, opt, aux = (sharding.of_params(getattr(abstract, x), mesh) for x in names)
+    return TrainState(whole, whole, params, ema, opt, aux, whole)

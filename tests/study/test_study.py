@@ -20,7 +20,7 @@ from rvq_jax.study import StudyConfig, study
 from rvq_jax.study.quickstart import SIX
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import CodecRun, LMRun
-from rvq_jax.train.tasks.codec import CodecLossConfig
+from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 
 SMALL = StudyConfig(
     patterns=("flatten", "delay"),

@@ -22,7 +22,8 @@ from rvq_jax.train import sharding
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import LMRun
 from rvq_jax.train.state import OptimizerConfig, Task
-from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task
+from rvq_jax.train.tasks.codec import Recipe, codec_task
+from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
 
 LM = LMConfig(levels=2, codebook_size=7, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=8)
@@ -99,9 +100,8 @@ def mesh_parts(kind: str, rows: np.ndarray | None = None):
         return lm_parts()[0], loader.batches(code_set(), cut, 8, 0, rows)
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
     config = CodecConfig(8_000, seanet, levels=2, codebook_size=16)
-    task = codec_task(
-        config, CodecLossConfig(autoencoder_warmup=2, decay=0.9, expiry=0.8), codebook_batches=1
-    )
+    weights = CodecLossConfig(autoencoder_warmup=2, decay=0.9, expiry=0.8)
+    task = codec_task(Recipe(config, weights), codebook_batches=1)
     return task, loader.batches(audio_records(), loader.cut_audio(2048), 8, 0, rows)
 
 
@@ -125,7 +125,7 @@ def one_window():
 def codec_parts():
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4,), lstm_layers=0)
     config = CodecConfig(8_000, seanet, levels=2, codebook_size=4)
-    task = codec_task(config, CodecLossConfig(autoencoder_warmup=2), codebook_batches=1)
+    task = codec_task(Recipe(config, CodecLossConfig(autoencoder_warmup=2)), codebook_batches=1)
     return task, lambda: loader.batches(audio_records(), loader.cut_audio(2048), 8, 0)
 
 

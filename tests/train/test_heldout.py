@@ -35,7 +35,6 @@ from rvq_jax.data.builder import Records
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import text_condition
 from rvq_jax.metrics import audio
-from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding.programs import score_codes
 from rvq_jax.train import heldout, runs, sharding
 from rvq_jax.train.checkpoint import Checkpoints, _digest
@@ -43,7 +42,8 @@ from rvq_jax.train.loop import LoopConfig, fit
 from rvq_jax.train.runs.batches import heldout_batches
 from rvq_jax.train.runs.lm import heldout_beside
 from rvq_jax.train.state import abstract_state, make_program
-from rvq_jax.train.tasks.codec import CodecLossConfig
+from rvq_jax.train.tasks.codec import mean_codec
+from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 from rvq_jax.train.timetable import FORWARD, SHARE, timetable
 
 HELD = dataclasses.replace(code_set(), codes=[x[:, ::-1] for x in code_set().codes])
@@ -105,15 +105,12 @@ def test_what_a_codec_measures_is_what_its_saved_form_does(monkeypatch):
     params, batch = jax.jit(task.init)(jax.random.key(0)), next(batches())
     batch["mask"][1, 1500:] = False
     batch["audio"][1, 1500:] = 0.0
-    codec, weights, mask_BS = (
-        Codec(config, params, task.aux.books),
-        CodecLossConfig(),
-        batch["mask"],
-    )
+    mean = task.averaged(params, task.aux)
+    codec, weights, mask_BS = mean_codec(config, mean, task.aux), CodecLossConfig(), batch["mask"]
     made = np.where(mask_BS[..., None], codec.decode(codec.encode(batch["audio"])), 0.0)
     with one_window():
         program = jax.jit(task.evaluate)
-        found = heldout.evaluate(program, params, task.aux, [batch] * 2, one_device())["heldout"]
+        found = heldout.evaluate(program, mean, task.aux, [batch] * 2, one_device())["heldout"]
         # A mean over all of the batch, of which the padding is no part.
         mel = float(losses.multi_scale_mel(batch["audio"], made, 8_000)) / mask_BS.mean()
     waveform = np.abs(batch["audio"] - made)[mask_BS].mean()
@@ -140,8 +137,9 @@ def test_a_mesh_changes_no_number(kind):
         params = jax.jit(task.init)(jax.random.key(0))
         params = jax.device_put(params, sharding.of_params(params, mesh))
         aux = jax.device_put(task.aux, sharding.replicated(mesh))
+        mean = params if task.averaged is None else task.averaged(params, aux)
         held, program = [next(batches) for _ in range(2)], make_program(task, TUNING, 4, mesh)
-        found.append(heldout.evaluate(program.evaluate, params, aux, held, mesh)["heldout"])
+        found.append(heldout.evaluate(program.evaluate, mean, aux, held, mesh)["heldout"])
     for name, value in found[0].items():
         np.testing.assert_allclose(found[1][name], value, rtol=1e-5, atol=1e-6)
 

@@ -1,14 +1,17 @@
 """The kinds of run: each a config, and what depends on its kind."""
 
 from rvq_jax.train.runs.batches import check_batch
-from rvq_jax.train.runs.codec import CodecRun, train_codec
+from rvq_jax.train.runs.codec import CodecRun, DACRun, MimiRun, TrainedCodec, train_codec
 from rvq_jax.train.runs.lm import LMRun, lm_program, musicgen_recipe, train_lm
 from rvq_jax.train.runs.run import Run
 
 __all__ = [
     "CodecRun",
+    "DACRun",
     "LMRun",
+    "MimiRun",
     "Run",
+    "TrainedCodec",
     "check_batch",
     "lm_program",
     "musicgen_recipe",

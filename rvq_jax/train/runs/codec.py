@@ -1,38 +1,52 @@
 """Training a codec on random crops of audio."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax.codec.config import CodecConfig, tiny
+from rvq_jax.codec.dac import DACConfig
+from rvq_jax.codec.discriminators import DiscriminatorsConfig
+from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.data import builder, loader
 from rvq_jax.errors import UserError
-from rvq_jax.systems.codec import Codec
+from rvq_jax.systems import discriminators as judges
+from rvq_jax.systems.codec import Codec, Config
 from rvq_jax.train import hosts
 from rvq_jax.train.heldout import check_records
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.run import Run
-from rvq_jax.train.state import OptimizerConfig, Task
-from rvq_jax.train.tasks.codec import CodecLossConfig, codec_task
+from rvq_jax.train.state import OptimizerConfig, Task, TrainState
+from rvq_jax.train.tasks.adversarial import AdversarialConfig
+from rvq_jax.train.tasks.codec import DISCRIMINATORS, Recipe, codec_task, mean_codec
+from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 
 
 @dataclass(frozen=True)
 class CodecRun(Run):
-    """Training a codec on random crops of audio."""
+    """Training a codec of EnCodec's kind on random crops of audio."""
 
     codec: CodecConfig = field(default_factory=tiny)
     loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=2e-3, weight_decay=0.0)
     )
     batch: int = 12  # crops per update, over all devices
     seconds: float = 0.5  # of a crop
+    # Folder of a codec, with discriminators or without: what the run begins with. codec is then
+    # its own.
+    init_from: str | None = None
+    trained: Literal["all", "decoder"] = "all"  # decoder: codes stay what they are
 
     @property
     def samples(self) -> int:
@@ -40,12 +54,24 @@ class CodecRun(Run):
         hop = self.codec.hop
         return max(1, int(np.ceil(self.seconds * self.codec.rate / hop))) * hop
 
+    @property
+    def codebook_batches(self) -> int:
+        """Enough vectors for k-means of every level on vectors of its own (see quantize.start)."""
+        vectors = max(1, self.batch * (self.samples // self.codec.hop))
+        return -(-4 * self.codec.levels * self.codec.codebook_size // vectors)
+
+    def recipe(self) -> Recipe:
+        """What an update is."""
+        return Recipe(self.codec, self.loss, self.adversarial, self.optimizer, self.trained)
+
     def task(self) -> Task:
         """As of `Run`."""
-        # Enough vectors for k-means of every level on vectors of its own (see quantize.start).
-        vectors = max(1, self.batch * (self.samples // self.codec.hop))
-        codebook_batches = -(-4 * self.codec.levels * self.codec.codebook_size // vectors)
-        return codec_task(self.codec, self.loss, codebook_batches)
+        if self.init_from is not None or self.trained != "all":
+            raise UserError(
+                "a plan reads no codec: set init_from to None and trained to all, and give codec "
+                "its sizes"
+            )
+        return codec_task(self.recipe(), self.codebook_batches)
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """As of `Run`."""
@@ -65,7 +91,7 @@ class CodecRun(Run):
         codec: Path | None = None,
         text: Path | None = None,
         profile: int | None = None,
-    ) -> Codec:
+    ) -> "TrainedCodec":
         """As of `Run`; data: a dataset of `rvq-jax data build`, whose valid and test clips are
         held out."""
         source, heldout = builder.open_split(data, "train"), None
@@ -74,19 +100,51 @@ class CodecRun(Run):
                 heldout = builder.open_split(data, "heldout")
             except UserError as error:
                 hosts.warn(f"{error}: nothing is held out")
-        return train_codec(folder, source, self, mesh, heldout=heldout, profile=profile)
+        return fit_codec(folder, source, self, mesh, heldout=heldout, profile=profile)
 
 
-def train_codec(
+@dataclass(frozen=True)
+class DACRun(CodecRun):
+    """Training a codec of DAC's kind."""
+
+    codec: DACConfig = field(default_factory=lambda: DACConfig(norm="weight_norm"))
+
+
+@dataclass(frozen=True)
+class MimiRun(CodecRun):
+    """Training a codec of Mimi's kind."""
+
+    codec: MimiConfig = field(default_factory=MimiConfig)
+
+
+class TrainedCodec(NamedTuple):
+    """A codec, and the discriminators that it was trained against."""
+
+    codec: Codec
+    config: DiscriminatorsConfig
+    discriminators: nnx.State | None
+
+    def save(self, path: str | Path) -> None:
+        """Writes the codec's folder, with the discriminators in a folder inside of it."""
+        self.codec.save(path)
+        if self.discriminators is not None:
+            judges.save(self.config, self.discriminators, path)
+
+
+def train_codec(folder: str | Path, source, run: CodecRun, mesh: Mesh | None = None) -> Codec:
+    """Trains a codec, or goes on; as `fit_codec`, without its discriminators."""
+    return fit_codec(folder, source, run, mesh).codec
+
+
+def fit_codec(
     folder: str | Path,
     source,
     run: CodecRun,
     mesh: Mesh | None = None,
-    label: str = "codec",
     *,
     heldout=None,
     profile: int | None = None,
-) -> Codec:
+) -> TrainedCodec:
     """Trains a codec, or goes on.
 
     Args:
@@ -94,38 +152,94 @@ def train_codec(
       source: records of audio (`rvq_jax.data.builder.open_split`).
       run: its config.
       mesh: of devices; the first one alone by default.
-      label: of the progress bar.
       heldout: records that it is evaluated on meanwhile; none for None.
       profile: updates to trace; none for None.
 
     Returns:
-      The codec, whose weights are the running means.
+      The codec, whose weights and codewords are the running means, and its discriminators.
 
     Raises:
-      UserError: a folder that holds a run of another config, a corpus too small to start the
-        codebooks, held-out records that are trained on; see also `fit`.
+      UserError: a folder that holds a run of another config, a folder to begin with that does not
+        fit, a corpus too small to start the codebooks, held-out records that are trained on; see
+        also `fit`.
     """
     folder = Path(folder)
+    base, judging = None, None
+    if run.init_from is not None:
+        base = Codec.load(run.init_from)
+        run = sized_as(run, base.config)
+        judging = judges.load(run.init_from, run.adversarial.discriminators)
+    check(run, source)
     open_run(folder, configs.to_dict(run))
-    if run.codec.channels < 1:
-        raise UserError("codec.seanet.channels must be at least 1")
     mesh = one_device() if mesh is None else mesh
     check_batch(run, mesh)
     dataset, cut = source.describe(), loader.cut_audio(run.samples)
     if heldout is not None:
         check_records(source, heldout)
         dataset["heldout"] = heldout.describe()
+    task = codec_task(run.recipe(), run.codebook_batches, base, judging)
     state = fit(
         folder,
-        run.task(),
+        task,
         batches_of(source, cut, run, mesh),
         run.loop,
         run.optimizer,
         mesh=mesh,
         names=lambda index: [source[int(i)]["name"] for i in index],
-        label=label,
+        label="codec",
         dataset=dataset,
         heldout=heldout_batches(heldout, cut, run, mesh),
         profile=profile,
     )
-    return Codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.aux.books))
+    return trained(run, state)
+
+
+def trained(run: CodecRun, state: TrainState) -> TrainedCodec:
+    """What a run has made, of its state."""
+    codec = mean_codec(run.codec, hosts.fetch(state.ema), hosts.fetch(state.aux))
+    judging = state.params.get(DISCRIMINATORS)
+    judging = None if judging is None else hosts.fetch(judging)
+    return TrainedCodec(codec, run.adversarial.discriminators, judging)
+
+
+def sized_as(run: CodecRun, config: Config) -> CodecRun:
+    """The run with the sizes of the codec that it begins with.
+
+    Raises UserError for a codec of another kind, and for a field that was set to something else.
+    """
+    if type(config) is not type(run.codec):
+        kinds = [type(x).__name__.removesuffix("Config") for x in (config, run.codec)]
+        raise UserError(
+            f"{run.init_from} holds a {kinds[0]}, the config trains a {kinds[1]}; take a config "
+            "of its kind"
+        )
+    default = type(run)().codec
+    asked, unset, there = (configs.to_dict(x) for x in (run.codec, default, config))
+    for line in configs.differences(there, asked):
+        name = line.partition(":")[0]
+        if _field(asked, name) not in (_field(unset, name), _field(there, name)):
+            raise UserError(
+                f"codec.{name} is {_field(asked, name)}, but {_field(there, name)} in "
+                f"{run.init_from}; leave it out"
+            )
+    return dataclasses.replace(run, codec=config)
+
+
+def _field(config: dict, name: str):
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def check(run: CodecRun, source) -> None:
+    """Raises UserError for fields that do not go together, or data of another rate or channels."""
+    if run.codec.channels < 1:
+        raise UserError("codec.seanet.channels must be at least 1")
+    if run.trained == "decoder" and run.init_from is None:
+        raise UserError("trained is decoder, which wants a codec to begin with: give --init-from")
+    judging = run.adversarial.discriminators
+    if run.adversarial.on and judging.rate != run.codec.rate:
+        raise UserError(
+            f"the discriminators judge audio of {judging.rate} Hz, the codec has {run.codec.rate}: "
+            "set adversarial.discriminators.rate"
+        )

@@ -1,118 +1,276 @@
-"""What training a codec means: its loss, and codebooks that learn beside the gradient."""
+"""What training a codec means: reconstruction, and codebooks that learn beside the gradient."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import functools
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax import metrics, quantize
+from rvq_jax.codec import balancer as balancers
 from rvq_jax.codec import losses
-from rvq_jax.codec.autoencoder import graph, latents
-from rvq_jax.codec.config import CodecConfig
-from rvq_jax.quantize import Codebooks
-from rvq_jax.train.state import Task
-from rvq_jax.typing import Array, Key
+from rvq_jax.codec.autoencoder import graph, latents, loudness
+from rvq_jax.codec.balancer import Balancer
+from rvq_jax.quantize import Quantized, State
+from rvq_jax.quantize.learn import Learning
+from rvq_jax.quantize.moved import divide, settled, unite
+from rvq_jax.systems.codec import Codec, Config
+from rvq_jax.train.state import OptimizerConfig, Task
+from rvq_jax.train.tasks import adversarial
+from rvq_jax.train.tasks.adversarial import AdversarialConfig
+from rvq_jax.train.tasks.codec_losses import (
+    CodecLossConfig,
+    distances,
+    output_loss,
+    output_weights,
+    quantizer_loss,
+    semantic_latents,
+)
+from rvq_jax.typing import Array, Audio, Key, Latents
+
+CODEC, DISCRIMINATORS = "codec", "discriminators"  # networks of a run
+Parts = dict[str, Any]  # encoder, decoder, quantizer: those of its arrays that an optimizer moves
 
 
 @dataclass(frozen=True)
-class CodecLossConfig:
-    """Weights of the codec's loss (Défossez et al. 2022, §3.4, without the discriminators)."""
+class Recipe:
+    """Everything that decides what one update of a codec is."""
 
-    waveform: float = 10.0  # L1 on samples
-    mel: float = 0.6  # multi-scale mel
-    commitment: float = 0.1  # mean over levels, relative to the latents' spread
-    autoencoder_warmup: int = 250  # updates without a quantizer; then codebooks start on latents
-    quantizer_dropout: float = 0.5  # share of items trained with a random prefix of the levels
-    decay: float = 0.95  # of the codebooks' running means
-    expiry: float = 0.1  # share of uniform use below which a code is replaced
+    config: Config
+    loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # of the codec
+    trained: Literal["all", "decoder"] = "all"
+    features: int | None = None  # dimensions of those that are distilled
+
+    @property
+    def learning(self) -> Learning:
+        """How the codebooks learn: those in few dimensions by gradient, others by running means."""
+        if self.trained == "decoder":
+            return quantize.Frozen()
+        if isinstance(quantizer_shapes(self.config), quantize.Projected):
+            return quantize.Gradient()
+        return quantize.EMA(self.loss.decay, self.loss.expiry)
 
 
-class Quantizer(NamedTuple):
-    """Codebooks, and whether they have started: before that latents pass as they are."""
+class CodecAux(NamedTuple):
+    """What no optimizer moves."""
 
-    books: Codebooks
-    started: Array
+    books: dict[str, Array]  # of the quantizer, by name
+    started: Array  # whether codebooks have: before that latents pass as they are
+    fixed: Parts  # of the codec, not trained
+    updates: Array  # done
+    balancer: Balancer | None
 
 
-def codec_task(config: CodecConfig, weights: CodecLossConfig, codebook_batches: int = 8) -> Task:
-    """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding)."""
+class Passed(NamedTuple):
+    """A batch on its way through a codec."""
 
-    def init(key: Key):
-        return nnx.state(config.build(nnx.Rngs(params=key)), nnx.Param)
+    latents: Latents  # [B, F, D]
+    mask: Array  # [B, F]
+    quantized: Quantized
+    decoded: Audio  # [B, S, C]
 
-    def init_codebooks(params, quantizer, batches, key):
-        frames = [latents(config, params, batch["audio"]) for batch in batches]
+
+@functools.lru_cache(maxsize=32)
+def quantizer_shapes(config: Config) -> State:
+    """The quantizer of a codec, in shapes."""
+    return jax.eval_shape(lambda: config.quantizer(jax.random.key(0)))
+
+
+def codec_task(
+    recipe: Recipe,
+    codebook_batches: int = 8,
+    codec: Codec | None = None,
+    discriminators: nnx.State | None = None,
+) -> Task:
+    """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding).
+
+    The running mean is of weights and of codewords alike. Means over the same updates fit each
+    other; the newest codewords would not, for they follow the newest encoder.
+
+    Args:
+      recipe: the codec and its losses.
+      codebook_batches: batches on which codebooks start.
+      codec: what the run begins with; random weights for None.
+      discriminators: parameters that they begin with; random ones for None.
+
+    Returns:
+      The task.
+    """
+    config, weights, rule = recipe.config, recipe.loss, recipe.learning
+    judges = recipe.adversarial.discriminators
+    starts = codec is None and isinstance(rule, quantize.EMA)
+
+    def init(key: Key) -> dict:
+        codec_key, judge_key, head_key = jax.random.split(key, 3)
+        return networks(Codec.init(config, codec_key), judge_key, head_key)
+
+    def networks(codec: Codec, judge_key: Key, head_key: Key, judging=None) -> dict:
+        parts = {"decoder": codec.params["decoder"]}
+        if recipe.trained == "all":
+            moved, _ = divide(codec.quantizer, rule)
+            parts |= {"encoder": codec.params["encoder"], "quantizer": moved}
+        if weights.distillation:
+            head = jax.random.normal(head_key, (config.dim, recipe.features)) * config.dim**-0.5
+            parts["head"] = nnx.Param(head, axes=("embed", None))
+        found = {CODEC: parts}
+        if recipe.adversarial.on:
+            random = adversarial.init_params(judges, judge_key) if judging is None else judging
+            found[DISCRIMINATORS] = random
+        return found
+
+    def init_codebooks(params, aux, batches, key):
+        parts = aux.fixed | params[CODEC]
+        model = nnx.State({name: parts[name] for name in ("encoder", "decoder")})
+        frames = [latents(config, model, batch["audio"]) for batch in batches]
         vectors = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in frames])
-        books = jax.jit(quantize.start)(key, quantizer.books, vectors)
-        return Quantizer(books, jnp.array(True))
+        state = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+        books = divide(jax.jit(quantize.start)(key, state, vectors), rule)[1]
+        return aux._replace(books=books, started=jnp.array(True))
 
-    def loss(params, quantizer, batch, key):
-        model = nnx.merge(graph(config), params)
-        audio, mask_BS = batch["audio"], batch["mask"]
-        latents_BFD = model.encoder(audio)
-        frames = latents_BFD.shape[1]
-        # A frame counts if its first sample does.
-        mask_BF = mask_BS[:, :: config.hop][:, :frames]
-        out = quantize.quantize(
-            quantizer.books,
-            latents_BFD,
-            key=key,
-            train=True,
-            mask=mask_BF,
-            learning=quantize.EMA(weights.decay, weights.expiry),
-            dropout=quantize.Dropout(weights.quantizer_dropout),
+    def loss(params, aux, batch, key):
+        parts = aux.fixed | params[CODEC]
+        passed = _forward(recipe, aux, parts, batch["audio"], batch["mask"], key)
+        total, balancer, found = output_loss(
+            weights,
+            recipe.adversarial,
+            params.get(DISCRIMINATORS),
+            aux.balancer,
+            aux.updates,
+            batch["audio"],
+            passed.decoded,
+            config.rate,
         )
-        latents_BFD = jnp.where(quantizer.started, out.latents, latents_BFD)
-        decoded = model.decoder(latents_BFD)[:, : audio.shape[1]] * mask_BS[..., None]
-        waveform = losses.l1(audio, decoded)
-        mel = losses.multi_scale_mel(audio, decoded, config.rate)
-        # Relative to the spread of the latents: in absolute terms the cheapest way to commit would
-        # be small latents, and relative to their energy a large constant.
-        spread = jax.lax.stop_gradient(jnp.var(latents_BFD, axis=(0, 1)).mean())
-        commitment = quantizer.started * out.commitment.mean() / (spread + 1e-6)
-        total = weights.waveform * waveform + weights.mel * mel + weights.commitment * commitment
-        explained_K = 1.0 - out.stats.residual / (spread * config.dim + 1e-9)
-        found = {
-            "waveform": waveform,
-            "mel": mel,
-            "commitment": commitment,
-            "use": out.stats.use,
-            "entropy": out.stats.entropy,
-            "explained": explained_K,
-        }
-        return total, (Quantizer(out.state, quantizer.started), found)
-
-    def evaluate(params, quantizer, batch):
-        model = nnx.merge(graph(config), params)
-        audio, mask_BS = batch["audio"], batch["mask"]
-        # By the codebooks also where they have not started: so the codec would be saved.
-        out = quantize.quantize(quantizer.books, model.encoder(audio))
-        decoded = model.decoder(out.latents)[:, : audio.shape[1]] * mask_BS[..., None]
-        # Of a crop with padding the losses are means over all of it: that much is not theirs.
-        share_B = mask_BS.mean(axis=1)
-        waveform_B = jnp.abs(audio - decoded).mean(axis=(1, 2))
-        mel_B = jax.vmap(lambda *pair: losses.multi_scale_mel(*pair, config.rate))(
-            audio[:, None], decoded[:, None]
+        of_codes, more = quantizer_loss(
+            weights,
+            passed.latents,
+            passed.quantized,
+            aux.started,
+            isinstance(rule, quantize.Gradient),
         )
-        signals = audio.mean(axis=-1), decoded.mean(axis=-1)
-        found = {
-            "loss": weights.waveform * waveform_B + weights.mel * mel_B,
-            "waveform": waveform_B,
-            "mel": mel_B,
-            "si_sdr": share_B * metrics.si_sdr(*signals, mask_BS),
-            "mel_distance": share_B * metrics.mel_distance(*signals, config.rate, mask_BS),
-        }
-        return {name: x_B.sum() for name, x_B in found.items()}, share_B.sum()
+        total, found = total + of_codes, found | more
+        if weights.distillation:
+            quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+            said = semantic_latents(quantizer, passed.latents) @ parts["head"][...]
+            found["distillation"] = losses.distillation(said, batch["features"], passed.mask)
+            total += weights.distillation * found["distillation"]
+        books = divide(passed.quantized.state, rule)[1]
+        aux = aux._replace(books=books, updates=aux.updates + 1, balancer=balancer)
+        return total, (aux, found)
 
-    books = config.quantizer(jax.random.key(0))
+    def averaged(params, aux):
+        mean = {"decoder": params[CODEC]["decoder"]}
+        if recipe.trained == "decoder":
+            return mean
+        vectors = {name: x for name, x in aux.books.items() if name.endswith("vectors")}
+        quantizer = vectors | params[CODEC]["quantizer"]
+        return mean | {"encoder": params[CODEC]["encoder"], "quantizer": quantizer}
+
+    def evaluate(mean, aux, batch):
+        return _evaluate(recipe, aux, aux.fixed | mean, batch)
+
+    begun = Codec.init(config, jax.random.key(0)) if codec is None else codec
+    fixed = {"encoder": begun.params["encoder"], "quantizer": {}}
+    aux = CodecAux(
+        divide(begun.quantizer if starts else settled(begun.quantizer), rule)[1],
+        jnp.array(not starts),
+        fixed if recipe.trained == "decoder" else {},
+        jnp.zeros((), jnp.int32),
+        balancers.init(output_weights(weights, recipe.adversarial)) if weights.balanced else None,
+    )
+    init_params = None
+    if codec is not None:
+        init_params = networks(codec, *jax.random.split(jax.random.key(0)), discriminators)
+    each = {CODEC: recipe.optimizer, DISCRIMINATORS: recipe.adversarial.optimizer}
     return Task(
         init,
-        Quantizer(books, jnp.array(False)),
+        aux,
         loss,
-        init_codebooks,
+        init_codebooks if starts else None,
         codebook_batches,
         weights.autoencoder_warmup,
+        init_params,
+        optimizers=each if recipe.adversarial.on else None,
+        averaged=averaged,
         evaluate=evaluate,
     )
+
+
+def mean_codec(config: Config, mean: Parts, aux: CodecAux) -> Codec:
+    """The codec that is evaluated and saved: the running means of a run."""
+    parts = aux.fixed | mean
+    quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+    return Codec(config, nnx.State({n: parts[n] for n in ("encoder", "decoder")}), quantizer)
+
+
+def _forward(
+    recipe: Recipe, aux: CodecAux, parts: Parts, audio: Audio, mask_BS: Array, key: Key
+) -> Passed:
+    """Training's way through: levels and quantization are dropped, codebooks learn."""
+    config, weights, rule = recipe.config, recipe.loss, recipe.learning
+    quantizer_key, pass_key = jax.random.split(key)
+    quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+
+    def middle(latents_BFD: Latents) -> Quantized:
+        # A frame counts if its first sample does.
+        mask_BF = mask_BS[:, :: config.hop][:, : latents_BFD.shape[1]]
+        return quantize.quantize(
+            quantizer,
+            latents_BFD,
+            key=quantizer_key,
+            train=True,
+            mask=mask_BF,
+            learning=rule,
+            dropout=weights.dropout(),
+            per_level=isinstance(rule, quantize.Gradient),
+        )
+
+    def quantized_latents(latents_BFD: Latents, out: Quantized) -> Latents:
+        passes_B = ~aux.started
+        if weights.unquantized:
+            keys_B = jax.vmap(jax.random.fold_in, (None, 0))(pass_key, jnp.arange(len(audio)))
+            drawn_B = jax.vmap(jax.random.bernoulli, (0, None))(keys_B, weights.unquantized)
+            passes_B = passes_B | drawn_B
+        return jnp.where(jnp.reshape(passes_B, (-1, 1, 1)), latents_BFD, out.latents)
+
+    return _pass(config, parts, audio, mask_BS, middle, quantized_latents)
+
+
+def _pass(config: Config, parts: Parts, audio: Audio, mask_BS: Array, middle, choose) -> Passed:
+    """Through encoder, a quantizer and decoder, at unit loudness where the codec wants that."""
+    model = nnx.merge(graph(config), nnx.State({n: parts[n] for n in ("encoder", "decoder")}))
+    scale = loudness(audio)[:, None, None] if config.normalize else 1.0
+    latents_BFD = model.encoder(audio / scale)
+    out = middle(latents_BFD)
+    decoded = model.decoder(choose(latents_BFD, out))[:, : audio.shape[1]] * scale
+    mask_BF = mask_BS[:, :: config.hop][:, : latents_BFD.shape[1]]
+    return Passed(latents_BFD, mask_BF, out, decoded * mask_BS[..., None])
+
+
+def _evaluate(recipe: Recipe, aux: CodecAux, parts: Parts, batch: dict) -> tuple[dict, Array]:
+    """Sums over items of distances and metrics, and what they are means over."""
+    config, weights = recipe.config, recipe.loss
+    audio, mask_BS = batch["audio"], batch["mask"]
+    quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+
+    def middle(latents_BFD: Latents) -> Quantized:
+        # By the codebooks also where they have not started: so the codec would be saved.
+        return quantize.quantize(quantizer, latents_BFD)
+
+    passed = _pass(config, parts, audio, mask_BS, middle, lambda _, out: out.latents)
+    # Of a crop with padding the losses are means over all of it: that much is not theirs.
+    share_B = mask_BS.mean(axis=1)
+    found = jax.vmap(lambda *pair: distances(weights, *pair, config.rate))(
+        audio[:, None], passed.decoded[:, None]
+    )
+    loss_B = sum(getattr(weights, name) * x_B for name, x_B in found.items())
+    signals = audio.mean(axis=-1), passed.decoded.mean(axis=-1)
+    found |= {
+        "loss": loss_B,
+        "si_sdr": share_B * metrics.si_sdr(*signals, mask_BS),
+        "mel_distance": share_B * metrics.mel_distance(*signals, config.rate, mask_BS),
+    }
+    return {name: x_B.sum() for name, x_B in found.items()}, share_B.sum()
