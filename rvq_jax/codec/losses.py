@@ -177,7 +177,7 @@ def si_sdr_loss(reference: Audio, estimate: Audio) -> Array:
       estimate: decoded audio `[B, S, C]`.
 
     Returns:
-      A scalar in about -380..80; 80 for an item that is silence, or decoded as such.
+      A scalar up to 80, as for an item that is silence and decoded as something else.
     """
     small = 1e-8
     original, decoded = (x.reshape(len(x), -1) for x in (reference, estimate))
@@ -186,8 +186,9 @@ def si_sdr_loss(reference: Audio, estimate: Audio) -> Array:
     scale_B = (jnp.sum(original * decoded, axis=1) + small) / energy_B
     target = scale_B[:, None] * original
     signal_B = jnp.sum(target**2, axis=1)
-    noise_B = jnp.sum((decoded - target) ** 2, axis=1)
-    return jnp.mean(-10.0 * jnp.log10(signal_B / jnp.maximum(noise_B, 1e-30) + small))
+    # The floor keeps the slope finite where there is no noise, and the difference that of 0 / 0.
+    noise_B = jnp.maximum(jnp.sum((decoded - target) ** 2, axis=1), 1e-20)
+    return 10.0 * jnp.mean(jnp.log10(noise_B) - jnp.log10(signal_B + small * noise_B))
 
 
 def distillation(projected: Latents, features: Latents, mask: Array) -> Array:
