@@ -62,3 +62,80 @@ def test_no_default_scale_has_an_empty_band(rate):
 def test_windows_longer_than_the_audio_are_padded():
     a, b = noise(1, 100, 1), noise(1, 100, 1, seed=1)
     assert np.isfinite(mel(a, b, RATE, (32, 2048)))
+
+
+# The published distances. Windows are longer than the crop: a mirror image of it fills them.
+PUBLISHED = {
+    "encodec_mel": lambda *pair: losses.encodec_mel(*pair, RATE, (512,)),
+    "dac_mel": lambda *pair: losses.dac_mel(*pair, RATE, (512,), (40,)),
+    "dac_stft": lambda *pair: losses.dac_stft(*pair, (512,)),
+    "multi_resolution_stft": lambda *pair: losses.multi_resolution_stft(
+        *pair, (512,), (50,), (240,)
+    ),
+    "si_sdr_loss": losses.si_sdr_loss,
+}
+
+
+@functools.cache
+def published(name):
+    return jax.jit(jax.value_and_grad(PUBLISHED[name], argnums=1))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_distances_and_their_gradients_are_finite(name):
+    """Of silence, of equal audio, and of silence on one side only."""
+    audio, silence = noise(2, 200, 2), np.zeros((2, 200, 2), np.float32)
+    for pair in ((audio, audio), (silence, silence), (audio, silence), (silence, audio)):
+        value, gradient = published(name)(*pair)
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_distances_grow_with_the_noise(name):
+    audio, other = noise(2, 200, 2), noise(2, 200, 2, seed=1)
+    costs = [published(name)(audio, audio + gain * other)[0] for gain in (0.0, 0.01, 0.1, 1.0)]
+    assert costs == sorted(costs)
+    assert name == "si_sdr_loss" or costs[0] < 1e-5
+
+
+@pytest.mark.parametrize("name", [x for x in PUBLISHED if x != "multi_resolution_stft"])
+def test_published_distances_of_a_batch_are_the_mean_of_its_items(name):
+    """But for spectral convergence, whose norms are those of the batch."""
+    pair = noise(2, 200, 2), noise(2, 200, 2, seed=1)
+    doubled = [published(name)(*(x[[i, i]] for x in pair))[0] for i in range(2)]
+    np.testing.assert_allclose(published(name)(*pair)[0], np.mean(doubled), rtol=1e-5)
+
+
+def test_si_sdr_hears_no_gain_and_the_noise_in_decibels():
+    """Noise at right angles to the signal, 20 dB below it."""
+    audio, other = noise(1, 200, 1), noise(1, 200, 1, seed=1)
+    audio, other = (x - x.mean() for x in (audio, other))
+    other -= (other * audio).sum() / (audio**2).sum() * audio
+    other *= 0.1 * np.linalg.norm(audio) / np.linalg.norm(other)
+    for gain in (0.5, 3.0):
+        np.testing.assert_allclose(
+            losses.si_sdr_loss(audio, gain * (audio + other)), -20.0, rtol=1e-4
+        )
+
+
+def test_distillation_is_one_minus_the_cosine_of_frames_that_count():
+    states, features = noise(2, 5, 8), noise(2, 5, 8, seed=1)
+    mask = np.arange(5) < np.array([[5], [2]])
+    cosine = [
+        (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
+        for a, b in zip(states[mask], features[mask], strict=True)
+    ]
+    features[~mask] = 100.0  # padding
+    loss = jax.jit(losses.distillation)
+    np.testing.assert_allclose(loss(states, features, mask), 1 - np.mean(cosine), rtol=1e-5)
+    np.testing.assert_allclose(loss(3.0 * features, features, mask), 0.0, atol=1e-6)
+    np.testing.assert_allclose(loss(-features, features, mask), 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["no frame", "zeros"])
+def test_distillation_is_finite_where_there_is_nothing(case):
+    states = np.zeros((1, 3, 4), np.float32) if case == "zeros" else noise(1, 3, 4)
+    mask = np.full((1, 3), case == "zeros")
+    value, gradient = jax.jit(jax.value_and_grad(losses.distillation))(states, states, mask)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    assert (value == 0) == (case == "no frame")
