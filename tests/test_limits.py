@@ -1,6 +1,7 @@
 """What a field may be: every number has a bound, and what is out of it is one line."""
 
 import dataclasses
+import functools
 import importlib
 import math
 import pkgutil
@@ -15,6 +16,7 @@ from tiers import slow
 import rvq_jax.convert
 from rvq_jax import config as configs
 from rvq_jax import files, limits
+from rvq_jax.audio.augment import Augmentation
 from rvq_jax.cli import COMMANDS, load_config
 from rvq_jax.cli.terminal import parse
 from rvq_jax.codec.config import CodecConfig
@@ -30,6 +32,7 @@ from rvq_jax.systems.published_codecs import Descript
 from rvq_jax.train.runs import CodecRun, LMRun
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+OWNERS = (CodecRun, LMRun, Descript, Augmentation)
 MODELS = (CodecConfig, DACConfig, MimiConfig, LMConfig, T5Config)
 # Out of all bounds, whatever is counted.
 NEVER = (-1, math.inf, -math.inf, math.nan, 1e30, 10**30, 10**400, -(10**400))
@@ -64,11 +67,14 @@ def numbers(cls: type) -> dict[str, object]:
 
 
 EVERY = sorted(
-    set().union(
-        *map(classes, [*COMMANDS.values(), *MODELS, CodecRun, LMRun, Descript, *foreign()])
-    ),
+    set().union(*map(classes, [*COMMANDS.values(), *MODELS, *OWNERS, *foreign()])),
     key=lambda cls: (cls.__module__, cls.__name__),
 )
+
+
+def outside(found: limits.Bound) -> list:
+    """What no field of the bound may be; decibels may be negative."""
+    return [value for value in NEVER if value != -1 or found.low > -1]
 
 
 @pytest.mark.parametrize("cls", EVERY, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
@@ -77,18 +83,18 @@ def test_every_number_has_a_bound(cls):
     assert [name for name in numbers(cls) if limits.bound(cls, name) is None] == []
     for name, kind in numbers(cls).items():
         found = limits.bound(cls, name)
-        assert math.isfinite(found.low) and math.isfinite(found.high) and found.low >= 0
+        assert math.isfinite(found.low) and math.isfinite(found.high)
         many = any(typing.get_origin(part) is tuple for part in configs.parts(kind))
-        for value in NEVER:
-            value = [value] if many else value
+        for value in outside(found):
+            value = [value] * max(1, found.length[0]) if many else value
             refused(lambda n=name, v=value: limits.check_field(cls, n, v, "f"), f"{name} must be")
         for value in OTHERS:
             if not (many and value == [] and found.length[0] == 0):
                 refused(
                     lambda n=name, v=value: limits.check_field(cls, n, v, "f"), f"{name} must be"
                 )
-        allowed = found.low == 0 and not found.above
-        zero = [0] if many else 0
+        allowed = found.low <= 0 and not found.above
+        zero = [0] * max(1, found.length[0]) if many else 0
         if allowed:
             limits.check_field(cls, name, zero, "f")
         else:
@@ -110,6 +116,11 @@ def flagged(command, path=()) -> list[tuple[str, ...]]:
         if dataclasses.is_dataclass(value):
             found += flagged(value, (*path, item.name))
     return found
+
+
+def owner(command, path: tuple[str, ...]) -> type:
+    """The dataclass that a field is of."""
+    return type(functools.reduce(getattr, path[:-1], command))
 
 
 def replaced(command, path: tuple[str, ...], value):
@@ -148,7 +159,7 @@ def test_a_number_out_of_bounds_is_refused_with_its_flag(name):
         limits.check(other, name)
 
     for path in flagged(made):
-        for value in NEVER:
+        for value in outside(limits.bound(owner(made, path), path[-1])):
             refused(lambda p=path, v=value: check(p, v), path[-1])
 
 

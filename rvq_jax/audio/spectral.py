@@ -92,14 +92,14 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndar
 
 @functools.lru_cache(maxsize=64)
 def htk_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndarray:
-    """As `mel_filters`, but a triangle between two bins stays empty, as torchaudio leaves it."""
+    """Filters as of `mel_filters`, but triangles between two bins stay empty, as in torchaudio."""
     mel = np.linspace(_to_mel(low), _to_mel(rate / 2), bands + 2)
     return _shared(_triangles(_from_mel(mel) * window / rate, window // 2 + 1))
 
 
 @functools.lru_cache(maxsize=64)
 def slaney_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.ndarray:
-    """Mel filters `[window // 2 + 1, bands]` of librosa: triangles of one area, some maybe empty.
+    """Filters as of `mel_filters`, but triangles of one area, some of them empty, as in librosa.
 
     The scale is linear up to 1 kHz and logarithmic above (Slaney 1998, Auditory Toolbox).
     """
@@ -126,10 +126,10 @@ def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: i
     Returns:
       `[..., frames, bands]`, with S // hop + 1 frames.
     """
-    spectrum = stft(audio, window, hop) * (4.0 / window)
+    scaled = stft(audio, window, hop) * (4.0 / window)
     # The square root has an infinite slope at 0: silence must not give NaN gradients.
-    magnitude = jnp.sqrt(jnp.maximum(spectrum.real**2 + spectrum.imag**2, 1e-10))
-    mel = magnitude @ mel_filters(rate, window, bands)
+    amplitude = jnp.sqrt(jnp.maximum(scaled.real**2 + scaled.imag**2, 1e-10))
+    mel = amplitude @ mel_filters(rate, window, bands)
     return jnp.log(jnp.maximum(mel, 1e-3))
 
 
