@@ -7,6 +7,7 @@ import grain
 import numpy as np
 
 from rvq_jax.data.captions import CaptionStates
+from rvq_jax.data.features import FeatureCut
 from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.lm.conditioner import to_bytes
 
@@ -61,14 +62,28 @@ def batches(
     return iter(dataset.to_iter_dataset(AHEAD))
 
 
-def cut_audio(samples: int) -> Cut:
-    """Crops of audio `[samples, C]` with mask `[samples]`; shorter records end in padding."""
+def cut_audio(samples: int, features: FeatureCut | None = None) -> Cut:
+    """Makes a function that cuts random crops of records of audio.
+
+    Args:
+      samples: S, samples of a crop; shorter records end in padding.
+      features: how the features of a crop are cut beside it; crops then begin with a frame of the
+        codec, and are whole frames. None gives no features.
+
+    Returns:
+      A function of a record and a random generator that gives a dict: audio `[S, C]` and mask
+      `[S]`, and with `features` features `[F, D]`, 0 beyond the record's end.
+    """
+    step = 1 if features is None else features.hop
+    if samples % step:
+        raise ValueError(f"crops of {samples} samples are not whole frames of {step}")
 
     def cut(record: dict, rng: np.random.Generator) -> dict:
         audio_SC = record["audio"]
-        begin = rng.integers(0, max(1, len(audio_SC) - samples + 1))
-        audio_SC, mask_S = _window(audio_SC, begin, samples)
-        return {"audio": audio_SC, "mask": mask_S}
+        first = rng.integers(0, max(1, (len(audio_SC) - samples) // step + 1))
+        beside = {} if features is None else features.conditions(record, first, samples // step)
+        audio_SC, mask_S = _window(audio_SC, first * step, samples)
+        return {"audio": audio_SC, "mask": mask_S, **beside}
 
     return cut
 
