@@ -39,8 +39,8 @@ def augment(
 
     Args:
       key: of this update.
-      audio: `[B, S, C]`.
-      mask: bool `[B, S]`, False where items are padded.
+      audio: `[B, S, C]`, 0 where padded.
+      mask: bool `[B, S]`, False where padded.
       config: what to do.
       rate: samples per second.
       index: int `[B]`, what the items' random numbers are drawn by; their places by default.
@@ -58,7 +58,7 @@ def augment(
     gain_dB_B = low + (high - low) * gain_B
     if config.loudness_db is not None:
         gain_dB_B += config.loudness_db - loudness(audio, mask, rate)
-    audio = audio * padding * _of_items(10.0 ** (gain_dB_B / 20.0))
+    audio = audio * _of_items(10.0 ** (gain_dB_B / 20.0))
     if config.mix > 0 and items > 1:
         audio += _of_items(mixed_B < config.mix) * jnp.roll(audio, -1, axis=0)
     if config.phase > 0:
@@ -92,24 +92,21 @@ def loudness(audio: Audio, mask: Array, rate: int) -> Array:
     samples = audio.shape[1]
     spectrum = jnp.fft.rfft(audio, axis=1)
     power_BFC = spectrum.real**2 + spectrum.imag**2
-    # By Parseval; of a real signal's spectrum all but its ends count twice.
-    energy_B = jnp.einsum("bfc,f->b", power_BFC, _k_weighting(rate, samples) / samples)
+    # By Parseval; each bin counts twice, but for the ends, of which the lower has no gain.
+    gain_F = _k_weighting(rate, samples) * 2.0 / samples
+    energy_B = jnp.einsum("bfc,f->b", power_BFC, gain_F)
     mean_B = energy_B / jnp.maximum(1, mask.sum(axis=1))
     return jnp.maximum(QUIETEST, 10.0 * jnp.log10(jnp.maximum(mean_B, 1e-30)) - 0.691)
 
 
 @functools.lru_cache(maxsize=16)
 def _k_weighting(rate: int, samples: int) -> np.ndarray:
-    """Squared gain of each bin of a real spectrum, times how often the bin counts."""
+    """Squared gain of each bin of a real spectrum."""
     z = np.exp(-2j * np.pi * np.arange(samples // 2 + 1) / samples)
     gain = np.ones(len(z))
     for numerator, denominator in k_filters(rate):
         gain *= np.abs(np.polyval(numerator[::-1], z) / np.polyval(denominator[::-1], z)) ** 2
-    twice = np.full(len(z), 2.0)
-    twice[0] = 1.0
-    if samples % 2 == 0:
-        twice[-1] = 1.0
-    return (gain * twice).astype(np.float32)
+    return gain.astype(np.float32)
 
 
 def k_filters(rate: int) -> list[tuple[np.ndarray, np.ndarray]]:

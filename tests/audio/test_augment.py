@@ -78,6 +78,14 @@ def test_silence_stays_silence():
     assert (np.asarray(got)[silent] == 0).all() and np.abs(got[1]).max() > 0
 
 
+def test_what_is_nearly_silent_is_not_made_loud():
+    """Below -70 LUFS it has the gain that -70 would have."""
+    audio = batch()
+    audio[0] *= 1e-6
+    got = run(KEY, audio, WHOLE, Augmentation(loudness_db=-30.0), RATE)
+    np.testing.assert_allclose(got[0], 100.0 * audio[0], rtol=1e-4)
+
+
 def test_padding_stays_silent():
     mask = np.arange(SAMPLES) < np.array([[SAMPLES], [600], [1], [0]] * 2)
     got = run(KEY, batch() * mask[..., None], mask, ALL, RATE)
