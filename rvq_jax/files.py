@@ -214,9 +214,12 @@ def write_json(path: str | Path, data) -> None:
 
 def save_folder(path: str | Path, config: dict, tree) -> None:
     """A folder of config.json and weights.npz, one array per leaf, named by its path."""
+    leaves = named(tree)
+    # Half precision is for a small folder; packing gains little else, and takes its time.
+    small = any(leaf.dtype == np.float16 for leaf in leaves.values())
     with writing_folder(path) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        np.savez(folder / "weights.npz", **named(tree))
+        (np.savez_compressed if small else np.savez)(folder / "weights.npz", **leaves)
 
 
 def load_config(path: str | Path) -> dict:
@@ -235,8 +238,9 @@ def load_config(path: str | Path) -> dict:
 def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda name: name):
     """weights.npz of a folder as a tree like `like`, a tree of shapes.
 
-    today: from a name in the file to the name that this version has for the array. Raises
-    UserError naming the first array that is missing, unknown or of another shape.
+    today: from a name in the file to the name that this version has for the array. Half precision
+    becomes float32, in which all is kept. Raises UserError naming the first array that is missing,
+    unknown or of another shape.
     """
     with npz.reading(Path(path, "weights.npz"), "weights of a model", "make it again") as stored:
         have = {today(name): name for name in stored}
@@ -251,13 +255,17 @@ def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda na
                 shape, dtype = stored.headers[have[name]]
                 if shape != want[name].shape:
                     problem = f"has shape {shown(shape)}, the config says {want[name].shape}"
-                elif dtype.newbyteorder("=") != want[name].dtype:
+                elif not _fits(dtype.newbyteorder("="), want[name].dtype):
                     problem = f"is {dtype}, not {want[name].dtype}"
                 else:
                     continue
             raise UserError(f"{path}/weights.npz does not fit config.json: {name} {problem}")
         leaves = [stored[have[name]].astype(leaf.dtype, copy=False) for name, leaf in want.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _fits(stored: np.dtype, wanted: np.dtype) -> bool:
+    return stored == wanted or (stored, wanted) == (np.float16, np.float32)
 
 
 def named(tree) -> dict:

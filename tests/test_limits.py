@@ -139,7 +139,8 @@ def command(name: str):
     cls = COMMANDS[name]
     need = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
     need = [n for n in need if cls.__dataclass_fields__[n].default_factory is dataclasses.MISSING]
-    return cls(**{n: str(REQUIRED[n]) if n == "topology" else Path(REQUIRED[n]) for n in need})
+    kinds = limits.kinds(cls)
+    return cls(**{n: REQUIRED[n] if kinds[n] is str else Path(REQUIRED[n]) for n in need})
 
 
 CASES = {**{name: command(name) for name in COMMANDS}, **{p.stem: load_config(p) for p in CONFIGS}}

@@ -76,7 +76,7 @@ def test_what_is_not_wanted_is_not_read(tmp_path):
         ({"a": record("(3, 2)")}, "a has shape (3, 2), the config says (2, 3)"),
         ({"a": record(descr="'<i4'")}, "a is int32, not float32"),
         ({"a": record(descr="'>i4'")}, "a is >i4, not float32"),
-        ({"a": record(descr="'<f2'", data=bytes(12))}, "a is float16"),
+        ({"a": record(descr="'<f8'", data=bytes(48))}, "a is float64"),
         ({"c": record()}, "c is unknown"),
         ({"\x1b[2J": record()}, "\\x1b[2J is unknown"),
     ]:
@@ -84,6 +84,13 @@ def test_what_is_not_wanted_is_not_read(tmp_path):
         refused(lambda: files.load_weights(tmp_path, LIKE), words)
     big = record(descr="'>f4'", data=np.arange(6, dtype=">f4").tobytes())
     written(tmp_path / "weights.npz", **{**WHOLE, "a": big})
+    found = files.load_weights(tmp_path, LIKE)["a"]
+    np.testing.assert_array_equal(found, np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)
+
+
+def test_half_precision_is_read_as_float32(tmp_path):
+    half = record(descr="'<f2'", data=np.arange(6, dtype="<f2").tobytes())
+    written(tmp_path / "weights.npz", **{**WHOLE, "a": half})
     found = files.load_weights(tmp_path, LIKE)["a"]
     np.testing.assert_array_equal(found, np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)
 

@@ -1,5 +1,6 @@
 """Codecs at work: audio to codes and back, what a file is, other projects' formats."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rvq_jax import files
+from rvq_jax import builtin, files
 from rvq_jax.cli.terminal import say
 from rvq_jax.errors import UserError, clipped, printable
 
@@ -24,16 +25,19 @@ class Encode:
     Audio of any rate and number of channels is brought to the codec's. The file keeps the exact
     length and says which codec's it is; any prefix of its levels can be decoded.
 
+    rvq-jax encode song.flac
     rvq-jax encode song.flac song.rvq --codec codecs/encodec_24khz --kbps 6
     """
 
     source: Annotated[Path, tyro.conf.Positional, In]
     """Audio file (wav, flac, ogg, mp3 …), a folder of them, or - for standard input. A file of a
     folder that cannot be read is left out, and named at the end, with exit code 2."""
-    target: Annotated[Path, tyro.conf.Positional, Out]
-    """File to write (.rvq), a folder if IN is one, or - for standard output."""
-    codec: Path
-    """Codec folder: of `rvq-jax train` or `import`, or of transformers (EnCodec, DAC, Mimi)."""
+    target: Annotated[Path | None, tyro.conf.Positional, Out] = None
+    """File to write (.rvq), a folder if IN is one, or - for standard output. Default: beside IN,
+    where no file is replaced."""
+    codec: str = builtin.WORD
+    """Codec folder: of `rvq-jax train` or `import`, or of transformers (EnCodec, DAC, Mimi).
+    Default: the one that comes with rvq_jax, 16 kHz, 0.5 to 4 kbps."""
     levels: int | None = None
     """Levels to keep, the first ones; fewer are a smaller file. Default: all."""
     kbps: float | None = None
@@ -48,30 +52,30 @@ class Encode:
     def run(self) -> dict:
         from rvq_jax.offline import encode_file, encode_folder
 
-        _check_pipes(self)
+        target = _target(self, ".rvq")
         codec = _load(self.codec)
         options = {"levels": self.levels, "kbps": self.kbps, "entropy": self.entropy}
         if self.source.is_dir():
-            options["strict"] = self.strict
-            done = encode_folder.encode_folder(codec, self.source, self.target, **options)
-            say(self.json, f"{len(done)} files: {self.target}", _place(self))
+            options |= {"strict": self.strict, "replace": self.target is not None}
+            done = encode_folder.encode_folder(codec, self.source, target, **options)
+            say(self.json, f"{len(done)} files: {target}", _place(target))
             return {"files": [str(path) for path in done]}
-        coded = encode_file.encode_file(codec, self.source, self.target, **options)
+        coded = encode_file.encode_file(codec, self.source, target, **options)
         seconds = coded.samples / codec.config.rate
         raw = codec.kbps(coded.codes.shape[1])
         said = f"{seconds:.2f} s, {coded.codes.shape[1]} levels, {raw:.2f} kbps of codes"
         result = {
-            "file": str(self.target),
+            "file": str(target),
             "seconds": seconds,
             "samples": coded.samples,
             "levels": coded.codes.shape[1],
             "frames": coded.codes.shape[2],
             "kbps_raw": raw,
         }
-        if str(self.target) != PIPE:
-            result["bytes"] = self.target.stat().st_size
+        if str(target) != PIPE:
+            result["bytes"] = target.stat().st_size
             said += f", {8 * result['bytes'] / seconds / 1000:.2f} kbps stored"
-        say(self.json, f"{_name(self.target)}: {said}", _place(self))
+        say(self.json, f"{_name(target)}: {said}", _place(target))
         return result
 
 
@@ -82,20 +86,21 @@ class Decode:
     Reads also EnCodec's .ecdc (without its language model) and descript's .dac files, with the
     codec that made them. IN and OUT may be folders, or - for standard input and output.
 
+    rvq-jax decode song.rvq
     rvq-jax decode song.rvq song.wav --codec codecs/encodec_24khz --levels 2
     """
 
     source: Annotated[Path, tyro.conf.Positional, In]
     """File of codes (.rvq, .ecdc, .dac), a folder of them, or - for .rvq on standard input."""
-    target: Annotated[Path, tyro.conf.Positional, Out]
+    target: Annotated[Path | None, tyro.conf.Positional, Out] = None
     """Audio file to write (.wav, .flac, .ogg), a folder if IN is one, or - for wav on standard
-    output."""
-    codec: Path
-    """Codec folder: the codec that encoded."""
+    output. Default: beside IN, where no file is replaced."""
+    codec: str = builtin.WORD
+    """Codec folder: the codec that encoded. Default: the one that comes with rvq_jax."""
     levels: int | None = None
     """Levels to decode, the first ones. Default: all that are there."""
     format: Literal["wav", "flac", "ogg"] = "wav"
-    """Of the files of a folder."""
+    """Of the files of a folder, and of a file where no OUT is named."""
     strict: bool = False
     """Of a folder: read every file first, and write nothing if one cannot be read."""
     json: bool = False
@@ -104,16 +109,17 @@ class Decode:
     def run(self) -> dict:
         from rvq_jax.offline import encode_file, encode_folder
 
-        _check_pipes(self)
+        target = _target(self, f".{self.format}")
         codec = _load(self.codec)
         if self.source.is_dir():
             options = {"levels": self.levels, "suffix": f".{self.format}", "strict": self.strict}
-            done = encode_folder.decode_folder(codec, self.source, self.target, **options)
-            say(self.json, f"{len(done)} files: {self.target}", _place(self))
+            options["replace"] = self.target is not None
+            done = encode_folder.decode_folder(codec, self.source, target, **options)
+            say(self.json, f"{len(done)} files: {target}", _place(target))
             return {"files": [str(path) for path in done]}
-        samples, rate = encode_file.decode_file(codec, self.source, self.target, levels=self.levels)
-        say(self.json, f"{_name(self.target)}: {samples / rate:.2f} s at {rate} Hz", _place(self))
-        return {"file": str(self.target), "samples": samples, "rate": rate}
+        samples, rate = encode_file.decode_file(codec, self.source, target, levels=self.levels)
+        say(self.json, f"{_name(target)}: {samples / rate:.2f} s at {rate} Hz", _place(target))
+        return {"file": str(target), "samples": samples, "rate": rate}
 
 
 @dataclass(frozen=True)
@@ -124,15 +130,16 @@ class Info:
     coding. Of a codec: its kind, rate, frames per second, levels, sizes and parameters.
     """
 
-    path: Annotated[Path, tyro.conf.Positional]
-    """A .rvq, .ecdc or .dac file, or a codec folder."""
+    path: Annotated[str, tyro.conf.Positional] = builtin.WORD
+    """A .rvq, .ecdc or .dac file, or a codec folder. Default: the codec that comes with rvq_jax."""
     json: bool = False
     """Print a machine-readable result."""
 
     def run(self) -> dict:
         from rvq_jax.offline import describe
 
-        found = describe.folder(self.path) if self.path.is_dir() else describe.file(self.path)
+        path = builtin.folder(self.path)
+        found = describe.folder(path) if path.is_dir() else describe.file(path)
         width = max(map(len, found))
         for name, value in found.items():
             # A value of a file stays on its line.
@@ -197,12 +204,13 @@ class Import:
 class Export:
     """Writes a codec for other tools to read.
 
-    transformers: a folder that EncodecModel, DacModel or MimiModel loads. stablehlo: the encoder
-    and the decoder as compiled programs that need no rvq_jax.
+    transformers: a folder that EncodecModel, DacModel or MimiModel loads; a codec of EnCodec's kind
+    without an LSTM, as the built-in one, gets one that adds nothing. stablehlo: the encoder and the
+    decoder as compiled programs that need no rvq_jax.
     """
 
-    codec: Annotated[Path, tyro.conf.Positional]
-    """Codec folder."""
+    codec: Annotated[str, tyro.conf.Positional]
+    """Codec folder, or builtin."""
     out: Path
     """Folder to write."""
     format: Literal["transformers", "stablehlo"] = "transformers"
@@ -215,7 +223,9 @@ class Export:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
+        from rvq_jax.codec.config import CodecConfig
         from rvq_jax.convert import folder
+        from rvq_jax.systems import encodec
 
         files.check_folder(self.out)
         codec = _load(self.codec)
@@ -223,35 +233,45 @@ class Export:
             from rvq_jax.offline import stablehlo
 
             stablehlo.write(codec, self.out, self.seconds, self.batch)
-        elif folder.module_of(codec.config).to_fields(codec.config) is None:
+            say(self.json, f"{self.format}: {self.out}")
+            return {"format": self.format, "out": str(self.out)}
+        if isinstance(codec.config, CodecConfig) and not codec.config.seanet.lstm_layers:
+            codec = encodec.with_lstm(codec)
+        if folder.module_of(codec.config).to_fields(codec.config) is None:
             raise UserError(
                 f"{self.codec} holds a codec of sizes or layers that transformers' config has no "
                 "words for; export it as --format stablehlo"
             )
-        else:
-            codec.save(self.out)
+        codec.save(self.out)
         say(self.json, f"{self.format}: {self.out}")
         return {"format": self.format, "out": str(self.out)}
 
 
-def _load(path: Path):
+def _load(path: str):
     from rvq_jax.systems.codec import Codec
 
     return Codec.load(path)
 
 
-def _check_pipes(command: Encode | Decode) -> None:
-    if command.json and str(command.target) == PIPE:
+def _target(command: Encode | Decode, suffix: str) -> Path:
+    """Where the result goes: if no place is named beside its source, and then over no file."""
+    source = command.source
+    target = command.target or (source if source.is_dir() else source.with_suffix(suffix))
+    target = Path(PIPE) if str(source) == PIPE and command.target is None else target
+    if command.json and str(target) == PIPE:
         raise UserError("--json and - as OUT both need standard output; leave one away")
-    if str(command.source) != PIPE and not command.source.exists():
-        raise UserError(f"{command.source} is not there; check the name")
-    if str(command.target) == PIPE and command.source.is_dir():
-        raise UserError(f"{command.source} is a folder, which - cannot take; name a folder as OUT")
+    if str(source) != PIPE and not source.exists():
+        raise UserError(f"{source} is not there; check the name")
+    if str(target) == PIPE and source.is_dir():
+        raise UserError(f"{source} is a folder, which - cannot take; name a folder as OUT")
+    if command.target is None and not source.is_dir() and os.path.lexists(target):
+        raise UserError(f"{target} is there already; name OUT to replace it")
+    return target
 
 
-def _place(command: Encode | Decode):
+def _place(target: Path):
     """Where messages go: standard output may be taken by the result."""
-    return sys.stderr if str(command.target) == PIPE else sys.stdout
+    return sys.stderr if str(target) == PIPE else sys.stdout
 
 
 def _name(target: Path) -> str:

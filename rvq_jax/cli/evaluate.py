@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rvq_jax import builtin
 from rvq_jax.cli.terminal import command_line, say, show
 from rvq_jax.errors import LeftOut, UserError
 from rvq_jax.evaluate.generations import GenerationSettings
@@ -26,8 +27,9 @@ class Evaluate:
 --against opus:6 opus:12 mp3:32
     """
 
-    models: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ()
-    """Codec folders; or folders of token models; or run folders. None to measure coders alone."""
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = ()
+    """Codec folders, builtin for the one that comes with rvq_jax; or folders of token models; or
+    run folders. None to measure coders alone."""
     data: Path
     """Folder of audio files; for token models also what `rvq-jax data build --codes` made."""
     out: Path = Path("runs/evaluate")
@@ -62,7 +64,7 @@ class Evaluate:
         from rvq_jax.evaluate import folders
 
         began = time.perf_counter()
-        if folders.are_codecs(self.models):
+        if folders.are_codecs(self._paths):
             done, left = self._codecs()
         else:
             done, left = self._models()
@@ -81,7 +83,7 @@ class Evaluate:
         self._refuse("embeddings", "codecs")
         names = "levels", "against", "signal", "metrics", "split", "piece", "batch", "listened"
         settings = {name: getattr(self, name) for name in names}
-        done = folders.evaluate_codecs(self.out, self.models, self.data, **settings)
+        done = folders.evaluate_codecs(self.out, self._paths, self.data, **settings)
         left = list(done["data"]["left_out"].items())
         total = done["data"]["files"] + len(left)
         return done, LeftOut(left, total, "the others are measured") if left else None
@@ -92,7 +94,11 @@ class Evaluate:
         for name in ("levels", "against", "metrics", "split", "answers"):
             self._refuse(name, "token models")
         own = {"embeddings": self.embeddings, "settings": self.generate}
-        return folders.evaluate_models(self.out, self.models, self.data, **own)
+        return folders.evaluate_models(self.out, self._paths, self.data, **own)
+
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        return tuple(map(builtin.folder, self.models))
 
     def _refuse(self, name: str, what: str) -> None:
         if getattr(self, name):

@@ -139,6 +139,6 @@ def _safetensors():
         import safetensors
     except ImportError as error:
         raise UserError(
-            "such files need the package safetensors: pip install 'rvq_jax[convert]'"
+            "such files need the package safetensors: pip install safetensors"
         ) from error
     return safetensors

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from rvq_jax import builtin
 from rvq_jax.convert import dac_file, ecdc
 from rvq_jax.errors import UserError
 from rvq_jax.rvqfile.reader import Reader
@@ -28,12 +29,14 @@ def file(path: str | Path) -> dict:
 
 def folder(path: str | Path) -> dict:
     """Of a codec folder; raises UserError if it is none."""
+    path = builtin.folder(path)
     codec = Codec.load(path)
     config = codec.config
     # What decides codes and audio; a quantizer's running means are no parameters.
     books = [leaf for name, leaf in codec.coding_leaves.items() if "quantizer" in name]
     return {
         "codec": codec.name,
+        **_status(codec.name),
         "rate": config.rate,
         "channels": config.channels,
         "frame_rate": config.frame_rate,
@@ -46,6 +49,10 @@ def folder(path: str | Path) -> dict:
         "hash": codec.fingerprint().hex()[:16],
         "bytes": sum(part.stat().st_size for part in Path(path).iterdir() if part.is_file()),
     }
+
+
+def _status(codec: str) -> dict:
+    return {"status": builtin.status_of(codec)} if builtin.is_version(codec) else {}
 
 
 def _rvq(path: Path) -> tuple[dict, float]:
@@ -61,6 +68,7 @@ def _rvq(path: Path) -> tuple[dict, float]:
     found = {
         "format": "rvq",
         "codec": header.codec,
+        **_status(header.codec),
         "rate": header.rate,
         "channels": header.channels,
         "seconds": samples / header.rate,

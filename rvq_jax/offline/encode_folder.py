@@ -1,5 +1,6 @@
 """Folders of audio ↔ folders of codes: batches of a few static shapes, so that little compiles."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ def encode_folder(
     chunk: float = encode_file.CHUNK,
     together: float = TOGETHER,
     strict: bool = False,
+    replace: bool = True,
 ) -> list[Path]:
     """Encodes every audio file below a folder to an .rvq file of the same name below another.
 
@@ -47,6 +49,7 @@ def encode_folder(
       chunk: seconds per step of audio that is too long for a batch.
       together: seconds of audio in a batch, padding included.
       strict: read every file first, and write none if one cannot be read.
+      replace: whether files that are there already are replaced; else they are an error.
 
     Returns:
       The files written.
@@ -57,7 +60,7 @@ def encode_folder(
       LeftOut: when files could not be read.
     """
     levels = encode_file.levels_of(codec, levels, kbps)
-    pairs = _pairs(source, target, io.SUFFIXES, ".rvq", io.UNREAD)
+    pairs = _pairs(source, target, io.SUFFIXES, ".rvq", io.UNREAD, replace)
     hash, rate = codec.fingerprint(), codec.config.rate
 
     def read(path: Path):
@@ -89,6 +92,7 @@ def decode_folder(
     chunk: float = encode_file.CHUNK,
     together: float = TOGETHER,
     strict: bool = False,
+    replace: bool = True,
 ) -> list[Path]:
     """Decodes every .rvq, .ecdc and .dac file below a folder, the inverse of `encode_folder`.
 
@@ -103,6 +107,7 @@ def decode_folder(
       chunk: seconds per step of audio that is too long for a batch.
       together: seconds of audio in a batch, padding included.
       strict: read every file first, and write none if one cannot be read.
+      replace: whether files that are there already are replaced; else they are an error.
 
     Returns:
       The files written.
@@ -112,7 +117,7 @@ def decode_folder(
         become one.
       LeftOut: when files could not be read.
     """
-    pairs = _pairs(source, target, encode_file.CODES, suffix)
+    pairs = _pairs(source, target, encode_file.CODES, suffix, (), replace)
     hash, rate = codec.fingerprint(), codec.config.rate
 
     def read(path: Path):
@@ -139,7 +144,12 @@ def decode_folder(
 
 
 def _pairs(
-    source, target, suffixes: tuple[str, ...], suffix: str, unread: tuple[str, ...] = ()
+    source,
+    target,
+    suffixes: tuple[str, ...],
+    suffix: str,
+    unread: tuple[str, ...],
+    replace: bool,
 ) -> list[tuple[Path, Path]]:
     """Files below one folder and what they become below another, sorted.
 
@@ -165,6 +175,8 @@ def _pairs(
     for path, goal in pairs:
         if path.suffix.lower() not in unread:
             files.check_file(goal)
+            if not replace and os.path.lexists(goal):
+                raise UserError(f"{goal} is there already; name OUT to replace it")
     return pairs
 
 

@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from rvq_jax import builtin
 from rvq_jax.codec import segments
 from rvq_jax.convert import ecdc
 from rvq_jax.errors import UserError
@@ -92,10 +93,16 @@ def _read_rvq(file, name: str, codec: Codec, hash: bytes | None, levels: int | N
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     header = reader.header
+    is_other = hash is not None and any(header.hash) and header.hash != hash
+    # Versions differ in their shapes too.
+    if is_other and builtin.is_version(header.codec) and codec.name != header.codec:
+        remedy = builtin.who_reads(header.codec)
+        raise UserError(f"{name} was made by the built-in codec {header.codec}; {remedy}")
     _check_shape(name, header.codec, codec, header.rate, header.channels, header.hop, header.sizes)
-    if hash is not None and any(header.hash) and header.hash != hash:
+    if is_other:
         raise UserError(
-            f"{name} was made by a {header.codec} of other weights; give the codec that made it"
+            f"{name} was made by a {header.codec} of other weights; give the codec that made it "
+            "with --codec"
         )
     parts = list(reader)
     codes_KF = np.concatenate(
@@ -130,7 +137,7 @@ def _check_shape(name, kind: str, codec: Codec, rate: int, channels: int, hop: i
         f"{name} was made by another codec, {kind}: {rate} Hz, {channels} channels, {hop} samples "
         f"per frame, {len(sizes)} levels of {sizes[0]}; this one is {codec.name}: {ours[0]} "
         f"Hz, {ours[1]}, {ours[2]}, {config.levels} of "
-        f"{config.codebook_size}; give the codec that made it"
+        f"{config.codebook_size}; give the codec that made it with --codec"
     )
 
 

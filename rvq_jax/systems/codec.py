@@ -4,7 +4,7 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,15 @@ from flax import nnx
 from jax.tree_util import GetAttrKey
 from tqdm import tqdm
 
+from rvq_jax import builtin, files, limits
 from rvq_jax import config as configs
-from rvq_jax import files, limits
 from rvq_jax.codec import autoencoder, segments, stream, windows
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.edges import Edges
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.convert import folder
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, reason_of
 from rvq_jax.quantize import State
 from rvq_jax.quantize.quantizer import check_codes
 from rvq_jax.systems import checks
@@ -73,8 +73,21 @@ class Codec:
     def load(cls, path: str | Path) -> "Codec":
         """A codec from a folder that `save` wrote, or transformers (EnCodec, DAC, Mimi).
 
-        Raises UserError if it is no codec, or its weights do not fit its config.json.
+        The word "builtin" is the codec that comes with the library, "./builtin" a folder. Raises
+        UserError if it is no codec, or its weights do not fit its config.json.
         """
+        if not builtin.is_builtin(path):
+            return cls._read(path)
+        try:
+            return cls._read(builtin.FOLDER)
+        except UserError as error:
+            reason = reason_of(error, builtin.FOLDER)
+            raise UserError(
+                f"the built-in codec is damaged ({reason}); install rvq_jax again"
+            ) from error
+
+    @classmethod
+    def _read(cls, path: str | Path) -> "Codec":
         data = files.load_config(path)
         if "model_type" in data:
             config, leaves = folder.load(data, path, leaf_shapes)
@@ -94,15 +107,37 @@ class Codec:
         structure = jax.tree.structure(_shapes(config))
         return cls(config, **structure.unflatten(leaves[name] for name in leaf_shapes(config)))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, dtype: Literal["float32", "float16"] = "float32") -> None:
         """Writes a folder, whole or not at all: in transformers' format where it has one.
 
         Else config.json and weights.npz.
+
+        Args:
+          path: of the folder.
+          dtype: of its weights; float16 is half as large: they are rounded, and what a quantizer
+            learns from and no code depends on becomes nothing learned yet.
+
+        Raises:
+          UserError: a place that cannot be written to, or weights too large for float16.
         """
-        if not folder.save(self.config, self.leaves, path):
+        codec = self if dtype == "float32" else self._rounded(np.dtype(dtype))
+        if not folder.save(codec.config, codec.leaves, path):
             kind = next(kind for kind, cls in OWN.items() if isinstance(self.config, cls))
-            weights = {"params": self.params, "quantizer": self.quantizer}
+            weights = {"params": codec.params, "quantizer": codec.quantizer}
             files.save_folder(path, {"model": kind, **configs.to_dict(self.config)}, weights)
+
+    def _rounded(self, dtype: np.dtype) -> "Codec":
+        def rounded(path, leaf):
+            if leaf.dtype != np.float32:
+                return leaf
+            if jax.tree_util.keystr(path, simple=True, separator="/").endswith(UNUSED):
+                return np.zeros(leaf.shape, dtype)
+            if np.abs(leaf).max(initial=0.0) > np.finfo(dtype).max:
+                raise UserError(f"weights beyond {np.finfo(dtype).max:g} have no {dtype.name}")
+            return np.asarray(leaf).astype(dtype)
+
+        halves = jax.tree_util.tree_map_with_path(rounded, (self.params, self.quantizer))
+        return Codec(self.config, *halves)
 
     @property
     def leaves(self) -> dict[str, Array]:
@@ -120,9 +155,11 @@ class Codec:
         """SHA-256 over `coding_leaves`: 32 bytes that differ between codecs."""
         return files.fingerprint(self.coding_leaves)
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
-        """Its kind and its rate, such as encodec_24khz."""
+        """Its kind and its rate, such as encodec_24khz; of the built-in one its version."""
+        if version := builtin.version_of(self.fingerprint()):
+            return version
         kinds = folder.KINDS.items()
         kind = next(kind for kind, module in kinds if isinstance(self.config, module.CONFIG))
         return f"{kind}_{self.config.rate / 1000:g}khz"

@@ -1,7 +1,12 @@
 """EnCodec's published sizes (Défossez et al. 2022; 32 and 16 kHz from Copet et al. 2023)."""
 
+import dataclasses
+
+import numpy as np
+
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.systems.codec import Codec, leaf_shapes
 
 
 def encodec_24khz() -> CodecConfig:
@@ -34,3 +39,18 @@ def encodec_16khz() -> CodecConfig:
     """AudioGen's: 16 kHz mono, 50 frames per second, 4 levels of 2048 (2.2 kbps)."""
     seanet = SEANetConfig(filters=64, causal=False, true_skip=True)
     return CodecConfig(16_000, seanet, levels=4, codebook_size=2048)
+
+
+def with_lstm(codec: Codec) -> Codec:
+    """The same codec with an LSTM that adds nothing, for readers that cannot be without one.
+
+    An LSTM of zeros gives zeros, which are added to what it reads: codes and audio stay the same.
+    Raises ValueError if the codec has one already.
+    """
+    seanet = codec.config.seanet
+    if seanet.lstm_layers:
+        raise ValueError(f"the codec has {seanet.lstm_layers} layers of LSTM already")
+    seanet = dataclasses.replace(seanet, lstm_layers=1)
+    config = dataclasses.replace(codec.config, seanet=seanet)
+    zeros = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in leaf_shapes(config).items()}
+    return Codec.of_leaves(config, zeros | codec.leaves)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rvq_jax import files
+from rvq_jax import builtin, files
 from rvq_jax.audio import chroma
 from rvq_jax.convert import musicgen
 from rvq_jax.data.codes import CodeSet
@@ -22,6 +22,7 @@ MUSICGENS = {KIND, *musicgen.WHOLE, *musicgen.ALONE}
 
 def load_codec(path: str | Path) -> Codec:
     """The codec in a folder of its own or of a MusicGen; raises UserError if there is none."""
+    path = builtin.folder(path)
     fields = files.load_config(path)
     if not {fields.get("model"), fields.get("model_type")} & MUSICGENS:
         return Codec.load(path)
