@@ -25,7 +25,7 @@ def sweep() -> Iterator[tuple[str, dict]]:
     """One study per corpus: the run's name, and what differs from the defaults."""
     loop = LoopConfig(steps=2000, checkpoint_every=1000)
     model = dataclasses.replace(StudyConfig().model, loop=loop)
-    yield "corpus=built-in", {"seeds": (0, 1, 2), "model": model}
+    yield "corpus=built-in", {"seeds": (0, 1, 2), "train_codec": True, "model": model}
 
 
 def main() -> None:

@@ -1,16 +1,27 @@
-"""The study's codec half: what each level is worth."""
+"""The study's codec half: the built-in one, and what each level is worth."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from rvq_jax import metrics, quantize
+from rvq_jax import builtin, metrics, quantize
 from rvq_jax.codec.autoencoder import latents
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.errors import UserError
 from rvq_jax.systems.codec import Codec
+
+
+def builtin_codec(levels: int) -> Codec:
+    """The built-in codec with the first of its levels alone; raises UserError if it has fewer."""
+    codec = Codec.load(builtin.WORD)
+    if levels > codec.config.levels:
+        raise UserError(f"levels is {levels}, and the built-in codec has {codec.config.levels}")
+    config = dataclasses.replace(codec.config, levels=levels, bandwidths=())
+    return Codec(config, codec.params, codec.quantizer.first(levels))
 
 
 def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> list[dict]:

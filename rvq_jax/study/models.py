@@ -11,7 +11,7 @@ import numpy as np
 from rvq_jax import files, metrics, opening, patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING
-from rvq_jax.evaluate import embeddings
+from rvq_jax.evaluate import embeddings, intervals
 from rvq_jax.evaluate.bits import clip_bits
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
@@ -61,10 +61,12 @@ def train_and_score(
       seeds: seeds; one model is trained for each pattern and seed.
 
     Returns:
-      Rows of the study's table by pattern, and parameters of the first seed's model by pattern.
+      Rows of the study's table by pattern, with bits per frame of each held-out clip, means over
+      seeds; and parameters of the first seed's model by pattern.
     """
     rows, first = {}, {}
     programs: dict = {}
+    lengths_M = [clip.shape[1] for clip in heldout.codes]
     for name in names:
         scores, seconds = [], []
         for seed in seeds:
@@ -76,17 +78,18 @@ def train_and_score(
             place = folder / f"pattern={name},seed={seed}"
             params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
             done = place / "scores.json"
-            score = _score_of(done, run.lm.levels)
+            score = _score_of(done, (len(heldout), run.lm.levels))
             if score is None:
                 score = {
                     "train_seconds": _seconds_of(place, run.loop.steps),
-                    "bits_by_level": bits_by_level(mine, params, heldout).tolist(),
+                    "bits_by_clip": _bits_by_clip(mine, params, heldout).tolist(),
                 }
                 files.write_json(done, score)
-            scores.append(score["bits_by_level"])
+            scores.append(score["bits_by_clip"])
             seconds.append(score["train_seconds"])
             first.setdefault(name, params)
-        bits = np.sum(scores, axis=1)
+        by_level_RK = np.average(scores, axis=1, weights=lengths_M)
+        bits, by_clip_M = by_level_RK.sum(axis=1), np.mean(scores, axis=0).sum(axis=1)
         rows[name] = {
             "pattern": name,
             "steps": patterns.named(name, run.lm.levels, run.frames).steps,
@@ -96,11 +99,21 @@ def train_and_score(
                 "std": float(bits.std(ddof=1)) if len(bits) > 1 else 0.0,
                 "values": bits.tolist(),
             },
-            "bits_by_level": np.mean(scores, axis=0).tolist(),
+            "interval": intervals.interval(by_clip_M, lengths_M).as_json(),
+            "bits_by_clip": by_clip_M.tolist(),
+            "bits_by_level": by_level_RK.mean(axis=0).tolist(),
             "train_seconds": float(np.mean(seconds)),
             "updates": run.loop.steps,
         }
     return rows, first
+
+
+def compared(rows: dict[str, dict], heldout: CodeSet) -> list[dict]:
+    """Every two rows of the table by bits per frame, paired over held-out clips
+    (`intervals.pairs`)."""
+    lengths_M = [clip.shape[1] for clip in heldout.codes]
+    bits = {name: row["bits_by_clip"] for name, row in rows.items()}
+    return intervals.pairs("bits_per_frame", bits, lengths_M)
 
 
 def generate_and_compare(
@@ -160,12 +173,19 @@ def _seconds_of(folder: Path, updates: int) -> float:
     return (last["seconds"] - first["seconds"]) * updates / max(last["step"] - first["step"], 1)
 
 
-def _score_of(path: Path, levels: int) -> dict | None:
-    """Scores that were written before; None where there are none, or damaged ones."""
+def _bits_by_clip(run: LMRun, params, heldout: CodeSet) -> np.ndarray:
+    """Bits per frame `[M, K]` of each held-out clip and level."""
+    model = MusicGen(run.lm, run.pattern, params, None)
+    bits_MK, frames_M = clip_bits(model, heldout, run.frames)
+    return bits_MK / frames_M[:, None]
+
+
+def _score_of(path: Path, shape: tuple[int, int]) -> dict | None:
+    """Scores `[M, K]` that were written before; None where there are none, or damaged ones."""
     try:
         score = json.loads(opening.read_bytes(path))
-        bits = [float(x) for x in score["bits_by_level"]]
-        found = {"train_seconds": float(score["train_seconds"]), "bits_by_level": bits}
-        return found if len(bits) == levels and np.isfinite(bits).all() else None
+        bits_MK = np.asarray(score["bits_by_clip"], np.float64)
+        found = {"train_seconds": float(score["train_seconds"]), "bits_by_clip": bits_MK.tolist()}
+        return found if bits_MK.shape == shape and np.isfinite(bits_MK).all() else None
     except READING:
         return None

@@ -106,8 +106,13 @@ def mutual_information(levels_KK: Array, lags_KL: Array) -> str:
 
 
 def training_curves(curves: dict[str, Sequence]) -> str:
-    """Loss against updates: the run named "codec" on the left, the token models on the right."""
-    figure, (left, right) = plots.figure(8.4, 3.4, columns=2)
+    """Loss against updates: token models, and left of them the run "codec" if there is one."""
+    if "codec" in curves:
+        figure, (left, right) = plots.figure(8.4, 3.4, columns=2)
+        left.set_ylabel("codec's loss")
+    else:
+        figure, right = plots.figure(7.2, 3.4)
+        left = None
     for name, points in curves.items():
         axis = left if name == "codec" else right
         # Counted by panel, so that a pattern keeps the colour it has among the patterns.
@@ -117,9 +122,8 @@ def training_curves(curves: dict[str, Sequence]) -> str:
         axis.plot(
             steps, losses, color=plots.colour(i), marker=mark, label=plots.label(name), lw=1.4
         )
-    left.set_ylabel("codec's loss")
     right.set_ylabel("token models' loss, bits per code")
-    for axis in (left, right):
+    for axis in figure.axes:
         axis.set_xlabel("updates")
         if axis.lines:
             axis.legend(frameon=False, fontsize="small")

@@ -12,9 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rvq_jax import files, metrics, opening, patterns
+from rvq_jax import builtin, files, metrics, opening, patterns
 from rvq_jax import machine as machines
 from rvq_jax.audio import io
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.data import builder, loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING, UserError
@@ -33,16 +34,19 @@ SIX = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coar
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything the study can vary; the defaults end within 15 minutes on two cores."""
+    """Everything the study can vary; the defaults end within 5 minutes on two cores."""
 
     patterns: tuple[str, ...] = SIX
-    seeds: tuple[int, ...] = (0, 1)  # one token model per pattern and seed
+    seeds: tuple[int, ...] = (0,)  # one token model per pattern and seed; 0 1 2 for a full study
+    levels: int = 4  # the first ones of the built-in codec's
+    train_codec: bool = False  # train a codec on the data, to take in place of the built-in one
     codec: CodecRun = field(
         default_factory=lambda: CodecRun(loop=LoopConfig(steps=1000, checkpoint_every=250))
     )
     model: LMRun = field(
         default_factory=lambda: LMRun(
-            lm=LMConfig(codebook_size=128, dim=128, layers=1, mlp_dim=256),
+            # Its levels and codebook_size become the codec's.
+            lm=LMConfig(dim=128, layers=1, mlp_dim=256),
             loop=LoopConfig(steps=1000, checkpoint_every=500),
             # Strong decay: minutes of audio are seen ten times over, and at 0.1 flatten and delay
             # overfit them.
@@ -73,26 +77,30 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
       UserError: when anything is wrong with the input or the folder.
     """
     out = Path(out)
-    files.check_folder(out / "codec" / "model")
+    if config.train_codec:
+        files.check_folder(out / "codec" / "model")
     for name in RESULTS:
         files.check_file(out / name)
     spent = _stopwatch(out)
     names = tuple(patterns.canonical(name) for name in config.patterns)
-    _check(config)
-    rate, channels = config.codec.codec.rate, config.codec.codec.channels
+    codec = None if config.train_codec else codecs.builtin_codec(config.levels)
+    sizes = config.codec.codec if codec is None else codec.config
+    config = _sized(config, sizes)
+    rate, hop = sizes.rate, sizes.hop
     origin = {"data": "built-in" if data is None else str(Path(data).resolve())}
+    origin["version"] = None if codec is None else builtin.VERSION
     stated = origin | dataclasses.asdict(config)
     if (out / "config.json").exists():
         open_run(out, stated)
     # A new run begins with its data: bad input leaves no folder behind.
-    minimum = config.codec.codec.hop
-    dataset = builder.build(data, out / "dataset", rate, channels, minimum, captioned=True)
+    dataset = builder.build(data, out / "dataset", rate, sizes.channels, hop, captioned=True)
     open_run(out, stated)
     train = builder.open_split(dataset, "train")
     heldout = builder.open_split(dataset, "heldout")
 
-    codec = train_codec(out / "codec", train, config.codec)
-    codec.save(out / "codec" / "model")
+    if codec is None:
+        codec = train_codec(out / "codec", train, config.codec)
+        codec.save(out / "codec" / "model")
     codes = cached_codes(out / "codes" / "train.npz", codec, train, "codes")
     held_codes = cached_codes(out / "codes" / "heldout.npz", codec, heldout, "held-out")
     levels = codecs.by_level(codec, heldout, codes)
@@ -104,7 +112,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     spent()
     samples = _reconstructions(out, codec, heldout, config)
     captions = _captions(held_codes, config.clips)
-    real = _real_features(heldout, config, rate)
+    real = _real_features(heldout, config.model.frames * hop, rate)
     for name in names:
         row, audio = models.generate_and_compare(
             config.model,
@@ -120,7 +128,6 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
         samples.append(_players(out, name, captions[:2], audio, rate))
 
     used = metrics.code_counts(codes.codes, codes.codebook_size)
-    hop = config.codec.codec.hop
     results = {
         "command": command,
         "commit": machines.commit(),
@@ -135,12 +142,12 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             "heldout_minutes": _minutes(held_codes),
         },
         "codec": {
+            "name": "trained here" if config.train_codec else builtin.VERSION,
             "parameters": _count(codec.params),
             "hop": hop,
             "frame_rate": codec.config.frame_rate,
             "codebook_size": codec.config.codebook_size,
-            "train_seconds": _seconds(out / "codec"),
-            "updates": config.codec.loop.steps,
+            **_training(out, config),
             "levels": levels,
         },
         "language_model": {
@@ -151,12 +158,13 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             "updates": config.model.loop.steps,
         },
         "patterns": [rows[name] for name in names],
+        "pairs": models.compared(rows, held_codes),
         "information": {
             "levels": metrics.between_levels(codes.codes, codes.codebook_size).tolist(),
             "lags": metrics.between_lags(codes.codes, codes.codebook_size).tolist(),
         },
         "code_counts": used.tolist(),
-        "curves": _curves(out, names, config.seeds[0]),
+        "curves": _curves(out, names, config),
         "samples": samples,
     }
     results["wall_seconds"] = spent()
@@ -168,15 +176,19 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     return results
 
 
-def _check(config: StudyConfig) -> None:
-    codec, lm = config.codec.codec, config.model.lm
-    if (codec.levels, codec.codebook_size) != (lm.levels, lm.codebook_size):
-        raise UserError(
-            f"the codec has {codec.levels} levels of {codec.codebook_size} codes, the token model "
-            f"{lm.levels} of {lm.codebook_size}; set codec and model.lm alike"
-        )
+def _sized(config: StudyConfig, codec: CodecConfig) -> StudyConfig:
+    """The study with its token model at the codec's sizes: others than the defaults are refused."""
     if not config.patterns or not config.seeds:
         raise UserError("the study needs at least one pattern and one seed")
+    lm, unset = config.model.lm, StudyConfig().model.lm
+    for name in ("levels", "codebook_size"):
+        stated, wanted = getattr(lm, name), getattr(codec, name)
+        if stated not in (wanted, getattr(unset, name)):
+            raise UserError(
+                f"model.lm.{name} is {stated}, and the codec's is {wanted}; leave it away"
+            )
+    lm = dataclasses.replace(lm, levels=codec.levels, codebook_size=codec.codebook_size)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, lm=lm))
 
 
 def _stopwatch(out: Path) -> Callable[[], float]:
@@ -207,9 +219,8 @@ def _captions(codes: CodeSet, count: int) -> list[str]:
     return [unique[i % len(unique)] for i in range(count)]
 
 
-def _real_features(heldout, config: StudyConfig, rate: int) -> np.ndarray:
+def _real_features(heldout, samples: int, rate: int) -> np.ndarray:
     """Fréchet features of held-out audio in windows as long as the generated clips."""
-    samples = config.model.frames * config.codec.codec.hop
     parts = []
     for batch in loader.segments(heldout, samples, 8):
         full = batch["mask"].all(axis=1)
@@ -265,19 +276,23 @@ def _player(out: Path, name: str, label: str, audio: np.ndarray, rate: int) -> d
     return {"label": label, "file": file}
 
 
-def _curves(out: Path, names: tuple, seed: int) -> dict:
-    """Loss over updates of the codec and of each pattern's first seed."""
-    runs = {"codec": out / "codec"}
-    runs |= {name: out / "models" / f"pattern={name},seed={seed}" for name in names}
+def _curves(out: Path, names: tuple, config: StudyConfig) -> dict:
+    """Loss over updates of the codec, if it was trained, and of each pattern's first seed."""
+    runs = {"codec": out / "codec"} if config.train_codec else {}
+    runs |= {n: out / "models" / f"pattern={n},seed={config.seeds[0]}" for n in names}
     return {
         name: [[line["step"], line.get("loss")] for line in log.read(folder / "metrics.jsonl")]
         for name, folder in runs.items()
     }
 
 
-def _seconds(folder: Path) -> float:
-    """What training took, as its log says."""
-    return max([line["seconds"] for line in log.read(folder / "metrics.jsonl")], default=0.0)
+def _training(out: Path, config: StudyConfig) -> dict:
+    """What training the codec took, as its log says; nothing of the built-in one."""
+    if not config.train_codec:
+        return {"train_seconds": 0.0, "updates": 0}
+    lines = log.read(out / "codec" / "metrics.jsonl")
+    seconds = max([line["seconds"] for line in lines], default=0.0)
+    return {"train_seconds": seconds, "updates": config.codec.loop.steps}
 
 
 def _minutes(codes: CodeSet) -> float:

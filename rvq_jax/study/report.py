@@ -20,8 +20,10 @@ __all__ = [
 ]
 
 PATTERNS = """Bits per frame is the negative log-likelihood of all levels together on held-out
-audio, so it compares patterns exactly; ± is the standard deviation over seeds. After short
-training it also tells how fast a pattern is learned; train longer to see what it can express.
+audio, so it compares patterns exactly. Differences from the first row have 95 % intervals over
+held-out clips, paired; ± is the standard deviation over seeds, and one seed says nothing of how
+training varies (--seeds 0 1 2 does). After short training bits also tell how fast a pattern is
+learned; train longer to see what it can express.
 Steps are forwards of the model. The real-time factor is seconds of compute per second of audio.
 The Fréchet distance is between held-out and generated audio, on mel statistics without learned
 weights: it compares rows of this table, not published values."""
@@ -62,9 +64,11 @@ def answer(results: dict) -> str:
     best, cheapest = rows[0], min(rows, key=lambda row: (row["steps"], _bits(row)))
     text = f"{best['pattern']} has the fewest bits per frame: {_bits_text(best)}, in "
     text += f"{best['steps']} steps for {best['frames']} frames."
-    alike = [row["pattern"] for row in rows[1:] if _alike(row, best)]
+    alike = [row["pattern"] for row in rows[1:] if _alike(results, row, best)]
     if alike:
-        text += f" Within the spread of the seeds, {_listed(alike)} cannot be told from it."
+        several = len(best["bits_per_frame"]["values"]) > 1
+        spread = "the seeds or the held-out clips" if several else "the held-out clips"
+        text += f" Within the spread of {spread}, {_listed(alike)} cannot be told from it."
     if cheapest is best:
         return text + (" It also takes the fewest steps: use it." if len(rows) > 1 else "")
     text += f" {cheapest['pattern']} costs least: {cheapest['steps']} steps, "
@@ -86,20 +90,23 @@ def answer(results: dict) -> str:
 
 def pattern_table(results: dict) -> list[list[str]]:
     """Header and one row per pattern, fewest bits first."""
-    head = ["pattern", "steps", "bits per frame", "real-time factor (s per s of audio)"]
-    head += ["generation, s", "training, s", "Fréchet distance", "bits by level"]
+    head = ["pattern", "steps", "bits per frame", "more than the first (95 %)"]
+    head += ["real-time factor (s per s of audio)", "generation, s", "training, s"]
+    head += ["Fréchet distance", "bits by level"]
+    rows = sorted(results["patterns"], key=_bits)
     return [head] + [
         [
             row["pattern"],
             str(row["steps"]),
             _bits_text(row),
+            _difference_text(results, row, rows[0]),
             f"{row['real_time_factor']:.3f}",
             f"{row['generate_seconds']:.2f}",
             f"{row['train_seconds']:.0f}",
             f"{row['frechet_distance']:.1f}",
             " + ".join(f"{bits:.2f}" for bits in row["bits_by_level"]),
         ]
-        for row in sorted(results["patterns"], key=_bits)
+        for row in rows
     ]
 
 
@@ -140,9 +147,9 @@ def provenance(results: dict) -> list[tuple[str, str]]:
         ),
         (
             "Codec",
-            f"{codec['parameters']:,} parameters, hop {codec['hop']}, {codec['frame_rate']:g} "
-            f"frames per second, {codec['codebook_size']} codes per level, "
-            f"{codec['updates']} updates in {codec['train_seconds']:.0f} s",
+            f"{codec['name']}, {codec['parameters']:,} parameters, hop {codec['hop']}, "
+            f"{codec['frame_rate']:g} frames per second, {len(codec['levels'])} levels of "
+            f"{codec['codebook_size']} codes{_trained(codec)}",
         ),
         ("Token models", ", ".join(model)),
     ]
@@ -211,9 +218,37 @@ def _bits_text(row: dict) -> str:
     return f"{bits['mean']:.2f}{spread}"
 
 
-def _alike(row: dict, best: dict) -> bool:
+def _alike(results: dict, row: dict, best: dict) -> bool:
+    """Whether a row and the best one differ by no more than chance has seeds or clips differ."""
     spread = row["bits_per_frame"]["std"] + best["bits_per_frame"]["std"]
-    return len(best["bits_per_frame"]["values"]) > 1 and _bits(row) - _bits(best) <= spread
+    seeds = len(best["bits_per_frame"]["values"]) > 1 and _bits(row) - _bits(best) <= spread
+    return seeds or not _pair(results, row, best).get("different", True)
+
+
+def _pair(results: dict, row: dict, best: dict) -> dict:
+    """A row less the best one, over clips; empty if they were not compared."""
+    wanted = row["pattern"], best["pattern"]
+    for pair in results["pairs"]:
+        if (pair["a"], pair["b"]) == wanted:
+            return pair
+        if (pair["b"], pair["a"]) == wanted:
+            negated = {"mean": "mean", "low": "high", "high": "low"}
+            ends = {x: None if pair[y] is None else -pair[y] for x, y in negated.items()}
+            return pair | ends
+    return {}
+
+
+def _difference_text(results: dict, row: dict, best: dict) -> str:
+    pair = {} if row is best else _pair(results, row, best)
+    if pair.get("low") is None:
+        return "" if row is best else f"{_bits(row) - _bits(best):.2f}"
+    return f"{pair['mean']:.2f} ({pair['low']:.2f} to {pair['high']:.2f})"
+
+
+def _trained(codec: dict) -> str:
+    if not codec["updates"]:
+        return ""
+    return f", {codec['updates']} updates in {codec['train_seconds']:.0f} s"
 
 
 def _more(row: dict, best: dict) -> str:

@@ -1,45 +1,42 @@
 """The study end to end, small: a folder of sounds in, a report that a browser opens out."""
 
-import contextlib
 import dataclasses
+import itertools
 import json
 
 import browser
+import jax
 import numpy as np
 import pytest
 import soundfile
-from small_runs import one_window
 from tiers import tried
 
-from rvq_jax import patterns
+from rvq_jax import builtin, patterns
 from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.data import builder
+from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.study import StudyConfig, study
 from rvq_jax.study.quickstart import SIX
+from rvq_jax.systems.codec import Codec
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import CodecRun, LMRun
 from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 
+# In place of the built-in codec, whose programs take long to compile.
+CODEC = CodecConfig(
+    16_000,
+    SEANetConfig(filters=4, dim=8, ratios=(16, 20), lstm_layers=0, norm="none"),
+    levels=3,
+    codebook_size=8,
+)
 SMALL = StudyConfig(
     patterns=("flatten", "delay"),
-    seeds=(0,),
-    codec=CodecRun(
-        codec=CodecConfig(
-            16_000,
-            SEANetConfig(filters=4, dim=8, ratios=(16, 20), lstm_layers=0, norm="none"),
-            levels=2,
-            codebook_size=8,
-        ),
-        loss=CodecLossConfig(autoencoder_warmup=4),
-        loop=LoopConfig(steps=8, checkpoint_every=4),
-        batch=4,
-    ),
+    levels=2,
     model=LMRun(
-        lm=LMConfig(
-            levels=2, codebook_size=8, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=16
-        ),
+        lm=LMConfig(dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=16),
         loop=LoopConfig(steps=4, checkpoint_every=2),
         batch=4,
         frames=20,
@@ -49,14 +46,41 @@ SMALL = StudyConfig(
 )
 CONFIGS = {
     "two patterns": SMALL,
-    "six": dataclasses.replace(
+    "six, and a codec of its own": dataclasses.replace(
         SMALL,
         patterns=SIX,
-        codec=dataclasses.replace(
-            SMALL.codec, codec=tiny(filters=4, dim=8, levels=2, codebook_size=8)
+        seeds=(0, 1),
+        train_codec=True,
+        codec=CodecRun(
+            codec=tiny(filters=4, dim=8, levels=2, codebook_size=8),
+            loss=CodecLossConfig(autoencoder_warmup=4),
+            loop=LoopConfig(steps=8, checkpoint_every=4),
+            batch=4,
         ),
     ),
 }
+
+
+SIZES = {name: LMConfig(**{name: 7}) for name in ("levels", "codebook_size")}
+REFUSED = [
+    ({"model": dataclasses.replace(SMALL.model, lm=SIZES["levels"])}, "lm.levels is 7, .* is 2"),
+    ({"model": dataclasses.replace(SMALL.model, lm=SIZES["codebook_size"])}, "is 7, .* is 8"),
+    ({"levels": 4}, "levels is 4, and the built-in codec has 3"),
+    ({"seeds": ()}, "at least one"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_builtin(tmp_path_factory):
+    """A small codec in place of the built-in one."""
+    place = tmp_path_factory.mktemp("codec") / "builtin"
+    codec = Codec.init(CODEC, jax.random.key(1))
+    # As large as its latents, that codes differ.
+    codec = Codec(CODEC, codec.params, jax.tree.map(lambda x: 0.3 * x, codec.quantizer))
+    codec.save(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtin, "FOLDER", place)
+        yield codec
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +106,7 @@ def config(request):
 @pytest.fixture(scope="module")
 def run(config, folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "study"
-    with one_window() if config is SMALL else contextlib.nullcontext():
-        return out, study(out, folder, config, "test")
+    return out, study(out, folder, config, "test")
 
 
 def test_results_hold_what_they_promise(run, config):
@@ -93,6 +116,8 @@ def test_results_hold_what_they_promise(run, config):
     for row in results["patterns"]:
         assert row["steps"] == patterns.named(row["pattern"], 2, 20).steps
         assert row["bits_per_frame"]["mean"] == pytest.approx(sum(row["bits_by_level"]))
+        assert row["bits_per_frame"]["mean"] == pytest.approx(row["interval"]["mean"])
+        assert len(row["bits_per_frame"]["values"]) == len(config.seeds)
         # Untrained, a code costs about its log2 N = 3 bits.
         assert 3 < row["bits_per_frame"]["mean"] < 9
         assert row["generate_seconds"] > 0 and row["real_time_factor"] > 0
@@ -100,6 +125,12 @@ def test_results_hold_what_they_promise(run, config):
     levels = results["codec"]["levels"]
     assert [level["level"] for level in levels] == [1, 2]
     assert {"si_sdr_db", "mel_distance", "energy_explained", "use"} <= set(levels[0])
+    compared = {frozenset((pair["a"], pair["b"])) for pair in results["pairs"]}
+    assert compared == set(map(frozenset, itertools.combinations(config.patterns, 2)))
+    # Bits of every clip by its frames are those of all.
+    means = {row["pattern"]: row["bits_per_frame"]["mean"] for row in results["patterns"]}
+    for pair in results["pairs"]:
+        assert pair["mean"] == pytest.approx(means[pair["a"]] - means[pair["b"]])
     assert "flatten" in (out / "results.md").read_text()
 
 
@@ -130,10 +161,19 @@ def test_another_config_in_the_same_folder(run, config, folder):
         study(run[0], folder, other, "test")
 
 
-def test_codec_and_model_must_agree(folder, tmp_path):
-    other = dataclasses.replace(
-        SMALL, model=dataclasses.replace(SMALL.model, lm=LMConfig(levels=3, codebook_size=8))
-    )
-    with pytest.raises(UserError, match="2 levels of 8 codes"):
-        study(tmp_path / "run", folder, other, "test")
+def test_the_built_in_codec_is_not_trained(run, config, small_builtin):
+    out, results = run
+    assert (out / "codec").exists() == config.train_codec == ("codec" in results["curves"])
+    assert (results["codec"]["name"] == builtin.VERSION) != config.train_codec
+    codes = CodeSet.load(out / "codes" / "train.npz")
+    if not config.train_codec:  # the first of its levels
+        record = builder.open_split(out / "dataset", "train")[0]["audio"]
+        wanted = small_builtin.encode(record[None], levels=2).codes[0]
+        np.testing.assert_array_equal(codes.codes[0][:, : wanted.shape[1]], wanted)
+
+
+@pytest.mark.parametrize("changes, say", REFUSED)
+def test_what_does_not_fit_the_codec_is_refused(folder, tmp_path, changes, say):
+    with pytest.raises(UserError, match=say):
+        study(tmp_path / "run", folder, dataclasses.replace(SMALL, **changes), "test")
     assert not (tmp_path / "run").exists()

@@ -11,9 +11,13 @@ from rvq_jax.data import builder
 from rvq_jax.study import models, quickstart
 
 DAMAGED = (b"", b"{", b"[" * 100_000, b"\xff", b"null", b'"x"', b"[]", b"{}", b"1e999", b"1" * 5000)
-SCORE = {"train_seconds": 1.5, "bits_by_level": [2.0, 3.0]}
-SCORES = (SCORE | {"bits_by_level": [1.0]}, SCORE | {"bits_by_level": 3}, {"train_seconds": 1.5})
-SCORES += (SCORE | {"bits_by_level": [None, 1]}, SCORE | {"train_seconds": "long"})
+SCORE = {"train_seconds": 1.5, "bits_by_clip": [[2.0, 3.0]]}
+SCORES = (SCORE | {"bits_by_clip": [[1.0]]}, SCORE | {"bits_by_clip": 3}, {"train_seconds": 1.5})
+SCORES += (SCORE | {"bits_by_clip": [[None, 1]]}, SCORE | {"train_seconds": "long"})
+SCORES += (
+    SCORE | {"bits_by_clip": [[1.0], [1.0, 2.0]]},
+    {"train_seconds": 1, "bits_by_level": [2]},
+)
 
 
 @pytest.mark.parametrize("data", DAMAGED, ids=range(len(DAMAGED)))
@@ -27,9 +31,9 @@ def test_a_damaged_note_of_time_counts_for_nothing(tmp_path, data):
 @pytest.mark.parametrize("data", [*DAMAGED, *(json.dumps(x).encode() for x in SCORES)], ids=len)
 def test_damaged_scores_are_made_again(tmp_path, data):
     (tmp_path / "scores.json").write_bytes(data)
-    assert models._score_of(tmp_path / "scores.json", 2) is None
+    assert models._score_of(tmp_path / "scores.json", (1, 2)) is None
     (tmp_path / "scores.json").write_text(json.dumps(SCORE))
-    assert models._score_of(tmp_path / "scores.json", 2) == SCORE
+    assert models._score_of(tmp_path / "scores.json", (1, 2)) == SCORE
 
 
 @pytest.mark.parametrize("name", ["\udcff.wav", "\udcff/a.wav", "a\udc80b.wav"], ids=repr)

@@ -1,5 +1,6 @@
 """The report holds every number, plays every sample, and needs nothing from outside."""
 
+import itertools
 import json
 import re
 import sys
@@ -66,9 +67,15 @@ def make_results(folder) -> dict:
         values = [BITS[i] - 0.05, BITS[i] + 0.05]
         bits = {"mean": BITS[i], "std": 0.07, "values": values}
         return {"pattern": NAMES[i], "steps": STEPS[i], "frames": 125, "bits_per_frame": bits,
+                "interval": {"mean": BITS[i], "low": BITS[i] - 0.3, "high": BITS[i] + 0.3},
                 "bits_by_level": [BITS[i] * share for share in (0.17, 0.25, 0.28, 0.3)],
                 "train_seconds": 41.0 + i, "updates": 200, "generate_seconds": STEPS[i] / 150,
                 "real_time_factor": STEPS[i] / 3000, "frechet_distance": 31.4 + i}  # fmt: skip
+
+    def pair(i: int, j: int) -> dict:
+        mean = BITS[i] - BITS[j]
+        return {"metric": "bits_per_frame", "a": NAMES[i], "b": NAMES[j], "different": True,
+                "mean": mean, "low": mean - 0.11, "high": mean + 0.12, "count": 24}  # fmt: skip
 
     def level(k: int) -> dict:
         return {"level": k, "kbps": 0.35 * k, "si_sdr_db": 1.7 * k - 0.4,
@@ -94,10 +101,12 @@ def make_results(folder) -> dict:
         "versions": {"python": "3.13.0", "jax": "0.12.0", "rvq_jax": "0.1.0"},
         "data": {"name": "built-in", "rate": RATE, "train_minutes": 16.0,
                  "heldout_minutes": 2.4, "clips": 184},
-        "codec": {"parameters": 462202, "hop": 320, "frame_rate": 50.0, "codebook_size": SIZE,
+        "codec": {"name": "trained here", "parameters": 462202, "hop": 320,
+                  "frame_rate": 50.0, "codebook_size": SIZE,
                   "train_seconds": 240.0, "updates": 600,
                   "levels": [level(k) for k in range(1, LEVELS + 1)]},
         "patterns": [pattern(i) for i in range(len(NAMES))],
+        "pairs": [pair(i, j) for i, j in itertools.combinations(range(len(NAMES)), 2)],
         "language_model": {"parameters": 1413760, "layers": 4},
         "information": {"levels": (3.0 * np.exp(-apart) + 3.3 * (apart == 0)).tolist(),
                         "lags": [(decay * 2 / k).tolist() for k in range(1, LEVELS + 1)]},
@@ -158,7 +167,10 @@ def test_tables_hold_the_numbers(built):
     patterns = report.pattern_table(results)[1:]
     assert [row[0] for row in patterns] == [NAMES[i] for i in np.argsort(BITS)]
     assert patterns[0][1:3] == ["500", "19.47 ± 0.07"]
-    assert patterns[0][3:] == ["0.167", "3.33", "44", "34.4", "3.31 + 4.87 + 5.45 + 5.84"]
+    assert patterns[0][3:] == ["", "0.167", "3.33", "44", "34.4", "3.31 + 4.87 + 5.45 + 5.84"]
+    # Compared the other way round its ends change places; parallel is a, flatten b.
+    assert [row[3] for row in patterns if row[0] == "parallel"] == ["1.55 (1.44 to 1.67)"]
+    assert [row[3] for row in patterns if row[0] == "coarse_first"] == ["0.48 (0.36 to 0.59)"]
     codec = report.codec_table(results)[1:]
     assert codec[1] == ["2", "0.70", "3.00", "0.650", "25.0%", "80%", "6.30", "79"]
     for wanted in ("0123456789ab", "rvq-jax quickstart --out run", "812 s", "2.5 GB", "0, 1"):
@@ -166,9 +178,12 @@ def test_tables_hold_the_numbers(built):
     assert report.answer(results) in text and report.answer(results) in markdown
 
 
-def results_of(*rows) -> dict:
-    """Patterns (name, steps, mean, std) of two seeds each."""
-    return {"patterns": [
+def results_of(*rows, alike: tuple = ()) -> dict:
+    """Patterns (name, steps, mean, std) of two seeds each; alike: pairs that clips cannot tell."""
+    return {"pairs": [
+        {"a": a[0], "b": b[0], "different": (a[0], b[0]) not in alike, "mean": a[2] - b[2],
+         "low": a[2] - b[2], "high": a[2] - b[2]} for a, b in itertools.combinations(rows, 2)
+    ], "patterns": [
         {"pattern": name, "steps": steps, "frames": 100, "real_time_factor": steps / 1000,
          "bits_per_frame": {"mean": mean, "std": std, "values": [mean - std, mean + std]}}
         for name, steps, mean, std in rows
@@ -188,12 +203,14 @@ def test_answer_follows_the_numbers():
     assert "quick takes hardly more (103 steps) with 10.0% more bits than flat." in text
     assert "quick for 3.9 times fewer steps" in text and "seeds" not in text
     text = report.answer(results_of(quicker, ("flat", 400, 11.9, 0.1)))
-    assert "Within the spread of the seeds, quicker cannot be told from it." in text
+    assert "spread of the seeds or the held-out clips, quicker cannot be told from it." in text
     assert "hardly" not in text
     assert report.answer(results_of(quick, quicker)).endswith(
         "Use quick: it takes hardly more steps."
     )
     assert report.answer(results_of(("both", 100, 9, 0.1), flat)).endswith("use it.")
+    text = report.answer(results_of(quicker, flat, alike=[("quicker", "flat")]))
+    assert "quicker cannot be told from it." in text
     alone = results_of(flat)
     alone["patterns"][0]["bits_per_frame"]["values"] = [10]
     assert report.answer(alone).endswith("10.00, in 400 steps for 100 frames.")
@@ -238,6 +255,7 @@ def test_plots_survive_the_smallest_studies():
         plots.codebook_use([[5, 0, 0], [0, 0, 0]]),
         plots.mutual_information([[2.0]], [[]]),
         plots.training_curves({"delay": [[0, 3.0]]}),
+        plots.training_curves({"codec": [], "delay": [[0, 3.0]]}),
         *spectrograms([np.zeros(4000, np.float32), np.zeros(100, np.float32)], RATE),
     ]
     assert all(uri.startswith("data:image/") and len(uri) > 1000 for uri in uris)
