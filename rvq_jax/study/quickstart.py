@@ -47,7 +47,7 @@ class StudyConfig:
         default_factory=lambda: LMRun(
             # Its levels and codebook_size become the codec's.
             lm=LMConfig(dim=128, layers=1, mlp_dim=256),
-            loop=LoopConfig(steps=1000, checkpoint_every=500),
+            loop=LoopConfig(steps=300, checkpoint_every=150),
             # Strong decay: minutes of audio are seen ten times over, and at 0.1 flatten and delay
             # overfit them.
             optimizer=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
