@@ -60,7 +60,7 @@ def test_an_unknown_pattern_is_told_with_the_nearest(capsys, tmp_path):
 
 def test_a_study_whose_halves_do_not_fit_is_told(capsys, tmp_path):
     words = ["quickstart", "--model.lm.levels", "3", "--out", tmp_path / "out"]
-    refuses(capsys, *words, say=("4 levels", "3 of"))
+    refuses(capsys, *words, say=("model.lm.levels is 3", "the codec's is 4"))
     assert not (tmp_path / "out").exists()
 
 

@@ -74,7 +74,8 @@ def test_levels_that_the_file_has_not(capsys, place, codecs):
 def test_a_codec_that_is_none(capsys, place, codecs, command):
     names = ["a.wav", "b.rvq"] if command == "encode" else ["a.rvq", "b.wav"]
     words = [command, *(place / name for name in names)]
-    refused_and_clean(capsys, place, *words, say=("--codec",))
+    if command == "decode":  # the built-in codec did not make it
+        refused_and_clean(capsys, place, *words, say=("made by another codec", "--codec"))
     words.append("--codec")
     refused_and_clean(capsys, place, *words, place / "gone", say=("gone", "not a model folder"))
     (place / "lm").mkdir()

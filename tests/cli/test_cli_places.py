@@ -57,7 +57,8 @@ COMMANDS = {
     "data build": ("data build @audio --out OUT", "run", (builder, "_prepare")),
     "evaluate": ("evaluate CODEC --data @audio --out OUT", "files", (codecs, "measure")),
     "train": ("train @config.py --data @codes.npz --out OUT", "run", (runs.LMRun, "train")),
-    "quickstart": ("quickstart --data @audio --out OUT", "run", (builder, "_prepare")),
+    "quickstart": ("quickstart --train-codec --data @audio --out OUT", "run",
+                   (builder, "_prepare")),
 }  # fmt: skip
 
 
