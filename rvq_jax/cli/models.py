@@ -53,11 +53,12 @@ class Quickstart:
 
         results = study(self.out, self.data, self.config, command_line())
         for row in sorted(results["patterns"], key=lambda row: row["bits_per_frame"]["mean"]):
-            bits = row["bits_per_frame"]
+            low, high = row["interval"]["low"], row["interval"]["high"]
+            over = "" if low is None else f" ({low:.2f} to {high:.2f} over clips)"
             say(
                 self.json,
                 f"{row['pattern']:>16}  {row['steps']:5d} steps  "
-                f"{bits['mean']:7.2f} ± {bits['std']:.2f} bits per frame  "
+                f"{row['bits_per_frame']['mean']:7.2f} bits per frame{over}  "
                 f"real-time factor {row['real_time_factor']:.2f}",
             )
         say(self.json, f"report: {self.out / 'report.html'}")

@@ -142,7 +142,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             "heldout_minutes": _minutes(held_codes),
         },
         "codec": {
-            "name": "trained here" if config.train_codec else builtin.VERSION,
+            "name": _codec_name(config),
             "parameters": _count(codec.params),
             "hop": hop,
             "frame_rate": codec.config.frame_rate,
@@ -284,6 +284,13 @@ def _curves(out: Path, names: tuple, config: StudyConfig) -> dict:
         name: [[line["step"], line.get("loss")] for line in log.read(folder / "metrics.jsonl")]
         for name, folder in runs.items()
     }
+
+
+def _codec_name(config: StudyConfig) -> str:
+    if config.train_codec:
+        return "trained here"
+    words = ["provisional"] * builtin.PROVISIONAL + ["the first levels of it"]
+    return f"{builtin.VERSION} ({', '.join(words)})"
 
 
 def _training(out: Path, config: StudyConfig) -> dict:

@@ -91,7 +91,7 @@ def answer(results: dict) -> str:
 def pattern_table(results: dict) -> list[list[str]]:
     """Header and one row per pattern, fewest bits first."""
     head = ["pattern", "steps", "bits per frame", "more than the first (95 %)"]
-    head += ["real-time factor (s per s of audio)", "generation, s", "training, s"]
+    head += ["real-time factor (s per s of audio)", "training, s"]
     head += ["Fréchet distance", "bits by level"]
     rows = sorted(results["patterns"], key=_bits)
     return [head] + [
@@ -101,7 +101,6 @@ def pattern_table(results: dict) -> list[list[str]]:
             _bits_text(row),
             _difference_text(results, row, rows[0]),
             f"{row['real_time_factor']:.3f}",
-            f"{row['generate_seconds']:.2f}",
             f"{row['train_seconds']:.0f}",
             f"{row['frechet_distance']:.1f}",
             " + ".join(f"{bits:.2f}" for bits in row["bits_by_level"]),
@@ -149,7 +148,8 @@ def provenance(results: dict) -> list[tuple[str, str]]:
             "Codec",
             f"{codec['name']}, {codec['parameters']:,} parameters, hop {codec['hop']}, "
             f"{codec['frame_rate']:g} frames per second, {len(codec['levels'])} levels of "
-            f"{codec['codebook_size']} codes{_trained(codec)}",
+            f"{codec['codebook_size']} codes, {codec['levels'][-1]['kbps']:.2f} kbps"
+            f"{_trained(codec)}",
         ),
         ("Token models", ", ".join(model)),
     ]

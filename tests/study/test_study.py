@@ -164,7 +164,7 @@ def test_another_config_in_the_same_folder(run, config, folder):
 def test_the_built_in_codec_is_not_trained(run, config, small_builtin):
     out, results = run
     assert (out / "codec").exists() == config.train_codec == ("codec" in results["curves"])
-    assert (results["codec"]["name"] == builtin.VERSION) != config.train_codec
+    assert results["codec"]["name"].startswith(builtin.VERSION) != config.train_codec
     codes = CodeSet.load(out / "codes" / "train.npz")
     if not config.train_codec:  # the first of its levels
         record = builder.open_split(out / "dataset", "train")[0]["audio"]
