@@ -65,6 +65,14 @@ BOUNDS = {
     "segment": Bound(0, 600, above=True),
     "overlap": Bound(0, 0.9),
     "bandwidths": KBPS,
+    # Discriminators.
+    "windows": Bound(1, 1 << 16, length=(1, 16)),
+    "dilations": Bound(1, 1024, length=(0, 16)),
+    "slope": SHARE,
+    "periods": Bound(1, 1 << 16, length=(1, 32)),
+    "cuts": Bound(0, 1, length=(0, 64)),
+    "divisors": Bound(1, 1024, length=(1, 16)),
+    "groups": WIDTH,
     # Transformers of codecs, of tokens and of captions.
     "layers": DEPTH,
     "caption_layers": DEPTH,

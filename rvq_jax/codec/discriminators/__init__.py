@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 
 from flax import nnx
 
+from rvq_jax.codec.discriminators.bands import MultiBand, MultiBandConfig
 from rvq_jax.codec.discriminators.layers import Judgement
+from rvq_jax.codec.discriminators.periods import MultiPeriod, MultiPeriodConfig
+from rvq_jax.codec.discriminators.scales import MultiScale, MultiScaleConfig
 from rvq_jax.codec.discriminators.stft import MultiScaleSTFT, MultiScaleSTFTConfig
 from rvq_jax.typing import Audio
 
@@ -12,6 +15,12 @@ __all__ = [
     "Discriminators",
     "DiscriminatorsConfig",
     "Judgement",
+    "MultiBand",
+    "MultiBandConfig",
+    "MultiPeriod",
+    "MultiPeriodConfig",
+    "MultiScale",
+    "MultiScaleConfig",
     "MultiScaleSTFT",
     "MultiScaleSTFTConfig",
 ]
@@ -23,6 +32,13 @@ class DiscriminatorsConfig:
 
     rate: int = 24_000  # samples per second of the audio they judge
     stft: MultiScaleSTFTConfig | None = field(default_factory=MultiScaleSTFTConfig)
+    periods: MultiPeriodConfig | None = None
+    bands: MultiBandConfig | None = None
+    scales: MultiScaleConfig | None = None
+
+    def __post_init__(self):
+        if not any((self.stft, self.periods, self.bands, self.scales)):
+            raise ValueError("there must be a discriminator: stft, periods, bands or scales")
 
     def build(self, rngs: nnx.Rngs) -> "Discriminators":
         """All of them."""
@@ -33,8 +49,12 @@ class Discriminators(nnx.Module):
     """Audio `[B, S, C]` of any length to a judgement for each discriminator of each kind."""
 
     def __init__(self, config: DiscriminatorsConfig, rngs: nnx.Rngs):
-        self.stft = config.stft.build(rngs) if config.stft else None
+        c = config
+        self.stft = c.stft.build(rngs) if c.stft else None
+        self.periods = c.periods.build(rngs) if c.periods else None
+        self.bands = c.bands.build(rngs) if c.bands else None
+        self.scales = c.scales.build(rngs) if c.scales else None
 
     def __call__(self, audio: Audio) -> tuple[Judgement, ...]:
-        kinds = [kind for kind in (self.stft,) if kind is not None]
-        return tuple(judgement for kind in kinds for judgement in kind(audio))
+        kinds = (self.stft, self.periods, self.bands, self.scales)
+        return tuple(judgement for kind in kinds if kind is not None for judgement in kind(audio))

@@ -1,5 +1,6 @@
 """What all discriminators are made of: what they return, and convolutions over spectrograms."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.codec.conv import Kernel
-from rvq_jax.typing import Array
+from rvq_jax.typing import Array, Audio
 
 
 class Judgement(NamedTuple):
@@ -19,6 +20,41 @@ class Judgement(NamedTuple):
 
     scores: Array
     features: tuple[Array, ...]
+
+
+class Conv1d(nnx.Module):
+    """A convolution of `[B, S, D]`, zero-padded so that only the stride makes it shorter.
+
+    It is a matrix product over the steps that each output sees: here, where features are many and
+    steps few, that is faster than XLA's convolution on CPU, backwards by a third.
+    """
+
+    def __init__(
+        self,
+        inner: int,
+        outer: int,
+        kernel: int,
+        rngs: nnx.Rngs,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+    ):
+        self.stride, self.groups = stride, groups
+        inner //= groups
+        self.kernel = Kernel((kernel, inner, outer), (0, 1), kernel * inner, "weight_norm", rngs)
+        self.bias = nnx.Param(jnp.zeros(outer), axes=(None,))
+
+    def __call__(self, x_BSD: Array) -> Array:
+        kernel = self.kernel()
+        width, inner, outer = kernel.shape
+        x_BSD, taps = gather(x_BSD, width, self.stride)
+        out = x_BSD.shape[1] - taps + 1
+        columns = jnp.concatenate([x_BSD[:, i : i + out] for i in range(taps)], axis=2)
+        columns = columns[..., : width * self.groups * inner]
+        columns = columns.reshape(-1, out, width, self.groups, inner)
+        kernel = kernel.reshape(width, inner, self.groups, -1)
+        y = jnp.einsum("bswgi,wigo->bsgo", columns, kernel)
+        return y.reshape(-1, out, outer) + self.bias[...][None, None]
 
 
 class Conv2d(nnx.Module):
@@ -43,23 +79,66 @@ class Conv2d(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         kernel = self.kernel()
-        frames = (kernel.shape[0] - 1) * self.dilation // 2
-        bins = (kernel.shape[1] - 1) // 2
+        height, width, _, outer = kernel.shape
+        frames = (height - 1) * self.dilation // 2
+        # Without a stride XLA's gradient to the input is four to five times as fast on CPU.
+        rows, taps = gather(x.reshape(-1, *x.shape[2:]), width, self.stride)
+        kernel = jnp.pad(kernel, ((0, 0), (0, taps * self.stride - width), (0, 0), (0, 0)))
         y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (1, self.stride),
-            ((frames, frames), (bins, bins)),
+            rows.reshape(*x.shape[:2], *rows.shape[1:]),
+            kernel.reshape(height, taps, -1, outer),
+            (1, 1),
+            ((frames, frames), (0, 0)),
             rhs_dilation=(self.dilation, 1),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y + self.bias[...][None, None, None]
 
 
-def judge(layers, last, x: Array, slope: float) -> Judgement:
-    """Runs layers with leaky rectifiers, and a last one that scores."""
+def gather(x_BSD: Array, kernel: int, stride: int) -> tuple[Array, int]:
+    """Pads for a centred kernel, and makes every `stride` neighbours one step of their features.
+
+    A kernel over the result has the second number returned of steps, and no stride.
+    """
+    steps, half = x_BSD.shape[1], kernel // 2
+    out = (steps + 2 * half - kernel) // stride + 1
+    taps = -(-kernel // stride)
+    right = (out + taps - 1) * stride - half - steps
+    x_BSD = jnp.pad(x_BSD, ((0, 0), (half, right), (0, 0)))
+    return x_BSD.reshape(x_BSD.shape[0], -1, stride * x_BSD.shape[2]), taps
+
+
+def level(audio: Audio) -> Array:
+    """Each channel by itself `[B · C, S]`, without its mean and with a peak of 0.8 (DAC).
+
+    What is below -60 dB is raised by as much as -60 dB is: the published division by the peak alone
+    has a slope of nearly 1e9 at silence.
+    """
+    x_BS = audio.swapaxes(1, 2).reshape(-1, audio.shape[1])
+    x_BS = x_BS - x_BS.mean(axis=1, keepdims=True)
+    return 0.8 * x_BS / jnp.maximum(jnp.abs(x_BS).max(axis=1, keepdims=True), 1e-3)
+
+
+def judge(layers: Sequence, last: nnx.Module, x: Array, slope: float) -> Judgement:
+    """Judges what a discriminator sees.
+
+    Args:
+      layers: hidden ones, each before a leaky rectifier.
+      last: the one that scores.
+      x: what the first sees, as it takes it.
+      slope: of the rectifiers below zero.
+
+    Returns:
+      The scores, and what every rectifier gave.
+    """
+    features = run(layers, x, slope)
+    return Judgement(last(features[-1]), tuple(features))
+
+
+def run(layers: Sequence, x: Array, slope: float) -> list[Array]:
+    """What each of some layers gives to the next, after a leaky rectifier."""
     features = []
     for layer in layers:
         x = jax.nn.leaky_relu(layer(x), slope)
         features.append(x)
-    return Judgement(last(x), tuple(features))
+    return features
