@@ -5,6 +5,8 @@ over items marked by edges inside longer arrays, and by `step`, block after bloc
 XLA's convolution was measured against matrix products over shifted slices, frames and blocks on two
 CPU cores: it is the fastest at nearly every size. The transposed one is a plain convolution of two
 neighbours that gives `stride` outputs at a time: 2.4 times as fast as adding overlapping blocks.
+A strided one takes `stride` inputs as one wide input, where its kernel is a multiple of that: as
+fast, and its gradients up to twice, since they dilate nothing.
 """
 
 import math
@@ -99,10 +101,17 @@ class Conv1d(nnx.Module):
 
     def valid(self, x_BSD: Array) -> Array:
         """Without any padding or norm."""
+        kernel, stride = self.kernel().astype(x_BSD.dtype), self.stride
+        width, inner, outer = kernel.shape
+        if stride > 1 and width % stride == 0 and self.dilation == 1:
+            taps = width // stride
+            steps = (x_BSD.shape[1] - width) // stride + taps
+            x_BSD = x_BSD[:, : steps * stride].reshape(-1, steps, stride * inner)
+            kernel, stride = kernel.reshape(taps, stride * inner, outer), 1
         y = jax.lax.conv_general_dilated(
             x_BSD,
-            self.kernel().astype(x_BSD.dtype),
-            (self.stride,),
+            kernel,
+            (stride,),
             "VALID",
             rhs_dilation=(self.dilation,),
             dimension_numbers=("NWC", "WIO", "NWC"),
