@@ -11,8 +11,10 @@ from signals import noise
 from tiers import examples
 
 from rvq_jax.codec.conv import Conv1d, ConvTranspose1d, GroupNorm
-from rvq_jax.codec.edges import pad
+from rvq_jax.codec.edges import Edges, pad
 from rvq_jax.codec.lstm import LSTM
+
+NAMES = "input", "hidden", "bias"  # of an LSTM's parameters
 
 
 def value(variable):
@@ -151,6 +153,44 @@ def test_lstm_equals_a_loop():
             out.append(h)
         y_BSD = np.stack(out, axis=1)
     np.testing.assert_allclose(jax.jit(lstm.__call__)(x_BSD), y_BSD + x_BSD, atol=1e-5)
+
+
+@pytest.mark.parametrize("begin", [None, [0, 2, 3]])
+def test_lstm_gradients_are_those_of_its_steps_one_by_one(begin):
+    lstm = LSTM(4, 2, nnx.Rngs(0))
+    graph, params = nnx.split(lstm)
+    edges = None if begin is None else Edges(jnp.asarray(begin), jnp.full(3, 5))
+
+    def by_layer(params, x_BSD):
+        return nnx.merge(graph, params)(x_BSD, edges)
+
+    def by_loop(params, x_BSD):
+        y_SBD = x_BSD.swapaxes(0, 1)
+        for into, hidden, bias in zip(*(params[n][...] for n in NAMES), strict=True):
+            h = c = jnp.zeros((3, 4))
+            out = []
+            for t, x in enumerate(y_SBD):
+                i, f, g, o = jnp.split(x @ into + h @ hidden + bias.sum(0)[None], 4, axis=1)
+                new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
+                begun = True if begin is None else (t >= jnp.asarray(begin))[:, None]
+                h, c = jnp.where(begun, new_h, h), jnp.where(begun, new_c, c)
+                out.append(h)
+            y_SBD = jnp.stack(out)
+        return y_SBD.swapaxes(0, 1) + x_BSD
+
+    x_BSD = noise(3, 5, 4)
+    weights_BSD = noise(3, 5, 4, seed=1)
+    slopes = [
+        jax.jit(jax.grad(lambda p, x, f=f: jnp.vdot(weights_BSD, f(p, x)), argnums=(0, 1)))
+        for f in (by_layer, by_loop)
+    ]
+    got, wanted = (slope(params, x_BSD) for slope in slopes)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted)
+    # Forwards: along the gradient the function grows by the gradient's square.
+    _, along = jax.jit(lambda p, x: jax.jvp(by_layer, (p, x), got))(params, x_BSD)
+    square = sum(jnp.vdot(x, x) for x in jax.tree.leaves(got))
+    np.testing.assert_allclose(jnp.vdot(weights_BSD, along), square, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
