@@ -209,7 +209,6 @@ def test_silence_is_raised_by_a_bounded_factor():
 
 
 REFUSED = {
-    "no discriminator": (lambda: DiscriminatorsConfig(stft=None), "there must be"),
     "an odd window": (lambda: MultiBandConfig((100,)), "multiples of 8"),
     "an empty band": (lambda: MultiBandConfig((8,)), "empty"),
     "cuts that fall": (lambda: MultiBandConfig(cuts=(0.5, 0.25)), "empty"),

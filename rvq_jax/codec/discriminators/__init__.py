@@ -28,17 +28,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DiscriminatorsConfig:
-    """Which discriminators judge a codec; the default is EnCodec's choice at 24 kHz."""
+    """Which discriminators judge a codec, if any; the default is EnCodec's choice at 24 kHz."""
 
     rate: int = 24_000  # samples per second of the audio they judge
     stft: MultiScaleSTFTConfig | None = field(default_factory=MultiScaleSTFTConfig)
     periods: MultiPeriodConfig | None = None
     bands: MultiBandConfig | None = None
     scales: MultiScaleConfig | None = None
-
-    def __post_init__(self):
-        if not any((self.stft, self.periods, self.bands, self.scales)):
-            raise ValueError("there must be a discriminator: stft, periods, bands or scales")
 
     def build(self, rngs: nnx.Rngs) -> "Discriminators":
         """All of them."""
