@@ -14,6 +14,7 @@ from flax import nnx
 from rvq_jax.codec.autoencoder import Autoencoder
 from rvq_jax.codec.conv import Conv1d, ConvTranspose1d
 from rvq_jax.codec.passes import through
+from rvq_jax.codec.snake import snake
 from rvq_jax.quantize import Projected
 from rvq_jax.typing import Array, Audio, Dtype, Key, Latents
 
@@ -82,8 +83,7 @@ class Snake(nnx.Module):
         self.alpha = nnx.Param(jnp.ones(dim), axes=(None,))
 
     def __call__(self, x_BSD: Array) -> Array:
-        alpha = self.alpha[...].astype(x_BSD.dtype)[None, None]
-        return x_BSD + jnp.sin(alpha * x_BSD) ** 2 / (alpha + 1e-9)
+        return snake(x_BSD, self.alpha[...].astype(x_BSD.dtype)[None, None])
 
 
 class Residual(nnx.Module):
