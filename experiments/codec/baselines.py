@@ -17,12 +17,12 @@ import argparse
 import time
 from pathlib import Path
 
-from rvq_jax import files
+import sections
+
 from rvq_jax.evaluate import folders, report, table
 from rvq_jax.files import write_json
 from rvq_jax.study import study_codec
 
-HERE = Path(__file__).parent
 AGAINST = ("opus:6", "opus:8", "opus:12", "opus:24", "mp3:16", "mp3:32", "mp3:64")
 
 
@@ -59,9 +59,9 @@ def main() -> None:
         text = table.markdown(done).replace("\n## ", "\n### ")
         parts.append(text.replace("# Quality of codecs", f"## {signal.capitalize()}", 1))
         print(table.table(done))
-    lines = ["# What a codec has to reach", "", *_described(), "", *parts]
-    with files.writing(HERE / "RESULTS.md") as path:
-        path.write_text("\n".join(lines))
+    sections.write(
+        "baselines", "\n".join(["# What a codec has to reach", "", *_described(), "", *parts])
+    )
 
 
 def _described() -> list[str]:

@@ -215,6 +215,10 @@ def make(out: Path, kinds: list[str], audio: Path | None) -> tuple[dict, list[st
             row["split"] = split_of(row, listed)
         if rows[kind]:
             store.write_table(out / kind / "metadata.csv", rows[kind], COLUMNS)
+    # All kinds as one folder, to train on.
+    every = [{**row, "file": f"{kind}/{row['file']}"} for kind in kinds for row in rows[kind]]
+    if every:
+        store.write_table(out / "metadata.csv", every, COLUMNS)
     return rows, left_out
 
 

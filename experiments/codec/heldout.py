@@ -7,6 +7,7 @@ differ in their last bit, so what comes in it has the SHA-256 of the file's own 
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,3 +193,11 @@ def _held_parts(corpus: Path, form) -> np.ndarray:
     if not found:
         raise UserError(f"{corpus} has no held-out file; make it by corpus.py")
     return np.unique(np.concatenate(found))
+
+
+if __name__ == "__main__":
+    try:
+        print(f"{check_training(*sys.argv[1:3])} clips to train on, none of them held out")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
