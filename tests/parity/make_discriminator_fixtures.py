@@ -6,7 +6,7 @@ Needs:    torch, torchaudio, encodec 0.1.1, descript-audio-codec 1.0.0, and FOLD
           ordinary suite reads what this writes.
 
 The models are the packages' own classes with few features. Real and decoded audio are noise with a
-mean, and the decoded one is louder; no length is special to a window, a period or a rate.
+mean, and the decoded one is louder; the length is whole for one period and for no window or rate.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def descript(name: str, narrow: int, **kinds) -> None:
         fake, real = AudioSignal(fake, 44_100), AudioSignal(real, 44_100)
         return loss.discriminator_loss(fake, real), *loss.generator_loss(fake, real)
 
-    write(name, model, sounds(1, 347), judge, losses)
+    write(name, model, sounds(1, 345), judge, losses)
 
 
 def main():
