@@ -4,6 +4,7 @@ import math
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from rvq_jax.plan.flops import pairs
 from rvq_jax.train.runs import Run
@@ -28,7 +29,15 @@ def model_flops(run: Run) -> float:
 
 
 def of_jaxpr(jaxpr) -> float:
-    """FLOPs of a program in JAX's own terms; a loop of unknown length counts as one."""
+    """FLOPs of a program in JAX's own terms; a loop of unknown length counts as one.
+
+    What nothing comes of does not count: a pullback computes all gradients, also those that are
+    then thrown away, and no compiler leaves them in.
+    """
+    return _count(partial_eval.dce_jaxpr(jaxpr, True)[0])
+
+
+def _count(jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -40,7 +49,7 @@ def of_jaxpr(jaxpr) -> float:
             total += _convolution(equation)
         times = params["length"] if name == "scan" else 1
         for inner in _inner(params):
-            total += times * of_jaxpr(inner)
+            total += times * _count(inner)
     return total
 
 

@@ -73,6 +73,24 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert of_jaxpr(jax.make_jaxpr(layers)(*arrays).jaxpr) == 15 * one
 
 
+def test_what_nothing_comes_of_does_not_count():
+    """A pullback's other gradient, in a loop and in a branch too: nor is it in what runs."""
+
+    def of_first(a, b):
+        product, pull = jax.vjp(lambda a, b: jnp.tanh(a @ b), a, b)
+        return pull(product)[0]
+
+    def looped(a, b):
+        once = jax.lax.scan(lambda a, _: (of_first(a, b), None), a, length=3)[0]
+        return jax.lax.cond(a.sum() > 0, of_first, lambda a, b: a, once, b)
+
+    one, shapes = 2 * 4 * 8 * 8, ((4, 8), (8, 8))
+    for function, count in ((of_first, 2), (looped, 8)):
+        arrays = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+        assert of_jaxpr(jax.make_jaxpr(function)(*arrays).jaxpr) == count * one
+    assert counted(of_first, *shapes) == 2 * one
+
+
 def test_a_loop_that_ends_by_what_it_finds_is_told_apart():
     """Its length is no property of the program: it is given, and such loops are counted."""
 
