@@ -107,6 +107,7 @@ BOUNDS = {
     "learning_rate": Bound(0, 1000),
     "warmup": NATURAL,
     "cooldown": NATURAL,
+    "gamma": Bound(0, 1, above=True),
     "b1": Bound(0, 0.999_999),
     "b2": Bound(0, 0.999_999_99),
     "weight_decay": WEIGHT,

@@ -35,7 +35,7 @@ ROLLBACKS = 3  # in a row, without a checkpoint between them
 PROFILE_AFTER = 3  # updates: compiles are not what a trace is for
 # Fields of a config that came later, and what runs were without them.
 NEW_FIELDS = {"evaluate_every": None, "schedule": "cosine", "cooldown": 0}
-NEW_FIELDS |= {"start": 0, "probability": 1.0, "decayed": []}
+NEW_FIELDS |= {"start": 0, "probability": 1.0, "decayed": [], "gamma": 1.0}
 
 
 def open_run(folder: Path, config: dict) -> None:

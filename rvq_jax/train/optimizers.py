@@ -1,5 +1,6 @@
 """AdamW and the schedules of its rate, of which one allows a run to become a longer one."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,7 @@ class OptimizerConfig:
     warmup: int = 50  # updates of linear warm-up
     schedule: Literal["cosine", "constant"] = "cosine"  # of the rate, after the warm-up
     cooldown: int = 0  # last updates of a constant rate, in which it falls to zero linearly
+    gamma: float = 1.0  # factor of a constant rate from each update to the next
     b1: float = 0.9
     b2: float = 0.95
     weight_decay: float = 0.1
@@ -96,11 +98,13 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Arra
             "optimizer.probability to 1, and optimizer.every to more"
         )
     if config.schedule == "cosine":
-        if config.cooldown:
-            raise UserError(
-                f"optimizer.cooldown is {config.cooldown}, but a cosine cools down by itself: "
-                "set optimizer.schedule to constant, or leave it out"
-            )
+        unset = OptimizerConfig()
+        for name in ("cooldown", "gamma"):
+            if getattr(config, name) != getattr(unset, name):
+                raise UserError(
+                    f"optimizer.{name} is {getattr(config, name)}, but a cosine cools down by "
+                    "itself: set optimizer.schedule to constant, or leave it out"
+                )
         warmup = min(config.warmup, max(own_steps - 1, 1))
         decay = max(own_steps, warmup + 1)
         return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, decay)
@@ -113,7 +117,9 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Arra
         # Of the length of the run only the last factor knows, which is 1 before the cool-down.
         rise = jnp.minimum(1.0, step / max(config.warmup, 1)) if config.warmup else 1.0
         fall = jnp.clip((own_steps - step) / config.cooldown, 0.0, 1.0) if config.cooldown else 1.0
-        return config.learning_rate * rise * fall
+        # By the exponent: so near to one, a factor in float32 would be another.
+        less = jnp.exp(step * math.log(config.gamma)) if config.gamma < 1.0 else 1.0
+        return config.learning_rate * rise * fall * less
 
     return constant
 
