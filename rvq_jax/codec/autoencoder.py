@@ -166,3 +166,13 @@ def prepared_params(config, params):
         if isinstance(module, Kernel | Transformer):
             module.prepare()
     return nnx.state(model, nnx.Param)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def split_params(config, params):
+    """Parameters whose kernels have weight norm, of those of a config without."""
+    model = nnx.merge(graph(config), params)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, Kernel):
+            module.split()
+    return nnx.state(model, nnx.Param)

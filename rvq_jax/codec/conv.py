@@ -217,6 +217,14 @@ class Kernel(nnx.Module):
         """Becomes the plain kernel that it stands for."""
         self.v[...], self.gain = self(), None
 
+    def split(self) -> None:
+        """Becomes direction and gain of the plain kernel that it is: the inverse of `prepare`."""
+        if self.gain is None:
+            gain = jnp.sqrt(jnp.sum(self.v[...] ** 2, self.over, keepdims=True))
+            # Zeros have no direction: any will do, with a gain of zero.
+            self.v[...] = jnp.where(gain > 0, self.v[...], 1.0)
+            self.gain = nnx.data(nnx.Param(gain, axes=(None,) * 3))
+
 
 class GroupNorm(nnx.Module):
     """One group over time and channels of each item (Wu & He 2018)."""

@@ -110,7 +110,8 @@ class Codec:
     def save(self, path: str | Path, dtype: Literal["float32", "float16"] = "float32") -> None:
         """Writes a folder, whole or not at all: in transformers' format where it has one.
 
-        Else config.json and weights.npz.
+        Else config.json and weights.npz. A DAC's weight norm is folded in, as published ones have
+        it.
 
         Args:
           path: of the folder.
@@ -120,11 +121,12 @@ class Codec:
         Raises:
           UserError: a place that cannot be written to, or weights too large for float16.
         """
-        codec = self if dtype == "float32" else self._rounded(np.dtype(dtype))
+        codec = Codec(*self.prepared) if isinstance(self.config, DACConfig) else self
+        codec = codec if dtype == "float32" else codec._rounded(np.dtype(dtype))
         if not folder.save(codec.config, codec.leaves, path):
             kind = next(kind for kind, cls in OWN.items() if isinstance(self.config, cls))
             weights = {"params": codec.params, "quantizer": codec.quantizer}
-            files.save_folder(path, {"model": kind, **configs.to_dict(self.config)}, weights)
+            files.save_folder(path, {"model": kind, **configs.to_dict(codec.config)}, weights)
 
     def _rounded(self, dtype: np.dtype) -> "Codec":
         def rounded(path, leaf):
