@@ -248,14 +248,18 @@ def open_split(dataset: str | Path, split: str) -> "Records":
     if not present:
         raise UserError(f"{dataset} has no {split} split; it has {', '.join(builder.info.splits)}")
     shards = [shard for name in present for shard in sorted(place.glob(f"*-{name}.*"))]
-    return Records([builder.as_data_source(split=name) for name in present], shards)
+    rate = (builder.info.metadata or {}).get("rate")
+    return Records([builder.as_data_source(split=name) for name in present], shards, rate)
 
 
 class Records:
-    """Random access to decoded records: audio `[S, C]` float32, name, caption, label."""
+    """Random access to decoded records: audio `[S, C]` float32, name, caption, label.
 
-    def __init__(self, sources: list, shards: Sequence[Path] = ()):
-        self.sources, self.shards = sources, shards
+    rate: samples per second; None where nobody said.
+    """
+
+    def __init__(self, sources: list, shards: Sequence[Path] = (), rate: int | None = None):
+        self.sources, self.shards, self.rate = sources, shards, rate
 
     def __len__(self) -> int:
         return sum(map(len, self.sources))

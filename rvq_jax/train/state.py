@@ -1,8 +1,9 @@
 """What training changes, and the one step that changes it."""
 
 import functools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +41,8 @@ class Task:
     optimizers: dict[str, OptimizerConfig] | None = None
     # What the running mean is of, of params and aux: what is evaluated and saved; params for None.
     averaged: Callable[[Any, Any], Any] | None = None
+    # Updates that parts of that lag behind by themselves, by name: means of them add so much less.
+    lags: dict[str, float] = field(default_factory=dict)
     # Of the running mean, aux and a batch, held out: sums by name, the loss among them, and what
     # they are means over; nothing random or changed. None for a task that cannot be evaluated.
     evaluate: Callable[[Any, Any, dict], tuple[dict, Array]] | None = None
@@ -99,8 +102,13 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         # A mean over few updates would hold the random start: the horizon grows with the step.
-        decay = jnp.minimum(optimizer.ema, (1.0 + state.step) / (10.0 + state.step))
-        ema = optax.incremental_update(_averaged(task, params, aux), state.ema, 1.0 - decay)
+        longest = (1.0 + state.step) / (10.0 + state.step)
+        rate = 1.0 - jnp.minimum(optimizer.ema, longest)
+        newest = _averaged(task, params, aux)
+        ema = optax.incremental_update(newest, state.ema, rate)
+        for name, lag in task.lags.items():
+            rate = 1.0 - jnp.minimum(_less(optimizer.ema, lag), longest)
+            ema[name] = optax.incremental_update(newest[name], state.ema[name], rate)
         norm = optax.tree.norm(grads)
         fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         skips = jnp.where(fine, state.skips * jnp.array([0, 1]), state.skips + 1)
@@ -183,6 +191,12 @@ def restart_mean(task: Task, state: TrainState, places: Any) -> TrainState:
 
 def _averaged(task: Task, params: Any, aux: Any) -> Any:
     return params if task.averaged is None else task.averaged(params, aux)
+
+
+def _less(decay: float, lag: float) -> float:
+    """The decay of a running mean that lags so many updates less than one of `decay`, if it can."""
+    left = max(0.0, decay / (1.0 - decay) - lag) if decay < 1.0 else math.inf
+    return left / (1.0 + left) if left < math.inf else 1.0
 
 
 def _copy_arrays(tree):

@@ -11,18 +11,21 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rvq_jax import config as configs
+from rvq_jax.audio.augment import Augmentation
 from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.discriminators import DiscriminatorsConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.data import builder, loader
+from rvq_jax.data.features import open_features
 from rvq_jax.errors import UserError
 from rvq_jax.systems import discriminators as judges
-from rvq_jax.systems.codec import Codec, Config
+from rvq_jax.systems.codec import Codec
 from rvq_jax.train import hosts
 from rvq_jax.train.heldout import check_records
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
+from rvq_jax.train.runs.codec_checks import begun_with, check
 from rvq_jax.train.runs.run import Run
 from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.adversarial import AdversarialConfig
@@ -43,6 +46,8 @@ class CodecRun(Run):
     )
     batch: int = 12  # crops per update, over all devices
     seconds: float = 0.5  # of a crop
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    features: str | None = None  # folder of those that loss.distillation is of
     # Folder of a codec, with discriminators or without: what the run begins with. codec is then
     # its own.
     init_from: str | None = None
@@ -62,7 +67,8 @@ class CodecRun(Run):
 
     def recipe(self) -> Recipe:
         """What an update is."""
-        return Recipe(self.codec, self.loss, self.adversarial, self.optimizer, self.trained)
+        names = ("loss", "adversarial", "optimizer", "trained", "augmentation")
+        return Recipe(self.codec, **{name: getattr(self, name) for name in names})
 
     def task(self) -> Task:
         """As of `Run`."""
@@ -76,11 +82,16 @@ class CodecRun(Run):
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """As of `Run`."""
         rows = self.batch, self.samples
-        return {
+        shapes = {
             "index": jax.ShapeDtypeStruct(rows[:1], "int32"),
             "audio": jax.ShapeDtypeStruct((*rows, self.codec.channels), "float32"),
             "mask": jax.ShapeDtypeStruct(rows, "bool"),
         }
+        if self.loss.distillation:
+            frames = self.samples // self.codec.hop
+            dims = self.recipe().features
+            shapes["features"] = jax.ShapeDtypeStruct((self.batch, frames, dims), "float32")
+        return shapes
 
     def train(
         self,
@@ -121,7 +132,7 @@ class TrainedCodec(NamedTuple):
     """A codec, and the discriminators that it was trained against."""
 
     codec: Codec
-    config: DiscriminatorsConfig
+    config: DiscriminatorsConfig | None
     discriminators: nnx.State | None
 
     def save(self, path: str | Path) -> None:
@@ -132,7 +143,17 @@ class TrainedCodec(NamedTuple):
 
 
 def train_codec(folder: str | Path, source, run: CodecRun, mesh: Mesh | None = None) -> Codec:
-    """Trains a codec, or goes on; as `fit_codec`, without its discriminators."""
+    """Trains a codec, or goes on, as `fit_codec`.
+
+    Args:
+      folder: of the run.
+      source: records of audio.
+      run: its config.
+      mesh: of devices; the first one alone by default.
+
+    Returns:
+      The codec, without the discriminators.
+    """
     return fit_codec(folder, source, run, mesh).codec
 
 
@@ -156,7 +177,8 @@ def fit_codec(
       profile: updates to trace; none for None.
 
     Returns:
-      The codec, whose weights and codewords are the running means, and its discriminators.
+      The codec, whose weights are the running means and whose codewords fit them (see
+      `codec_task`), and its discriminators.
 
     Raises:
       UserError: a folder that holds a run of another config, a folder to begin with that does not
@@ -167,21 +189,27 @@ def fit_codec(
     base, judging = None, None
     if run.init_from is not None:
         base = Codec.load(run.init_from)
-        run = sized_as(run, base.config)
-        judging = judges.load(run.init_from, run.adversarial.discriminators)
+        run, base = begun_with(run, base)
+        if run.adversarial.on:
+            judging = judges.load(run.init_from, run.adversarial.discriminators)
     check(run, source)
-    open_run(folder, configs.to_dict(run))
     mesh = one_device() if mesh is None else mesh
     check_batch(run, mesh)
     dataset, cut = source.describe(), loader.cut_audio(run.samples)
+    recipe, cut_features = run.recipe(), cut
+    if run.features is not None:
+        features = open_features(run.features, source, run.codec.rate, run.codec.hop)
+        cut_features = loader.cut_audio(run.samples, features)
+        recipe = dataclasses.replace(recipe, features=features.size)
     if heldout is not None:
         check_records(source, heldout)
         dataset["heldout"] = heldout.describe()
-    task = codec_task(run.recipe(), run.codebook_batches, base, judging)
+    open_run(folder, configs.to_dict(run))
+    task = codec_task(recipe, run.codebook_batches, base, judging)
     state = fit(
         folder,
         task,
-        batches_of(source, cut, run, mesh),
+        batches_of(source, cut_features, run, mesh),
         run.loop,
         run.optimizer,
         mesh=mesh,
@@ -200,46 +228,3 @@ def trained(run: CodecRun, state: TrainState) -> TrainedCodec:
     judging = state.params.get(DISCRIMINATORS)
     judging = None if judging is None else hosts.fetch(judging)
     return TrainedCodec(codec, run.adversarial.discriminators, judging)
-
-
-def sized_as(run: CodecRun, config: Config) -> CodecRun:
-    """The run with the sizes of the codec that it begins with.
-
-    Raises UserError for a codec of another kind, and for a field that was set to something else.
-    """
-    if type(config) is not type(run.codec):
-        kinds = [type(x).__name__.removesuffix("Config") for x in (config, run.codec)]
-        raise UserError(
-            f"{run.init_from} holds a {kinds[0]}, the config trains a {kinds[1]}; take a config "
-            "of its kind"
-        )
-    default = type(run)().codec
-    asked, unset, there = (configs.to_dict(x) for x in (run.codec, default, config))
-    for line in configs.differences(there, asked):
-        name = line.partition(":")[0]
-        if _field(asked, name) not in (_field(unset, name), _field(there, name)):
-            raise UserError(
-                f"codec.{name} is {_field(asked, name)}, but {_field(there, name)} in "
-                f"{run.init_from}; leave it out"
-            )
-    return dataclasses.replace(run, codec=config)
-
-
-def _field(config: dict, name: str):
-    for part in name.split("."):
-        config = config[part]
-    return config
-
-
-def check(run: CodecRun, source) -> None:
-    """Raises UserError for fields that do not go together, or data of another rate or channels."""
-    if run.codec.channels < 1:
-        raise UserError("codec.seanet.channels must be at least 1")
-    if run.trained == "decoder" and run.init_from is None:
-        raise UserError("trained is decoder, which wants a codec to begin with: give --init-from")
-    judging = run.adversarial.discriminators
-    if run.adversarial.on and judging.rate != run.codec.rate:
-        raise UserError(
-            f"the discriminators judge audio of {judging.rate} Hz, the codec has {run.codec.rate}: "
-            "set adversarial.discriminators.rate"
-        )

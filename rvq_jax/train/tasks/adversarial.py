@@ -22,9 +22,7 @@ from rvq_jax.typing import Array, Audio
 class AdversarialConfig:
     """Discriminators beside a codec: which, how they are heard, and how they are trained."""
 
-    discriminators: DiscriminatorsConfig = field(
-        default_factory=lambda: DiscriminatorsConfig(stft=None)  # none
-    )
+    discriminators: DiscriminatorsConfig | None = None
     loss: Literal["hinge", "least_squares"] = "hinge"
     weight: float = 3.0  # of the codec's adversarial loss
     features: float = 3.0  # of feature matching
@@ -38,8 +36,9 @@ class AdversarialConfig:
     @property
     def on(self) -> bool:
         """Whether there are discriminators that are heard."""
-        kinds = [x for x in vars(self.discriminators).values() if dataclasses.is_dataclass(x)]
-        return bool(kinds) and (self.weight > 0 or self.features > 0)
+        kinds = vars(self.discriminators).values() if self.discriminators else ()
+        any_kind = any(dataclasses.is_dataclass(kind) for kind in kinds)
+        return any_kind and (self.weight > 0 or self.features > 0)
 
 
 class Judged(NamedTuple):
@@ -47,7 +46,7 @@ class Judged(NamedTuple):
     output, and what they themselves learn."""
 
     losses: dict[str, Array]
-    at_output: dict[str, Audio]  # of each loss, [B, S, C]
+    at_output: dict[str, Audio]  # [B, S, C] of each loss, or of their weighted sum
     own_loss: Array
     own_gradient: nnx.State  # of their parameters
     scores: dict[str, Array]  # means over real and decoded audio
@@ -64,11 +63,15 @@ def init_params(config: DiscriminatorsConfig, key) -> nnx.State:
     return nnx.state(config.build(nnx.Rngs(params=key)), nnx.Param)
 
 
-def judge(config: AdversarialConfig, params: nnx.State, audio: Audio, decoded: Audio) -> Judged:
+def judge(
+    config: AdversarialConfig, apart: bool, params: nnx.State, audio: Audio, decoded: Audio
+) -> Judged:
     """Discriminators look once at real and once at decoded audio, and all gradients are of that.
 
     Args:
       config: which discriminators, and their losses.
+      apart: whether gradients at `decoded` are of each loss, a pass through the discriminators for
+        each; else that of their weighted sum alone, `judged`.
       params: their parameters.
       audio: real audio `[B, S, C]`.
       decoded: the same as a codec gives it back.
@@ -84,14 +87,21 @@ def judge(config: AdversarialConfig, params: nnx.State, audio: Audio, decoded: A
     real, pull_real = jax.vjp(lambda params: look(params, audio), params)
     fake, pull_fake = jax.vjp(look, params, decoded)
 
-    losses, at_output = {}, {}
-    heard = {
-        "adversarial": lambda fake: generator_loss(fake, config.loss),
-        "features": lambda fake: feature_matching(real, fake, config.normalized),
+    def heard(fake):
+        return {
+            "adversarial": generator_loss(fake, config.loss),
+            "features": feature_matching(real, fake, config.normalized),
+        }
+
+    losses, pull_losses = jax.vjp(heard, fake)
+    weights = {"adversarial": config.weight, "features": config.features}
+    wanted = {"judged": weights}
+    if apart:
+        wanted = {name: {other: float(name == other) for other in weights} for name in weights}
+    at_output = {
+        name: pull_fake(pull_losses(jax.tree.map(jnp.float32, parts))[0])[1]
+        for name, parts in wanted.items()
     }
-    for name, loss in heard.items():
-        losses[name], slope = jax.value_and_grad(loss)(fake)
-        at_output[name] = pull_fake(slope)[1]
 
     own = functools.partial(discriminator_loss, kind=config.loss)
     own_loss, (slope_real, slope_fake) = jax.value_and_grad(own, argnums=(0, 1))(real, fake)
@@ -104,14 +114,20 @@ def judge(config: AdversarialConfig, params: nnx.State, audio: Audio, decoded: A
 
 
 def judge_from(
-    start: int, updates: Array, config: AdversarialConfig, params, audio: Audio, decoded: Audio
+    updates: Array,
+    config: AdversarialConfig,
+    apart: bool,
+    params: nnx.State,
+    audio: Audio,
+    decoded: Audio,
 ) -> Judged:
-    """As `judge` from update `start` on; before it zeros, which cost nothing.
+    """As `judge` from the update on in which the discriminators start; before it zeros, which cost
+    nothing.
 
     Args:
-      start: updates before which discriminators are not heard.
       updates: done up to now.
       config: as of `judge`.
+      apart: as of `judge`.
       params: as of `judge`.
       audio: as of `judge`.
       decoded: as of `judge`.
@@ -119,9 +135,10 @@ def judge_from(
     Returns:
       As `judge`.
     """
+    start = config.optimizer.start
     if start == 0:
-        return judge(config, params, audio, decoded)
-    look = functools.partial(judge, config)
+        return judge(config, apart, params, audio, decoded)
+    look = functools.partial(judge, config, apart)
     shapes = jax.eval_shape(look, params, audio, decoded)
 
     def nothing(*_):

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax import metrics, quantize
+from rvq_jax.audio.augment import Augmentation, augment
 from rvq_jax.codec import balancer as balancers
 from rvq_jax.codec import losses
 from rvq_jax.codec.autoencoder import graph, latents, loudness
 from rvq_jax.codec.balancer import Balancer
+from rvq_jax.codec.edges import Edges
 from rvq_jax.quantize import Quantized, State
 from rvq_jax.quantize.learn import Learning
 from rvq_jax.quantize.moved import divide, settled, unite
@@ -31,6 +33,7 @@ from rvq_jax.train.tasks.codec_losses import (
 from rvq_jax.typing import Array, Audio, Key, Latents
 
 CODEC, DISCRIMINATORS = "codec", "discriminators"  # networks of a run
+CODEWORDS = "codewords"  # of a running mean, beside the parts below
 Parts = dict[str, Any]  # encoder, decoder, quantizer: those of its arrays that an optimizer moves
 
 
@@ -43,7 +46,8 @@ class Recipe:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)  # of the codec
     trained: Literal["all", "decoder"] = "all"
-    features: int | None = None  # dimensions of those that are distilled
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    features: int = 1024  # dimensions of those that are distilled; WavLM large has so many
 
     @property
     def learning(self) -> Learning:
@@ -88,8 +92,10 @@ def codec_task(
 ) -> Task:
     """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding).
 
-    The running mean is of weights and of codewords alike. Means over the same updates fit each
-    other; the newest codewords would not, for they follow the newest encoder.
+    What is evaluated and saved is the running mean of the weights, and codewords that fit it.
+    Those that an optimizer moves are averaged alike. Those that follow running means lag behind the
+    newest encoder by themselves, and are averaged by so much less that they lag as the mean encoder
+    does: the newest ones fit it where both decays are equal, and means of those would be too old.
 
     Args:
       recipe: the codec and its losses.
@@ -125,22 +131,25 @@ def codec_task(
     def init_codebooks(params, aux, batches, key):
         parts = aux.fixed | params[CODEC]
         model = nnx.State({name: parts[name] for name in ("encoder", "decoder")})
-        frames = [latents(config, model, batch["audio"]) for batch in batches]
+        heard = [_unscaled(config, batch["audio"], batch["mask"])[0] for batch in batches]
+        frames = [latents(config, model, audio) for audio in heard]
         vectors = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in frames])
-        state = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+        state = _quantizer(config, aux, parts)
         books = divide(jax.jit(quantize.start)(key, state, vectors), rule)[1]
         return aux._replace(books=books, started=jnp.array(True))
 
     def loss(params, aux, batch, key):
-        parts = aux.fixed | params[CODEC]
-        passed = _forward(recipe, aux, parts, batch["audio"], batch["mask"], key)
+        parts, audio, mask = aux.fixed | params[CODEC], batch["audio"], batch["mask"]
+        # A key that is not one of those which `key` is split into.
+        audio = augment(jax.random.fold_in(key, 2), audio, mask, recipe.augmentation, config.rate)
+        passed = _forward(recipe, aux, parts, audio, mask, key)
         total, balancer, found = output_loss(
             weights,
             recipe.adversarial,
             params.get(DISCRIMINATORS),
             aux.balancer,
             aux.updates,
-            batch["audio"],
+            audio,
             passed.decoded,
             config.rate,
         )
@@ -153,7 +162,7 @@ def codec_task(
         )
         total, found = total + of_codes, found | more
         if weights.distillation:
-            quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+            quantizer = _quantizer(config, aux, parts)
             said = semantic_latents(quantizer, passed.latents) @ parts["head"][...]
             found["distillation"] = losses.distillation(said, batch["features"], passed.mask)
             total += weights.distillation * found["distillation"]
@@ -165,25 +174,32 @@ def codec_task(
         mean = {"decoder": params[CODEC]["decoder"]}
         if recipe.trained == "decoder":
             return mean
-        vectors = {name: x for name, x in aux.books.items() if name.endswith("vectors")}
-        quantizer = vectors | params[CODEC]["quantizer"]
-        return mean | {"encoder": params[CODEC]["encoder"], "quantizer": quantizer}
+        codewords = {name: x for name, x in aux.books.items() if name.endswith("vectors")}
+        moved = {name: params[CODEC][name] for name in ("encoder", "quantizer")}
+        return mean | moved | {CODEWORDS: codewords}
 
     def evaluate(mean, aux, batch):
         return _evaluate(recipe, aux, aux.fixed | mean, batch)
 
-    begun = Codec.init(config, jax.random.key(0)) if codec is None else codec
-    fixed = {"encoder": begun.params["encoder"], "quantizer": {}}
+    if codec is None:
+        quantizer = config.quantizer(jax.random.key(0))
+    else:
+        quantizer = settled(codec.quantizer)
+    fixed = {}
+    if recipe.trained == "decoder":
+        fixed = {"encoder": codec.params["encoder"], "quantizer": {}}
     aux = CodecAux(
-        divide(begun.quantizer if starts else settled(begun.quantizer), rule)[1],
+        divide(quantizer, rule)[1],
         jnp.array(not starts),
-        fixed if recipe.trained == "decoder" else {},
+        fixed,
         jnp.zeros((), jnp.int32),
         balancers.init(output_weights(weights, recipe.adversarial)) if weights.balanced else None,
     )
     init_params = None
     if codec is not None:
         init_params = networks(codec, *jax.random.split(jax.random.key(0)), discriminators)
+    averages = isinstance(rule, quantize.EMA) and rule.decay < 1.0
+    lags = {CODEWORDS: rule.decay / (1.0 - rule.decay)} if averages else {}
     each = {CODEC: recipe.optimizer, DISCRIMINATORS: recipe.adversarial.optimizer}
     return Task(
         init,
@@ -195,6 +211,7 @@ def codec_task(
         init_params,
         optimizers=each if recipe.adversarial.on else None,
         averaged=averaged,
+        lags=lags,
         evaluate=evaluate,
     )
 
@@ -202,7 +219,7 @@ def codec_task(
 def mean_codec(config: Config, mean: Parts, aux: CodecAux) -> Codec:
     """The codec that is evaluated and saved: the running means of a run."""
     parts = aux.fixed | mean
-    quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+    quantizer = _quantizer(config, aux, parts)
     return Codec(config, nnx.State({n: parts[n] for n in ("encoder", "decoder")}), quantizer)
 
 
@@ -212,7 +229,7 @@ def _forward(
     """Training's way through: levels and quantization are dropped, codebooks learn."""
     config, weights, rule = recipe.config, recipe.loss, recipe.learning
     quantizer_key, pass_key = jax.random.split(key)
-    quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+    quantizer = _quantizer(config, aux, parts)
 
     def middle(latents_BFD: Latents) -> Quantized:
         # A frame counts if its first sample does.
@@ -242,19 +259,34 @@ def _forward(
 def _pass(config: Config, parts: Parts, audio: Audio, mask_BS: Array, middle, choose) -> Passed:
     """Through encoder, a quantizer and decoder, at unit loudness where the codec wants that."""
     model = nnx.merge(graph(config), nnx.State({n: parts[n] for n in ("encoder", "decoder")}))
-    scale = loudness(audio)[:, None, None] if config.normalize else 1.0
-    latents_BFD = model.encoder(audio / scale)
+    heard, scale = _unscaled(config, audio, mask_BS)
+    latents_BFD = model.encoder(heard)
     out = middle(latents_BFD)
     decoded = model.decoder(choose(latents_BFD, out))[:, : audio.shape[1]] * scale
     mask_BF = mask_BS[:, :: config.hop][:, : latents_BFD.shape[1]]
     return Passed(latents_BFD, mask_BF, out, decoded * mask_BS[..., None])
 
 
+def _unscaled(config: Config, audio: Audio, mask_BS: Array) -> tuple[Audio, Array | float]:
+    """What an encoder is given, and what its decoder's audio is multiplied by."""
+    if not config.normalize:
+        return audio, 1.0
+    lengths_B = mask_BS.sum(axis=1)
+    scale = loudness(audio, Edges(jnp.zeros_like(lengths_B), lengths_B))[:, None, None]
+    return audio / scale, scale
+
+
+def _quantizer(config: Config, aux: CodecAux, parts: Parts) -> State:
+    """Of parameters, or of a running mean of them and of codewords."""
+    shapes, codewords = quantizer_shapes(config), parts.get(CODEWORDS, {})
+    return unite(shapes, aux.books, parts["quantizer"], codewords)
+
+
 def _evaluate(recipe: Recipe, aux: CodecAux, parts: Parts, batch: dict) -> tuple[dict, Array]:
     """Sums over items of distances and metrics, and what they are means over."""
     config, weights = recipe.config, recipe.loss
     audio, mask_BS = batch["audio"], batch["mask"]
-    quantizer = unite(quantizer_shapes(config), aux.books, parts["quantizer"])
+    quantizer = _quantizer(config, aux, parts)
 
     def middle(latents_BFD: Latents) -> Quantized:
         # By the codebooks also where they have not started: so the codec would be saved.

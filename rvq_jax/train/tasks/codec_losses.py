@@ -114,16 +114,18 @@ def output_loss(
     judged, found, total, slopes = None, {}, 0.0, []
     if adversarial.on:
         constant = jax.lax.stop_gradient((discriminators, audio, decoded))
-        judged = judge_from(adversarial.optimizer.start, updates, adversarial, *constant)
-        if start := adversarial.optimizer.start:
-            weights |= {name: weights[name] * (updates >= start) for name in judged.losses}
+        judged = judge_from(updates, adversarial, c.balanced, *constant)
         found = {**judged.losses, **judged.scores, "discriminators": judged.own_loss}
         total = sum(weights[name] * loss for name, loss in judged.losses.items())
         slopes = [(discriminators, judged.own_gradient)]
     if c.balanced:
         values, at_output = _apart(lambda x: distances(c, audio, x, rate), decoded)
-        at_output |= judged.at_output if judged else {}
-        slope, balancer = balance(balancer, at_output, weights)
+        heard = dict(weights)
+        if judged:
+            at_output |= judged.at_output
+            begun = updates >= adversarial.optimizer.start
+            heard |= {name: weights[name] * begun for name in judged.losses}
+        slope, balancer = balance(balancer, at_output, heard)
         total += sum(weights[name] * value for name, value in values.items())
         slopes.append((decoded, slope))
     else:
@@ -131,8 +133,7 @@ def output_loss(
         # By autodiff, which needs no surrogate.
         total += sum(weights[name] * value for name, value in values.items())
         if judged:
-            slope = sum(weights[name] * x for name, x in judged.at_output.items())
-            slopes.append((decoded, slope))
+            slopes.append((decoded, judged.at_output["judged"]))
     return with_gradient(total, *slopes), balancer, values | found
 
 

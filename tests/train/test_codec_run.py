@@ -1,0 +1,415 @@
+"""Codecs of every kind, trained against discriminators: what a step is, and what is kept of it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from small_codec_runs import JUDGES, LOSS, RATE, RATES, RUNS, run_of, sounds
+from small_runs import bits_of, ending, log_of, one_device, one_window
+from tiers import slow
+
+from rvq_jax import metrics, quantize
+from rvq_jax.codec import balancer, losses
+from rvq_jax.codec.adversarial import discriminator_loss, feature_matching, generator_loss
+from rvq_jax.codec.autoencoder import graph, latents
+from rvq_jax.data import loader
+from rvq_jax.quantize.moved import settled
+from rvq_jax.systems import discriminators as judges
+from rvq_jax.systems.codec import Codec
+from rvq_jax.train import loop as loops
+from rvq_jax.train import sharding
+from rvq_jax.train.runs import batches
+from rvq_jax.train.runs import codec as codec_runs
+from rvq_jax.train.runs.codec import fit_codec
+from rvq_jax.train.runs.codec_checks import begun_with
+from rvq_jax.train.state import make_program
+from rvq_jax.train.tasks import adversarial
+from rvq_jax.train.tasks.adversarial import AdversarialConfig
+from rvq_jax.train.tasks.codec import CODEC, DISCRIMINATORS, codec_task, mean_codec
+
+KEY = jax.random.key(0)
+KINDS = ["encodec", slow("stereo"), slow("dac"), slow("mimi")]
+
+
+@pytest.fixture(autouse=True)
+def short():
+    with one_window():
+        yield
+
+
+def begun(run, seed: int = 0):
+    """A task that begins with a codec, whose codebooks have started, its params and a batch."""
+    codec = Codec.init(run.codec, jax.random.key(seed))
+    task = codec_task(run.recipe(), 1, codec)
+    return codec, task, jax.tree.map(jnp.copy, task.init_params), next(batches_of(run))
+
+
+def batches_of(run, **options):
+    source = sounds(run.codec.channels, **options)
+    return loader.batches(source, loader.cut_audio(run.samples), run.batch, 0)
+
+
+# One update.
+
+
+@pytest.mark.parametrize("balanced", [True, slow(False)])
+def test_a_step_has_the_gradients_of_its_losses(balanced):
+    """Of the codec: of their weighted sum with the discriminators held still, or what the balancer
+    makes of each at the decoder's output. Of the discriminators: of their own loss on audio that
+    is given. Twice, for the balancer has a state."""
+    weights = dataclasses.replace(LOSS, quantizer_dropout=0.0, balanced=balanced, si_sdr=0.1)
+    run = run_of(loss=weights)
+    codec, task, params, batch = begun(run)
+    books, config = settled(codec.quantizer), run.codec
+    batch["mask"][:] = True
+    audio = jnp.asarray(batch["audio"])
+
+    def look(params, audio):
+        return nnx.merge(adversarial.graph(JUDGES.discriminators), params)(audio)
+
+    def decoded(params):
+        model = nnx.merge(graph(config), nnx.State({n: params[n] for n in ("encoder", "decoder")}))
+        x = model.encoder(audio)
+        out = quantize.quantize(books, x, key=KEY, train=True, learning=quantize.EMA())
+        spread = jax.lax.stop_gradient(x.var(axis=(0, 1)).mean())
+        return model.decoder(out.latents), 0.1 * out.commitment.mean() / (spread + 1e-6)
+
+    every = {
+        "waveform": (10.0, lambda x, _: losses.l1(audio, x)),
+        "mel": (0.6, lambda x, _: losses.multi_scale_mel(audio, x, RATE)),
+        "si_sdr": (0.1, lambda x, _: losses.si_sdr_loss(audio, x)),
+        "adversarial": (3.0, lambda x, judges: generator_loss(look(judges, x))),
+        "features": (3.0, lambda x, judges: feature_matching(look(judges, audio), look(judges, x))),
+    }
+
+    @jax.jit
+    def wanted(params, state):
+        judges = params[DISCRIMINATORS]
+
+        def summed(params):
+            made, commitment = decoded(params)
+            return commitment + sum(w * loss(made, judges) for w, loss in every.values())
+
+        def own(judges):
+            made = jax.lax.stop_gradient(decoded(params[CODEC])[0])
+            return discriminator_loss(look(judges, audio), look(judges, made))
+
+        (made, _), pull = jax.vjp(decoded, params[CODEC])
+        apart = {name: jax.grad(loss)(made, judges) for name, (_, loss) in every.items()}
+        scaled, state = balancer.balance(state, apart, {name: w for name, (w, _) in every.items()})
+        of_codec = pull((scaled, jnp.ones(())))[0] if balanced else jax.grad(summed)(params[CODEC])
+        return summed(params[CODEC]), of_codec, jax.grad(own)(judges), state
+
+    aux, state = task.aux, balancer.init(every)
+    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+    for _ in range(2):
+        (total, (aux, _)), grads = step(params, aux._replace(books=task.aux.books), batch, KEY)
+        value, of_codec, of_judges, state = wanted(params, state)
+        np.testing.assert_allclose(total, value, rtol=1e-4)
+        pairs = (grads[CODEC], of_codec), (grads[DISCRIMINATORS], of_judges)
+        for got, want in pairs:
+            assert jax.tree.structure(got) == jax.tree.structure(want)
+            largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
+            assert largest > 0
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
+        params = jax.tree.map(lambda x, slope: x - 0.01 * slope, params, grads)
+    if balanced:
+        for a, b in zip(jax.tree.leaves(aux.balancer), jax.tree.leaves(state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def updated(run, count: int, codec=None, mesh=None):
+    """The states up to so many updates, of a codec whose codebooks have started."""
+    codec = Codec.init(run.codec, KEY) if codec is None else codec
+    mesh = one_device() if mesh is None else mesh
+    task, batches = codec_task(run.recipe(), 1, codec), batches_of(run)
+    program = make_program(task, run.optimizer, 9, mesh)
+    states = [program.init(KEY, task.aux, task.init_params)]
+    for _ in range(count):
+        # A step takes the state it is given.
+        kept = jax.tree.map(jnp.copy, states[-1])
+        batch = sharding.place_batch(next(batches), mesh)
+        states.append(program.step(kept, batch)[0])
+    return states
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balanced", [False, True])
+def test_before_they_start_discriminators_are_as_if_they_were_not(balanced):
+    """They stand still, and the codec is updated as without them; from then on both move."""
+    weights = dataclasses.replace(LOSS, balanced=balanced)
+    tuning = dataclasses.replace(JUDGES.optimizer, start=2, warmup=0)
+    judged = run_of(loss=weights, adversarial=dataclasses.replace(JUDGES, optimizer=tuning))
+    alone = dataclasses.replace(
+        judged, adversarial=dataclasses.replace(JUDGES, discriminators=None)
+    )
+    with_them, without = updated(judged, 3), updated(alone, 3)
+    still = [bits_of(state.params[DISCRIMINATORS]) for state in with_them]
+    assert still[0] == still[1] == still[2] != still[3]
+    for step in (1, 2):
+        pair = with_them[step].params[CODEC], without[step].params[CODEC]
+        for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    last = [bits_of(x[3].params[CODEC]) for x in (with_them, without)]
+    assert last[0] != last[1]
+    if balanced:
+        norms = [state.aux.balancer.totals["adversarial"] for state in with_them]
+        assert norms[2] == 0 < norms[3]
+
+
+def test_silence_teaches_nothing_and_breaks_nothing():
+    """Neither loss nor gradients are without a number; the balancer has no norm to divide by."""
+    run = RUNS["encodec"]
+    _, task, params, batch = begun(run)
+    silent = dict(batch, audio=np.zeros_like(batch["audio"]))
+    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+    (value, (aux, _)), grads = step(params, task.aux, silent, KEY)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, aux, grads)))
+
+
+# A run.
+
+
+def held_of(run):
+    # A group norm sees the padding of shorter ones, which lengths would leave out.
+    return sounds(run.codec.channels, count=5, begin=47)
+
+
+def train(run, folder, **options):
+    loop = dataclasses.replace(run.loop, evaluate_every=3)
+    run = dataclasses.replace(run, loop=loop)
+    source = sounds(run.codec.channels)
+    return fit_codec(folder, source, run, heldout=held_of(run), **options)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Runs of each kind: their config, folder, and what they end with, saved beside."""
+
+    @functools.cache
+    def of(kind: str):
+        run, folder = RUNS[kind], tmp_path_factory.mktemp(kind)
+        with one_window():
+            model = train(run, folder)
+        model.save(folder / "model")
+        return run, folder, model
+
+    return of
+
+
+def scores(codec: Codec, run) -> dict:
+    """By the codec's own encode and decode, in numpy from there: of what a run is evaluated on."""
+    batches = codec_runs.heldout_batches(
+        held_of(run), loader.cut_audio(run.samples), run, one_device()
+    )
+    totals, weight = {"waveform": 0.0, "si_sdr": 0.0}, 0.0
+    for batch in batches:
+        audio, mask_BS = batch["audio"], batch["mask"]
+        made = np.asarray(codec.decode(codec.encode(audio)))
+        made = np.where(mask_BS[..., None], made, 0.0)
+        totals["waveform"] += np.abs(audio - made).mean((1, 2)).sum()
+        mono, share_B = (audio.mean(-1), made.mean(-1)), mask_BS.mean(1)
+        totals["si_sdr"] += (share_B * np.asarray(metrics.si_sdr(*mono, mask_BS))).sum()
+        weight += share_B.sum()
+    return {name: x / weight for name, x in totals.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_codec_is_what_was_evaluated(kind, done):
+    """Weights and codewords are running means of the same updates."""
+    run, folder, _ = done(kind)
+    codec, last = Codec.load(folder / "model"), log_of(folder)[-1]
+    for name, value in scores(codec, run).items():
+        np.testing.assert_allclose(last["heldout"][name], value, rtol=1e-3, err_msg=name)
+    assert last["skipped"] == 0 and last["gradient_norm_discriminators"] > 0
+    assert judges.load(folder / "model", run.adversarial.discriminators) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_learns_by_gradient_moves_so_and_the_rest_by_means(kind, done):
+    """Codewords and maps of DAC by gradient, and nothing else of its quantizer; maps around Mimi's
+    codebooks by gradient, codewords by means."""
+    run, _, _ = done(kind)
+    before, _, after = updated(run, 2)
+    moved = before.params[CODEC]["quantizer"]
+    wanted = {"dac": {"down", "down_bias", "up", "up_bias", "inner/vectors"}}
+    wanted["mimi"] = {f"{part}/{way}" for part in ("first", "rest") for way in ("down", "up")}
+    assert moved.keys() == wanted.get(kind, set())
+    for name in moved:
+        assert changed(moved[name], after.params[CODEC]["quantizer"][name]), name
+    for name, books in before.aux.books.items():
+        assert changed(books, after.aux.books[name]) == (kind != "dac"), name
+    for part in ("encoder", "decoder"):
+        assert changed(before.params[CODEC][part], after.params[CODEC][part])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_updates_bring_tones_nearer(kind, done):
+    """By what is evaluated, the running mean, on the tones that it learns."""
+    run, _, _ = done(kind)
+    states = updated(run, 20)
+    task = codec_task(run.recipe(), 1, Codec.init(run.codec, KEY))
+    batch, look = next(batches_of(run)), jax.jit(task.evaluate)
+    first, last = (look(x.ema, x.aux, batch)[0]["loss"] for x in (states[0], states[-1]))
+    assert last < 0.98 * first
+
+
+def changed(before, after) -> bool:
+    return bits_of(before) != bits_of(after)
+
+
+# The running mean.
+
+
+def lags(decay: float) -> float:
+    """Updates by which a running mean is late."""
+    return sum(i * decay**i for i in range(20_000)) * (1 - decay)
+
+
+def test_the_running_mean_is_of_weights_and_codewords_alike():
+    """By its definition, with the horizon that grows, and so that codewords, which lag by
+    themselves, lag as the weights do; nothing of the discriminators is in it."""
+    # A mean that is soon as long as it will be, and codebooks that lag less.
+    weights = dataclasses.replace(RUNS["encodec"].loss, decay=0.1)
+    tuning, kept = dataclasses.replace(RATES, ema=0.2), 5 / 41
+    run = run_of(loss=weights, optimizer=tuning)
+    states = updated(run, 3)
+    task = codec_task(run.recipe(), 1, Codec.init(run.codec, KEY))
+    averaged = [task.averaged(x.params, x.aux) for x in states]
+    want = jax.tree.map(np.asarray, averaged[0])
+    assert want.keys() == {"encoder", "decoder", "quantizer", "codewords"}
+    assert want["codewords"].keys() == {"vectors"} and want["quantizer"] == {}
+    assert lags(run.loss.decay) + lags(kept) == pytest.approx(lags(run.optimizer.ema))
+    for step, state in enumerate(states[1:]):
+        longest = (1 + step) / (10 + step)
+        for name, new in averaged[step + 1].items():
+            k = min(kept if name == "codewords" else run.optimizer.ema, longest)
+            want[name] = jax.tree.map(lambda a, b, k=k: k * a + (1 - k) * b, want[name], new)
+        for a, b in zip(jax.tree.leaves(state.ema), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_the_running_mean_begins_anew_where_codebooks_start():
+    """Of what was before it has nothing: no codeword of it was ever used."""
+    run = RUNS["encodec"]
+    task, batches = codec_task(run.recipe(), 1), batches_of(run)
+    program = make_program(task, run.optimizer, 9, one_device())
+    state = program.init(KEY, task.aux, None)
+    for _ in range(2):  # the first has a rate of zero
+        state, _ = program.step(state, sharding.place_batch(next(batches), one_device()))
+    assert changed(state.ema["decoder"], state.params[CODEC]["decoder"])
+    kept = jax.tree.map(np.asarray, state.aux.books)
+    state = loops._init_codebooks(task, state, batches, one_device())
+    assert changed(kept, state.aux.books) and bool(state.aux.started)
+    assert not changed(state.ema, task.averaged(state.params, state.aux))
+
+
+# Its twin: what the mean is, above.
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", [0.9, 0.97])
+def test_codewords_fit_the_mean_encoder(decay):
+    """They quantize its latents better than the newest codewords do, and than means over as many
+    updates as the weights': where codebooks lag as the weights do, those are one, or too old."""
+    tuning = dataclasses.replace(RATES, ema=0.97)
+    weights = dataclasses.replace(LOSS, decay=decay)
+    run = run_of(loss=weights, optimizer=tuning, adversarial=AdversarialConfig(), batch=8)
+    audio = next(batches_of(dataclasses.replace(run, batch=32), begin=50))["audio"]
+    task, batches = codec_task(run.recipe(), 8), batches_of(run)
+    program = make_program(task, run.optimizer, 9, one_device())
+    state = program.init(KEY, task.aux, None)
+    places = jax.tree.map(lambda x: x.sharding, state.ema)
+    errors, old = {"fit": 0.0, "newest": 0.0, "means": 0.0}, None
+    for step in range(160):
+        if step == 40:
+            state = loops._init_codebooks(task, state, batches, one_device())
+            old = np.asarray(state.aux.books["vectors"])
+        state, _ = program.step(state, sharding.place_batch(next(batches), one_device()))
+        newest = np.asarray(state.aux.books["vectors"])
+        old = newest if old is None else 0.97 * old + 0.03 * newest
+        if step >= 120 and step % 8 == 0:
+            codec = mean_codec(run.codec, jax.tree.map(jnp.copy, state.ema), state.aux)
+            x = latents(run.codec, codec.params, audio)
+            fit = codec.quantizer.vectors
+            for name, vectors in {"fit": fit, "newest": newest, "means": old}.items():
+                books = dataclasses.replace(codec.quantizer, vectors=vectors)
+                errors[name] += float(jnp.square(x - quantize.quantize(books, x).latents).mean())
+    assert jax.tree.map(lambda x: x.sharding, state.ema) == places
+    worse = "newest" if decay == 0.9 else "means"
+    assert errors["fit"] < 0.98 * errors[worse], errors
+    assert errors["fit"] < 1.02 * min(errors.values()), errors
+
+
+# From a folder.
+
+
+def first_codec(run, codec) -> tuple[Codec, Codec]:
+    """What a run evaluates before its first update, and after it."""
+    run, codec = begun_with(run, codec)
+    before, after = updated(run, 1, codec)
+    return [mean_codec(run.codec, jax.tree.map(jnp.copy, x.ema), x.aux) for x in (before, after)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_from_a_codec_begins_with_its_codes(kind):
+    """Also where weight norm was folded in; and codewords that nobody counted are not replaced as
+    dead ones at the first update: those that were not chosen stay."""
+    run, audio = RUNS[kind], np.stack([x["audio"][:400] for x in sounds(RUNS[kind].codec.channels)])
+    codec = Codec.init(run.codec, KEY)
+    if kind == "dac":
+        codec = Codec(*codec.prepared)
+    found, after = first_codec(run, codec)
+    np.testing.assert_array_equal(found.encode(audio).codes, codec.encode(audio).codes)
+    if kind == "encodec":
+        moved_K = (found.quantizer.vectors != after.quantizer.vectors).any(-1).sum(-1)
+        assert (moved_K > 0).all() and (moved_K < 16).all()
+
+
+def test_training_the_decoder_alone_leaves_codes_what_they_were(tmp_path):
+    """To the last bit, in the folder that is saved; and the decoder moves."""
+    base = Codec.init(RUNS["encodec"].codec, KEY)
+    base.save(tmp_path / "base")
+    run = run_of(init_from=str(tmp_path / "base"), trained="decoder")
+    fit_codec(tmp_path / "run", sounds(), run).save(tmp_path / "model")
+    base, codec = (Codec.load(tmp_path / name) for name in ("base", "model"))
+    assert not changed(base.params["encoder"], codec.params["encoder"])
+    assert not changed(base.quantizer.vectors, codec.quantizer.vectors)
+    assert changed(base.params["decoder"], codec.params["decoder"])
+
+
+# Interruptions and meshes.
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch, done):
+    """Codec, discriminators, moments and the balancer; stopped after its codebooks started."""
+    run, folder, model = done("encodec")
+
+    def stopping(*given):
+        return ending(batches.batches_of(*given), 4, KeyboardInterrupt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(codec_runs, "batches_of", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path)
+    again = train(run, tmp_path)
+    assert not changed(again.codec.leaves, model.codec.leaves)
+    assert not changed(again.discriminators, model.discriminators)
+    assert log_of(tmp_path) == log_of(folder)
+
+
+# Its twin: `train_sharding`, of a codec's quantizer; `networks`, of two networks.
+@pytest.mark.slow
+def test_a_mesh_changes_no_number():
+    """Codec, discriminators and balancer; at a rate at which rounding stays small."""
+    tuning = dataclasses.replace(RATES, learning_rate=1e-4)
+    judged = dataclasses.replace(JUDGES, optimizer=tuning)
+    run = dataclasses.replace(RUNS["encodec"], optimizer=tuning, adversarial=judged, batch=8)
+    done = []
+    for mesh in (one_device(), sharding.make_mesh(2, 2, 2)):
+        done.append(updated(run, 3, mesh=mesh)[-1])
+    for a, b in zip(*(jax.tree.leaves((x.params, x.ema, x.aux)) for x in done), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
