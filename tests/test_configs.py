@@ -27,6 +27,8 @@ def test_a_config_builds_and_says_what_it_is_for(path):
     run = load_config(path)
     if isinstance(run, CodecRun):
         assert leaf_shapes(run.codec)
+        judges = run.adversarial.discriminators
+        assert judges is None or judges.rate == run.codec.rate
         return
     assert patterns.padded_pattern(run.pattern, run.lm.levels, run.frames).steps >= run.frames
     assert jax.tree.leaves(forms.abstract(run.lm, stacked=True))
@@ -64,3 +66,42 @@ def test_a_published_config_trains_as_it_is_written():
     assert jax.tree.map(lambda x: (x.shape, x.dtype), grads) == jax.tree.map(
         lambda x: (x.shape, x.dtype), params
     )
+
+
+CODECS = ("encodec_24khz", "encodec_32khz", "dac_44khz", "mimi_24khz")
+
+
+# Its twins: the same recipes for a laptop, in `train/test_codec_run`.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dac_44khz", "mimi_24khz"])
+def test_a_published_codec_trains_as_it_is_written(name):
+    """Loss and gradients of codec and discriminators at the published batch, in shapes."""
+    run = load_config(next(path for path in CONFIGS if path.stem == name))
+    task, key = run.task(), jax.random.key(0)
+    params = jax.eval_shape(task.init, key)
+    look = jax.value_and_grad(task.loss, has_aux=True)
+    (loss, (_, found)), grads = jax.eval_shape(look, params, task.aux, run.batch_shapes(), key)
+    assert loss.dtype == "float32" and loss.shape == ()
+    assert found["adversarial"].shape == found["features"].shape == ()
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), grads) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), params
+    )
+
+
+def test_siblings_train_what_their_elder_does():
+    """Of each published recipe a small one and one for an evening: kind, rate, losses and how the
+    discriminators are heard and trained, but for their sizes."""
+    for name in CODECS:
+        runs = [
+            load_config(next(path for path in CONFIGS if path.stem == f"{name}{kind}"))
+            for kind in ("", "_evening", "_tiny")
+        ]
+        same = []
+        for run in runs:
+            loss, judged = vars(run.loss), run.adversarial
+            names = ("waveform", "mel", "mel_kind", "balanced", "quantizer_dropout", "unquantized")
+            of_loss = [loss[n] for n in names]
+            judged = {**vars(judged), "discriminators": None}
+            same.append((type(run), run.codec.rate, of_loss, run.optimizer, judged))
+            same[-1] += (run.augmentation,)
+        assert same[0] == same[1] == same[2], name
