@@ -1,0 +1,68 @@
+"""The codec that comes with the library: 16 kHz, causal, 50 frames per second, 8 levels of 1024.
+
+4.43 million weights, codebooks included, in transformers' format. The rate is constant up to a
+cool-down, so that training goes on whenever there is a machine to spare: from a run's folder with
+more --loop.steps, or from the committed weights and discriminators with --init-from.
+
+Waveform first: at an untrained decoder's output the gradient of the mel distance is hundreds of
+times that of L1 by weight, and a codec that follows it alone learns magnitudes without phases.
+
+Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --pieces
+          rvq-jax data build runs/corpus --out runs/audio_16khz
+          python experiments/codec/heldout.py runs/audio_16khz runs/corpus
+          rvq-jax train configs/builtin_codec.py --data runs/audio_16khz --out runs/builtin
+Time:     0.6 s an update on two quiet cores before discriminators are heard, about 1.5 s with them
+Expect:   experiments/codec/RESULTS.md keeps what every step of it reached
+"""
+
+from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.discriminators import DiscriminatorsConfig, MultiScaleSTFTConfig
+from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.runs import CodecRun
+from rvq_jax.train.state import OptimizerConfig
+from rvq_jax.train.tasks.adversarial import AdversarialConfig
+from rvq_jax.train.tasks.codec_losses import CodecLossConfig
+
+
+def get_config() -> CodecRun:
+    seanet = SEANetConfig(
+        dim=48,
+        filters=24,
+        ratios=(2, 4, 5, 8),
+        residual_layers=2,
+        dilation_base=3,
+        true_skip=True,
+        lstm_layers=1,
+        pad_mode="constant",
+    )
+    moves = OptimizerConfig(
+        learning_rate=1.5e-3,
+        warmup=100,
+        schedule="constant",
+        cooldown=500,
+        b1=0.8,
+        b2=0.99,
+        weight_decay=0.0,
+    )
+    judges = DiscriminatorsConfig(
+        16_000, MultiScaleSTFTConfig(filters=16, windows=(1024, 512, 256))
+    )
+    return CodecRun(
+        codec=CodecConfig(seanet=seanet, levels=8, codebook_size=1024),
+        loss=CodecLossConfig(
+            waveform=200.0, mel=0.6, commitment=0.2, autoencoder_warmup=600, decay=0.99
+        ),
+        adversarial=AdversarialConfig(
+            judges,
+            weight=0.5,
+            features=1.0,
+            optimizer=OptimizerConfig(
+                3e-4, schedule="constant", b1=0.5, b2=0.9, weight_decay=0.0, start=20_000
+            ),
+        ),
+        loop=LoopConfig(steps=40_000, checkpoint_every=500),
+        optimizer=moves,
+        batch=8,
+        seconds=1.0,
+    )
