@@ -14,7 +14,7 @@ Command:  rvq-jax data build FOLDER --out runs/audio_44khz --rate 44100
           rvq-jax train configs/dac_44khz.py --data runs/audio_44khz --out runs/codec \\
               --fsdp 4
 Time:     for a pod; it was not run
-Expect:   not measured; only its shapes are tested, and that a step fits (docs/pods.md)
+Expect:   not measured; only its shapes are tested
 """
 
 from rvq_jax.codec.dac import DACConfig

@@ -5,7 +5,7 @@ Losses and discriminators are those of configs/dac_44khz.py, with a sixteenth of
 Command:  rvq-jax data build --out runs/audio_44khz --rate 44100
           rvq-jax train configs/dac_44khz_tiny.py --data runs/audio_44khz --out runs/codec
 Time:     minutes on two cores; not timed on a quiet machine
-Expect:   it runs to the end; four hundred updates are too few to hear what discriminators add
+Expect:   not run to the end; four hundred updates are too few to hear what discriminators add
 """
 
 from rvq_jax.codec.dac import DACConfig

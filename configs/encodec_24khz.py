@@ -14,7 +14,7 @@ Command:  rvq-jax data build FOLDER --out runs/audio_24khz --rate 24000
           rvq-jax train configs/encodec_24khz.py --data runs/audio_24khz --out runs/codec \\
               --fsdp 4
 Time:     for a pod; it was not run
-Expect:   not measured; only its shapes are tested, and that a step fits (docs/pods.md)
+Expect:   not measured; only its shapes are tested
 """
 
 from rvq_jax.systems.encodec import encodec_24khz

@@ -6,7 +6,7 @@ less.
 Command:  rvq-jax data build --out runs/audio_32khz --rate 32000
           rvq-jax train configs/encodec_32khz_tiny.py --data runs/audio_32khz --out runs/codec
 Time:     minutes on two cores; not timed on a quiet machine
-Expect:   it runs to the end; four hundred updates are too few to hear what discriminators add
+Expect:   not run to the end; four hundred updates are too few to hear what discriminators add
 """
 
 from rvq_jax.codec.config import CodecConfig

@@ -6,7 +6,7 @@ less.
 Command:  rvq-jax data build --out runs/audio_24khz --rate 24000
           rvq-jax train configs/mimi_24khz_tiny.py --data runs/audio_24khz --out runs/codec
 Time:     minutes on two cores; not timed on a quiet machine
-Expect:   it runs to the end; without a loss of spectra four hundred updates give noise
+Expect:   not run to the end; without a loss of spectra four hundred updates give noise
 """
 
 import dataclasses
