@@ -52,6 +52,8 @@ BOUNDS = {
     "code_dim": WIDTH,
     "ratios": STRIDES,
     "stride": Bound(1, 1024),
+    "hop": Bound(1, 1 << 14),
+    "FilterbankConfig.dilations": Bound(1, 1024, length=(0, 64)),
     "kernel": KERNEL,
     "last_kernel": KERNEL,
     "residual_kernel": KERNEL,

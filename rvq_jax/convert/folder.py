@@ -82,6 +82,8 @@ def save(config, leaves: dict[str, np.ndarray], path: str | Path) -> bool:
 
 def to_tensors(config, leaves: dict[str, np.ndarray]) -> tuple[dict, dict] | None:
     """The fields and tensors of a codec in transformers' words; None if it has none for it."""
+    if not isinstance(config, tuple(module.CONFIG for module in KINDS.values())):
+        return None
     module = module_of(config)
     fields = module.to_fields(config)
     if fields is None:

@@ -19,6 +19,7 @@ from rvq_jax.codec import autoencoder, segments, stream, windows
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.edges import Edges
+from rvq_jax.codec.filterbank import FilterbankConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.convert import folder
 from rvq_jax.errors import UserError, reason_of
@@ -28,8 +29,9 @@ from rvq_jax.systems import checks
 from rvq_jax.tracing import concrete
 from rvq_jax.typing import Array, Audio, Codes, Key
 
-Config = CodecConfig | DACConfig | MimiConfig
-OWN = {"codec": CodecConfig, "dac": DACConfig, "mimi": MimiConfig}  # in folders of our own format
+Config = CodecConfig | DACConfig | MimiConfig | FilterbankConfig
+# In folders of our own format.
+OWN = {"codec": CodecConfig, "dac": DACConfig, "mimi": MimiConfig, "filterbank": FilterbankConfig}
 # What a quantizer learns from and no code depends on; some formats do not keep it.
 UNUSED = ("sums", "counts")
 
@@ -124,7 +126,7 @@ class Codec:
         codec = Codec(*self.prepared) if isinstance(self.config, DACConfig) else self
         codec = codec if dtype == "float32" else codec._rounded(np.dtype(dtype))
         if not folder.save(codec.config, codec.leaves, path):
-            kind = next(kind for kind, cls in OWN.items() if isinstance(self.config, cls))
+            kind = _kind(self.config)
             weights = {"params": codec.params, "quantizer": codec.quantizer}
             files.save_folder(path, {"model": kind, **configs.to_dict(codec.config)}, weights)
 
@@ -162,8 +164,8 @@ class Codec:
         """Its kind and its rate, such as encodec_24khz; of the built-in one its version."""
         if version := builtin.version_of(self.fingerprint()):
             return version
-        kinds = folder.KINDS.items()
-        kind = next(kind for kind, module in kinds if isinstance(self.config, module.CONFIG))
+        kinds = {module.CONFIG: kind for kind, module in folder.KINDS.items()}
+        kind = kinds.get(type(self.config)) or _kind(self.config)
         return f"{kind}_{self.config.rate / 1000:g}khz"
 
     def kbps(self, levels: int | None = None) -> float:
@@ -328,6 +330,11 @@ class Codec:
     def _check_causal(self) -> None:
         if not self.config.causal or self.config.segment:
             raise ValueError("only causal codecs stream; give encode and decode a chunk instead")
+
+
+def _kind(config: Config) -> str:
+    """What folders of our own format call a codec."""
+    return next(kind for kind, cls in OWN.items() if isinstance(config, cls))
 
 
 def _weights(config: Config, key: Key) -> dict:

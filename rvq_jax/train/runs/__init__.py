@@ -1,13 +1,21 @@
 """The kinds of run: each a config, and what depends on its kind."""
 
 from rvq_jax.train.runs.batches import check_batch
-from rvq_jax.train.runs.codec import CodecRun, DACRun, MimiRun, TrainedCodec, train_codec
+from rvq_jax.train.runs.codec import (
+    CodecRun,
+    DACRun,
+    FilterbankRun,
+    MimiRun,
+    TrainedCodec,
+    train_codec,
+)
 from rvq_jax.train.runs.lm import LMRun, lm_program, musicgen_recipe, train_lm
 from rvq_jax.train.runs.run import Run
 
 __all__ = [
     "CodecRun",
     "DACRun",
+    "FilterbankRun",
     "LMRun",
     "MimiRun",
     "Run",

@@ -15,6 +15,7 @@ from rvq_jax.audio.augment import Augmentation
 from rvq_jax.codec.config import CodecConfig, tiny
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.discriminators import DiscriminatorsConfig
+from rvq_jax.codec.filterbank import FilterbankConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.data import builder, loader
 from rvq_jax.data.features import open_features
@@ -126,6 +127,13 @@ class MimiRun(CodecRun):
     """Training a codec of Mimi's kind."""
 
     codec: MimiConfig = field(default_factory=MimiConfig)
+
+
+@dataclass(frozen=True)
+class FilterbankRun(CodecRun):
+    """Training a codec of learned filterbanks."""
+
+    codec: FilterbankConfig = field(default_factory=FilterbankConfig)
 
 
 class TrainedCodec(NamedTuple):
