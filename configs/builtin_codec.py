@@ -1,8 +1,9 @@
 """The codec that comes with the library: 16 kHz, causal, 50 frames per second, 8 levels of 1024.
 
-4.43 million weights, codebooks included, in transformers' format. The rate is constant up to a
-cool-down, so that training goes on whenever there is a machine to spare: from a run's folder with
-more --loop.steps, or from the committed weights and discriminators with --init-from.
+4 million weights, codebooks included, between learned filterbanks: where this one had reached 6 dB,
+a SEANet of that size had learned no waveform yet. The rate is constant up to a cool-down, so that
+training goes on whenever there is a machine to spare: from a run's folder with more --loop.steps,
+or from the committed weights and discriminators with --init-from.
 
 Waveform first: at an untrained decoder's output the gradient of the mel distance is hundreds of
 times that of L1 by weight, and a codec that follows it alone learns magnitudes without phases.
@@ -11,33 +12,22 @@ Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --
           rvq-jax data build runs/corpus --out runs/audio_16khz
           python experiments/codec/heldout.py runs/audio_16khz runs/corpus
           rvq-jax train configs/builtin_codec.py --data runs/audio_16khz --out runs/builtin
-Time:     0.6 s an update on two quiet cores before discriminators are heard, about 1.5 s with them
+Time:     {time}
 Expect:   experiments/codec/RESULTS.md keeps what every step of it reached
 """
 
-from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.discriminators import DiscriminatorsConfig, MultiScaleSTFTConfig
-from rvq_jax.codec.seanet import SEANetConfig
+from rvq_jax.codec.filterbank import FilterbankConfig
 from rvq_jax.train.loop import LoopConfig
-from rvq_jax.train.runs import CodecRun
+from rvq_jax.train.runs import FilterbankRun
 from rvq_jax.train.state import OptimizerConfig
 from rvq_jax.train.tasks.adversarial import AdversarialConfig
 from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 
 
-def get_config() -> CodecRun:
-    seanet = SEANetConfig(
-        dim=48,
-        filters=24,
-        ratios=(2, 4, 5, 8),
-        residual_layers=2,
-        dilation_base=3,
-        true_skip=True,
-        lstm_layers=1,
-        pad_mode="constant",
-    )
+def get_config() -> FilterbankRun:
     moves = OptimizerConfig(
-        learning_rate=1.5e-3,
+        learning_rate=1e-3,
         warmup=100,
         schedule="constant",
         cooldown=500,
@@ -48,10 +38,10 @@ def get_config() -> CodecRun:
     judges = DiscriminatorsConfig(
         16_000, MultiScaleSTFTConfig(filters=16, windows=(1024, 512, 256))
     )
-    return CodecRun(
-        codec=CodecConfig(seanet=seanet, levels=8, codebook_size=1024),
+    return FilterbankRun(
+        codec=FilterbankConfig(),
         loss=CodecLossConfig(
-            waveform=200.0, mel=0.6, commitment=0.2, autoencoder_warmup=600, decay=0.99
+            waveform=200.0, mel=0.6, commitment=0.2, autoencoder_warmup=1000, decay=0.99
         ),
         adversarial=AdversarialConfig(
             judges,
@@ -63,6 +53,6 @@ def get_config() -> CodecRun:
         ),
         loop=LoopConfig(steps=40_000, checkpoint_every=500),
         optimizer=moves,
-        batch=8,
+        batch=16,
         seconds=1.0,
     )

@@ -22,6 +22,7 @@ from rvq_jax.cli.terminal import parse
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.discriminators import DiscriminatorsConfig
+from rvq_jax.codec.filterbank import FilterbankConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.codec.transformer import TransformerConfig
@@ -34,7 +35,8 @@ from rvq_jax.train.runs import CodecRun, LMRun
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 OWNERS = (CodecRun, LMRun, Descript, Augmentation)
-MODELS = (CodecConfig, DACConfig, MimiConfig, DiscriminatorsConfig, LMConfig, T5Config)
+MODELS = (CodecConfig, DACConfig, FilterbankConfig, MimiConfig, DiscriminatorsConfig)
+MODELS += (LMConfig, T5Config)
 # Out of all bounds, whatever is counted.
 NEVER = (-1, math.inf, -math.inf, math.nan, 1e30, 10**30, 10**400, -(10**400))
 # Of another kind than a number.

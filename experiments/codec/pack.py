@@ -7,7 +7,6 @@ released version had need another `VERSION`, and an entry in `LAST` for the one 
 """
 
 import argparse
-import dataclasses
 import re
 import shutil
 import tempfile
@@ -25,13 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder, or codec folder")
     codec = Codec.load(model_folder(parser.parse_args().run))
-    # What transformers is told that it can be asked for: 1, 2, 4, … levels.
-    levels = [2**i for i in range(codec.config.levels.bit_length())]
-    bandwidths = tuple(codec.kbps(count) for count in levels)
-    config = dataclasses.replace(codec.config, bandwidths=bandwidths)
     with tempfile.TemporaryDirectory() as place:
         made = Path(place, "codec")
-        Codec(config, codec.params, codec.quantizer).save(made, dtype="float16")
+        codec.save(made, dtype="float16")
         fingerprint = Codec.load(made).fingerprint().hex()
         for name in WEIGHTS:
             (builtin.FOLDER / name).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from rvq_jax.typing import Array, Audio, Dtype, Key, Latents
 
 @dataclass(frozen=True)
 class FilterbankConfig:
-    """Sizes of the codec; the defaults are those of the built-in one: 16 kHz, 50 frames a second."""
+    """Sizes of the codec; the defaults are the built-in one's, 50 frames a second at 16 kHz."""
 
     rate: int = 16_000  # samples per second
     channels: int = 1  # C, of the audio

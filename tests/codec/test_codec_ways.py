@@ -16,6 +16,7 @@ from tiers import examples, tried
 import rvq_jax as rj
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
+from rvq_jax.codec.filterbank import FilterbankConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.codec.stream import encode_step
@@ -52,6 +53,9 @@ CONFIGS = {
         normalize=True,
         segment=0.4,
         overlap=0.1,
+    ),
+    "filterbank": FilterbankConfig(
+        600, hop=6, filters=8, dilations=(1, 2), dim=6, levels=3, codebook_size=16
     ),
     "mimi": MimiConfig(
         1200,

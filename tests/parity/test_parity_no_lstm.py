@@ -1,4 +1,4 @@
-"""The built-in codec, read by transformers from the folder that `rvq-jax export builtin` writes."""
+"""A codec without an LSTM, read by transformers from the folder that `rvq-jax export` writes."""
 
 import jax
 import numpy as np
@@ -6,6 +6,8 @@ import pytest
 from command import run
 
 import rvq_jax as rj
+from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.seanet import SEANetConfig
 
 REASON = "the parity peers are not installed"
 torch = pytest.importorskip("torch", reason=REASON)
@@ -23,12 +25,15 @@ def folder(tmp_path_factory):
 
 def test_transformers_reads_it_to_the_same_codes(folder, capsys):
     """All of its tensors and no other ones, and every prefix of the levels by its bandwidth."""
-    assert run(capsys, "export", "builtin", "--out", folder)[0] == 0
+    seanet = SEANetConfig(filters=4, dim=16, lstm_layers=0, ratios=(2, 4, 5, 8))
+    config = CodecConfig(16_000, seanet, 8, 1024, bandwidths=(0.5, 1.0, 2.0, 4.0))
+    codec = rj.Codec.init(config, jax.random.key(0))
+    codec.save(folder.parent / "own")
+    assert run(capsys, "export", folder.parent / "own", "--out", folder)[0] == 0
     peer, said = transformers.EncodecModel.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
     assert not any(said[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    codec = rj.Codec.load("builtin")
     assert tuple(peer.config.target_bandwidths) == codec.config.bandwidths
     rng = np.random.default_rng(0)
     t = np.arange(2 * 16_000) / 16_000
