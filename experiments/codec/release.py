@@ -2,7 +2,8 @@
 
 It does if on the held-out pieces no metric of speech or music says that it is worse and one says
 that it is better, each beyond the interval of the paired difference, with all levels and with half
-of them. Every step is kept in builtin.json and in RESULTS.md, those too that change nothing.
+of them. Every step is kept in builtin.json and in RESULTS.md, those too that change nothing. Where
+the results are of no built-in codec, there is none yet, and the run is the first one.
 
 Command:  rvq-jax evaluate builtin RUN --data runs/corpus/heldout/speech --signal speech \\
               --against opus:6 opus:8 --out runs/builtin/speech
@@ -42,30 +43,29 @@ def verdicts(results: dict, family: str) -> list[dict]:
     pairs = {(p["metric"], *sorted((p["a"], p["b"]))): p["different"] for p in results["pairs"]}
     found = []
     for levels in LEVELS:
-        names = [named.get((one, levels)) for one in (builtin.WORD, family)]
-        if None in names:
-            raise UserError(f"the results lack {levels} levels of {builtin.WORD} or {family}")
+        there, mine = (named.get((one, levels)) for one in (builtin.WORD, family))
+        if mine is None:
+            raise UserError(f"the results lack {levels} levels of {family}")
         for metric in JUDGED[signal]:
-            before, after = (scores[name][metric] for name in names)
-            if None in (before, after):
+            before, after = (scores[name][metric] if name else None for name in (there, mine))
+            if after is None or (there and before is None):
                 raise UserError(f"the results lack {metric}; install rvq_jax[metrics]")
-            more = after["mean"] > before["mean"]
-            found.append(
-                {
-                    "signal": signal,
-                    "levels": levels,
-                    "metric": metric,
+            one = {"signal": signal, "levels": levels, "metric": metric, "after": after["mean"]}
+            if there:
+                more = after["mean"] > before["mean"]
+                one |= {
                     "before": before["mean"],
-                    "after": after["mean"],
-                    "different": pairs[metric, *sorted(names)],
+                    "different": pairs[metric, *sorted((there, mine))],
                     "better": more == (better[metric] == "more"),
                 }
-            )
+            found.append(one)
     return found
 
 
 def takes(found: list[dict]) -> bool:
-    """Whether something is better and nothing worse, beyond the intervals."""
+    """Whether something is better and nothing worse, beyond the intervals; or nothing was there."""
+    if all("before" not in one for one in found):
+        return True
     beyond = [one["better"] for one in found if one["different"]]
     return bool(beyond) and all(beyond)
 
@@ -87,7 +87,7 @@ def main() -> None:
     lines = list(log.read(arguments.run / "metrics.jsonl"))
     step = {
         "what": arguments.what,
-        "against": builtin.VERSION,
+        "against": builtin.VERSION if "before" in found[0] else None,
         "updates": lines[-1]["step"],
         "hours": sum(line["seconds"] for line in lines[-1:]) / 3600,
         "fingerprint": codec.fingerprint().hex()[:16],
@@ -99,10 +99,14 @@ def main() -> None:
     write_json(STEPS, [*steps, step])
     sections.write("built-in codec", text([*steps, step]))
     for one in found:
-        sign = "=" if not one["different"] else "+" if one["better"] else "-"
-        print(f"{sign} {one['signal']} {one['levels']} levels {one['metric']}: "
-              f"{one['before']:.3f} -> {one['after']:.3f}")  # fmt: skip
+        sign = "" if "before" not in one else "=" if not one["different"] else "-+"[one["better"]]
+        print(f"{sign} {one['signal']} {one['levels']} levels {one['metric']}: {_change(one)}")
     print("it takes the place: run pack.py" if step["taken"] else "it does not take the place")
+
+
+def _change(one: dict) -> str:
+    before = f"{one['before']:.2f} → " if "before" in one else ""
+    return f"{before}{one['after']:.2f}"
 
 
 def text(steps: list[dict]) -> str:
@@ -115,7 +119,7 @@ def text(steps: list[dict]) -> str:
         for signal, metric in names:
             at = [x for x in step["metrics"] if (x["signal"], x["metric"]) == (signal, metric)]
             whole = next(x for x in at if x["levels"] == LEVELS[0])
-            cells.append(f"{whole['before']:.2f} → {whole['after']:.2f}")
+            cells.append(_change(whole))
         rows.append(f"| {' | '.join([*cells, 'taken' if step['taken'] else 'not taken'])} |")
     head = "# The built-in codec, step by step"
     said = "All 8 levels, 4 kbps: of the version that was there, and of the candidate."
