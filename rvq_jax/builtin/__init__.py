@@ -7,11 +7,16 @@ rvq_jax 1.0 it is provisional: better weights replace it, and are another versio
 import os
 from pathlib import Path
 
+from rvq_jax.errors import UserError
+
 WORD = "builtin"  # what stands for its folder, wherever a codec folder is asked for
 FOLDER = Path(__file__).parent
 VERSION = "builtin-1"  # in the files that it makes
 FINGERPRINT = "042a3bc2e46ed9149287c2db2b10b6f17f237044036519455cda4ec06d5ced35"  # of its weights
 PROVISIONAL = True
+# Whether audio is encoded by it where no codec is named: once it is better than Opus at 6 kbps and
+# than its twin without discriminators (experiments/codec/RESULTS.md).
+DEFAULT = False
 LAST: dict[str, str] = {}  # earlier versions: the last rvq_jax that has each
 
 
@@ -19,6 +24,19 @@ def folder(place: str | Path) -> Path:
     """The folder that is meant: the built-in codec's by the word `builtin`, else a path, as
     `./builtin` is one."""
     return FOLDER if isinstance(place, str) and place == WORD else Path(place)
+
+
+def default() -> str:
+    """What audio is encoded by where no codec is named.
+
+    Raises UserError as long as that is not the built-in codec.
+    """
+    if DEFAULT:
+        return WORD
+    raise UserError(
+        f"name a codec with --codec: a folder, or {WORD} for the one that comes with rvq_jax, which "
+        "is not yet as good as Opus at 6 kbps"
+    )
 
 
 def is_builtin(place: str | Path) -> bool:

@@ -25,7 +25,7 @@ class Encode:
     Audio of any rate and number of channels is brought to the codec's. The file keeps the exact
     length and says which codec's it is; any prefix of its levels can be decoded.
 
-    rvq-jax encode song.flac
+    rvq-jax encode song.flac --codec builtin
     rvq-jax encode song.flac song.rvq --codec codecs/encodec_24khz --kbps 6
     """
 
@@ -35,9 +35,10 @@ class Encode:
     target: Annotated[Path | None, tyro.conf.Positional, Out] = None
     """File to write (.rvq), a folder if IN is one, or - for standard output. Default: beside IN,
     where no file is replaced."""
-    codec: str = builtin.WORD
-    """Codec folder: of `rvq-jax train` or `import`, or of transformers (EnCodec, DAC, Mimi).
-    Default: the one that comes with rvq_jax, 16 kHz, 0.5 to 4 kbps."""
+    codec: str | None = None
+    """Codec folder: of `rvq-jax train` or `import`, or of transformers (EnCodec, DAC, Mimi); or
+    builtin, the one that comes with rvq_jax, 16 kHz, 0.5 to 4 kbps. It is the default once it is as
+    good as Opus at 6 kbps."""
     levels: int | None = None
     """Levels to keep, the first ones; fewer are a smaller file. Default: all."""
     kbps: float | None = None
@@ -52,8 +53,9 @@ class Encode:
     def run(self) -> dict:
         from rvq_jax.offline import encode_file, encode_folder
 
+        name = self.codec or builtin.default()
         target = _target(self, ".rvq")
-        codec = _load(self.codec)
+        codec = _load(name)
         options = {"levels": self.levels, "kbps": self.kbps, "entropy": self.entropy}
         if self.source.is_dir():
             options |= {"strict": self.strict, "replace": self.target is not None}
@@ -237,7 +239,7 @@ class Export:
             return {"format": self.format, "out": str(self.out)}
         if isinstance(codec.config, CodecConfig) and not codec.config.seanet.lstm_layers:
             codec = encodec.with_lstm(codec)
-        if folder.module_of(codec.config).to_fields(codec.config) is None:
+        if folder.to_fields(codec.config) is None:
             raise UserError(
                 f"{self.codec} holds a codec of sizes or layers that transformers' config has no "
                 "words for; export it as --format stablehlo"

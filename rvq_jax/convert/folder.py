@@ -82,12 +82,10 @@ def save(config, leaves: dict[str, np.ndarray], path: str | Path) -> bool:
 
 def to_tensors(config, leaves: dict[str, np.ndarray]) -> tuple[dict, dict] | None:
     """The fields and tensors of a codec in transformers' words; None if it has none for it."""
-    if not isinstance(config, tuple(module.CONFIG for module in KINDS.values())):
-        return None
-    module = module_of(config)
-    fields = module.to_fields(config)
+    fields = to_fields(config)
     if fields is None:
         return None
+    module = module_of(config)
     places, leaves = module.layout(config), dict(leaves)
     for name in leaves.keys() - places.keys():
         if name.endswith("vectors") and not np.array_equal(leaves[name], _ratio(name, leaves)):
@@ -96,6 +94,12 @@ def to_tensors(config, leaves: dict[str, np.ndarray]) -> tuple[dict, dict] | Non
     written = layout.write(places, leaves)
     ones = {name: np.ones(1, np.float32) for name in module.constants(config)}
     return fields, written | ones
+
+
+def to_fields(config) -> dict | None:
+    """The config.json of a codec in transformers' words; None if it has none for it."""
+    known = any(isinstance(config, module.CONFIG) for module in KINDS.values())
+    return module_of(config).to_fields(config) if known else None
 
 
 def module_of(config):

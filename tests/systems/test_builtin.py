@@ -34,6 +34,7 @@ def small(tmp_path, monkeypatch):
     codec.save(tmp_path / "small")
     monkeypatch.setattr(builtin, "FOLDER", tmp_path / "small")
     monkeypatch.setattr(builtin, "FINGERPRINT", codec.fingerprint().hex())
+    monkeypatch.setattr(builtin, "DEFAULT", True)
     return codec
 
 
@@ -147,6 +148,16 @@ def test_the_command_line_knows_the_word(small, tmp_path, monkeypatch, capsys):
     made = said("data", "build", "in", "--out", "data", "--codes", "builtin")
     assert made["train"]["records"] == 2
     refuses(capsys, "evaluate", "builtin", "builtin", "--data", "in", say=("given twice",))
+
+
+def test_until_it_is_good_enough_it_has_to_be_named(small, tmp_path, monkeypatch, capsys):
+    """To encode; a file says itself that it made it."""
+    monkeypatch.setattr(builtin, "DEFAULT", False)
+    soundfile.write(tmp_path / "a.wav", np.full(RATE, 0.1), RATE)
+    refuses(capsys, "encode", tmp_path / "a.wav", say=("--codec", "builtin"))
+    assert not (tmp_path / "a.rvq").exists()
+    assert run(capsys, "encode", tmp_path / "a.wav", "--codec", "builtin")[0] == 0
+    assert run(capsys, "decode", tmp_path / "a.rvq", tmp_path / "b.wav")[0] == 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
