@@ -34,8 +34,8 @@ def default() -> str:
     if DEFAULT:
         return WORD
     raise UserError(
-        f"name a codec with --codec: a folder, or {WORD} for the one that comes with rvq_jax, which "
-        "is not yet as good as Opus at 6 kbps"
+        f"name a codec with --codec: a folder, or {WORD} for the one that comes with rvq_jax, "
+        "which is not yet as good as Opus at 6 kbps"
     )
 
 
