@@ -230,6 +230,14 @@ def test_a_saved_codec_is_what_was_evaluated(kind, done):
     assert judges.load(folder / "model", run.adversarial.discriminators) is not None
 
 
+def test_without_any_distance_the_held_out_loss_is_of_mel():
+    """As by Mimi's recipe, which discriminators alone teach."""
+    weights = dataclasses.replace(LOSS, waveform=0.0, mel=0.0)
+    _, task, params, batch = begun(run_of(loss=weights))
+    found, _ = jax.jit(task.evaluate)(task.averaged(params, task.aux), task.aux, batch)
+    assert found["loss"] == found["mel_distance"] > 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_learns_by_gradient_moves_so_and_the_rest_by_means(kind, done):
     """Codewords and maps of DAC by gradient, and nothing else of its quantizer; maps around Mimi's
