@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from rvq_jax import builtin, files
 from rvq_jax import config as configs
-from rvq_jax import files
 from rvq_jax.codec.discriminators import DiscriminatorsConfig
 from rvq_jax.errors import UserError
 
@@ -27,7 +27,7 @@ def load(codec: str | Path, config: DiscriminatorsConfig) -> nnx.State | None:
 
     Raises UserError if they are not those of the config.
     """
-    path = Path(codec) / FOLDER
+    path = builtin.folder(codec) / FOLDER
     if not (path / "config.json").is_file():
         return None
     stated = files.load_config(path)

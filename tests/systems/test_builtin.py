@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from command import refuses, run
 from refusals import refused
+from small_codec_runs import JUDGES
 from small_codecs import CONFIGS, RATE, seanet
 from tiers import slow
 
@@ -20,8 +21,9 @@ import rvq_jax as rj
 from rvq_jax import builtin, files
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.offline import encode_file
-from rvq_jax.systems import encodec
+from rvq_jax.systems import discriminators, encodec
 from rvq_jax.systems.codec import Codec, leaf_shapes
+from rvq_jax.train.tasks import adversarial
 
 ROOT = Path(__file__).parents[2]
 PLAIN = CodecConfig(RATE, seanet(lstm_layers=0), levels=3, codebook_size=16)
@@ -289,3 +291,14 @@ def test_an_lstm_that_adds_nothing_changes_nothing(tmp_path):
     assert files.load_config(tmp_path / "x")["model_type"] == "encodec"
     with pytest.raises(ValueError, match="1 layers of LSTM already"):
         encodec.with_lstm(made)
+
+
+def test_discriminators_lie_beside_it(tmp_path, monkeypatch):
+    """By its word, as the codec: a folder of that name in the current one is another."""
+    monkeypatch.setattr(builtin, "FOLDER", tmp_path / "package")
+    monkeypatch.chdir(tmp_path)
+    config = JUDGES.discriminators
+    params = adversarial.init_params(config, jax.random.key(1))
+    discriminators.save(config, params, tmp_path / "package")
+    assert discriminators.load(builtin.WORD, config) is not None
+    assert discriminators.load("./builtin", config) is None
