@@ -68,7 +68,7 @@ BOUNDS = {
     "overlap": Bound(0, 0.9),
     "bandwidths": KBPS,
     # Discriminators.
-    "windows": Bound(1, 1 << 16, length=(1, 16)),
+    "windows": Bound(2, 1 << 16, length=(1, 16)),
     "dilations": Bound(1, 1024, length=(0, 16)),
     "slope": SHARE,
     "periods": Bound(1, 1 << 16, length=(1, 32)),

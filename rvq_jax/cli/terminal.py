@@ -14,6 +14,7 @@ import typing
 import tyro
 
 from rvq_jax import limits
+from rvq_jax.config import parts
 from rvq_jax.errors import READING, UserError, printable
 
 NARROW = 40  # letters of a line, below which help is not laid out
@@ -98,7 +99,9 @@ def _spelled(cls) -> dict:
             inner, *marks = typing.get_args(inner)
             names = [mark.name for mark in marks if getattr(mark, "name", None) is not None]
             named = names[0] if names else named
-        found[item.name] = inner, named.replace("_", "-")
+        # Of a part that may be absent, the part.
+        part = next((kind for kind in parts(inner) if dataclasses.is_dataclass(kind)), inner)
+        found[item.name] = part, named.replace("_", "-")
     return found
 
 

@@ -1,14 +1,19 @@
 """`rvq-jax train` of a codec: what does not go together is one line, and nothing is left behind."""
 
+import dataclasses
+
 import jax
 import pytest
 from command import refuses, run
-from small_codec_runs import DAC, JUDGES, RUNS, Sounds, sounds
+from small_codec_runs import DAC, JUDGES, RATE, RUNS, Sounds, run_of, sounds
 from small_runs import log_of, one_window
 
+from rvq_jax.codec.discriminators import DiscriminatorsConfig
 from rvq_jax.data import builder
+from rvq_jax.errors import UserError
 from rvq_jax.systems import discriminators as judges
 from rvq_jax.systems.codec import Codec
+from rvq_jax.train.runs.codec_checks import check
 from rvq_jax.train.tasks import adversarial
 
 CONFIG = """
@@ -29,6 +34,30 @@ MISTAKES = {
         "--adversarial.discriminators.rate 16000",
         sounds(),
         ["16000 Hz", "8000", "adversarial.discriminators.rate"],
+    ),
+    "mono judges of stereo": (
+        "stereo",
+        "--adversarial.discriminators.stft.channels 1",
+        sounds(2),
+        ["1 channels", "has 2", "stft.channels"],
+    ),
+    "judges of no size": (
+        "encodec",
+        "--adversarial.discriminators.stft.filters 0",
+        sounds(),
+        ["--adversarial.discriminators.stft.filters must be"],
+    ),
+    "judges of windows that hear nothing": (
+        "encodec",
+        "--adversarial.discriminators.stft.windows 1",
+        sounds(),
+        ["--adversarial.discriminators.stft.windows must be"],
+    ),
+    "judges mistyped": (
+        "encodec",
+        "--adversarial.discriminators.stft.filter 3",
+        sounds(),
+        ["did you mean '--adversarial.discriminators.stft.filters'"],
     ),
     "no weight": (
         "encodec",
@@ -90,6 +119,12 @@ def test_a_mistake_is_one_line(name, capsys, tmp_path, monkeypatch, folder):
     words = ["train", tmp_path / "config.py", "--data", tmp_path, "--out", tmp_path / "out"]
     refuses(capsys, *words, "--loop.evaluate-every", "0", "--batch", "8", *flags, say=say)
     assert not (tmp_path / "out").exists()
+
+
+def test_judges_of_no_kind_are_not_said_to_have_no_weight():
+    judged = dataclasses.replace(JUDGES, discriminators=DiscriminatorsConfig(RATE, None))
+    with pytest.raises(UserError, match="of no kind"):
+        check(run_of(adversarial=judged), sounds())
 
 
 def test_discriminators_of_a_folder_go_on(tmp_path, folder):

@@ -88,6 +88,11 @@ def _check_losses(run) -> None:
     if not output_weights(run.loss, run.adversarial):
         raise UserError("all losses of the decoder's audio are 0: set loss.waveform or loss.mel")
     judging = run.adversarial.discriminators
+    kinds = judging and (judging.stft, judging.periods, judging.bands, judging.scales)
+    if judging is not None and not any(kinds):
+        raise UserError(
+            "adversarial.discriminators are of no kind: give one, or leave the discriminators out"
+        )
     if judging is not None and not run.adversarial.on:
         raise UserError(
             "adversarial.weight and adversarial.features are both 0: set one, or leave the "
@@ -101,4 +106,9 @@ def _check_losses(run) -> None:
         raise UserError(
             f"the discriminators judge audio of {judging.rate} Hz, the codec has {run.codec.rate}: "
             "set adversarial.discriminators.rate"
+        )
+    if run.adversarial.on and judging.stft and judging.stft.channels != run.codec.channels:
+        raise UserError(
+            f"the discriminators judge {judging.stft.channels} channels, the codec has "
+            f"{run.codec.channels}: set adversarial.discriminators.stft.channels"
         )
