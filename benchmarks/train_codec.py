@@ -5,10 +5,10 @@ discriminators of periods and bands. The original is a process of its own (`trai
 and both take turns, an update each; medians count, `over_peer` is its time over ours, null where
 its packages are not installed. Memory is what each process holds at most in its updates, beyond
 what it held before it had a model; ours holds what is left of its compiler too, which `program_mb`
-leaves out. Ours moves both networks in one step from one look at real and
-at decoded audio, as the library trains; the originals look again after their discriminators have
-moved. Ours also keeps a running mean of the weights; DAC's waveform and STFT distances, which have
-no weight, are the original's alone. `share_of_matrix_rate` is this machine's limit.
+leaves out. Ours moves both networks in one step from one look at real and at decoded audio, as the
+library trains; the originals look again after their discriminators have moved. Ours also keeps a
+running mean of the weights; DAC's waveform and STFT distances, which have no weight, are the
+original's alone. `share_of_matrix_rate` is this machine's limit.
 
 Command:  python benchmarks/train_codec.py --peer ENVIRONMENT/bin/python
           with --parts what each part of an update takes: halves of the codec, distances, looks
