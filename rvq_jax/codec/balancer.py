@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from rvq_jax.typing import Array, Audio
@@ -68,8 +67,3 @@ def balance(
         mean = totals[name] / jnp.maximum(counts[name], EPSILON)
         balanced += used[name] * share / (mean + EPSILON) * gradient
     return balanced, Balancer(totals, counts)
-
-
-def surrogate(gradient: Audio, decoded: Audio) -> Array:
-    """A scalar whose gradient at the decoder's output is the one given; its value means nothing."""
-    return jnp.sum(jax.lax.stop_gradient(gradient) * decoded)

@@ -106,7 +106,7 @@ class Conv1d(nnx.Module):
         if stride > 1 and width % stride == 0 and self.dilation == 1:
             taps = width // stride
             steps = (x_BSD.shape[1] - width) // stride + taps
-            x_BSD = x_BSD[:, : steps * stride].reshape(-1, steps, stride * inner)
+            x_BSD = x_BSD[:, : steps * stride].reshape(len(x_BSD), steps, stride * inner)
             kernel, stride = kernel.reshape(taps, stride * inner, outer), 1
         y = jax.lax.conv_general_dilated(
             x_BSD,

@@ -95,6 +95,12 @@ MISTAKES = {
         sounds(),
         ["gone", "not there"],
     ),
+    "features of clips that are mixed": (
+        "mimi",
+        "--features gone --loss.distillation 1 --augmentation.mix 0.5",
+        sounds(),
+        ["augmentation.mix"],
+    ),
     "crops longer than segments": ("stereo", "--seconds 0.1", sounds(2), ["segments of 0.064 s"]),
     "prefixes of more levels": ("encodec", "--loss.prefixes 1 5", sounds(), ["prefixes", "2"]),
 }

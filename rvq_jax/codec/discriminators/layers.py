@@ -72,7 +72,10 @@ class Conv2d(nnx.Module):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _centred(x: Array, kernel: Array, stride: int, dilation: int) -> Array:
-    """A convolution of `[B, frames, bins, D]`, its kernel's middle over every `stride`-th bin."""
+    """A convolution of `[B, frames, bins, D]`, its kernel's middle over every `stride`-th bin.
+
+    The kernel has an odd number of bins.
+    """
     half = kernel.shape[1] // 2
     return _convolve(x, kernel, (half, half), stride, dilation)
 

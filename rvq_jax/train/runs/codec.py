@@ -213,7 +213,7 @@ def fit_codec(
         check_records(source, heldout)
         dataset["heldout"] = heldout.describe()
     open_run(folder, configs.to_dict(run))
-    task = codec_task(recipe, run.codebook_batches, base, judging)
+    task = codec_task(recipe, run.codebook_batches, base, judging, run.loop.seed)
     state = fit(
         folder,
         task,

@@ -76,6 +76,10 @@ def check(run, source) -> None:
             "features and loss.distillation go together: give a folder of features and a weight, "
             "or neither"
         )
+    if run.features is not None and run.augmentation.mix:
+        raise UserError(
+            "features are of each clip, and augmentation.mix adds another to it: set it to 0"
+        )
     if max(run.loss.prefixes, default=1) > run.codec.levels:
         raise UserError(
             f"loss.prefixes has {max(run.loss.prefixes)}, the codec {run.codec.levels} levels: "

@@ -89,6 +89,7 @@ def codec_task(
     codebook_batches: int = 8,
     codec: Codec | None = None,
     discriminators: nnx.State | None = None,
+    seed: int = 0,
 ) -> Task:
     """Reconstruction of batches of audio `[B, S, C]` with mask `[B, S]` (False: padding).
 
@@ -102,6 +103,7 @@ def codec_task(
       codebook_batches: batches on which codebooks start.
       codec: what the run begins with; random weights for None.
       discriminators: parameters that they begin with; random ones for None.
+      seed: of what is random beside a codec that is given.
 
     Returns:
       The task.
@@ -197,7 +199,7 @@ def codec_task(
     )
     init_params = None
     if codec is not None:
-        init_params = networks(codec, *jax.random.split(jax.random.key(0)), discriminators)
+        init_params = networks(codec, *jax.random.split(jax.random.key(seed)), discriminators)
     averages = isinstance(rule, quantize.EMA) and rule.decay < 1.0
     lags = {CODEWORDS: rule.decay / (1.0 - rule.decay)} if averages else {}
     each = {CODEC: recipe.optimizer, DISCRIMINATORS: recipe.adversarial.optimizer}
