@@ -134,7 +134,7 @@ def _load_shards(path: Path, index: str) -> dict[str, np.ndarray]:
 
 
 def _safetensors():
-    """The package, which is optional."""
+    """The package, whose absence is told in a line."""
     try:
         import safetensors
     except ImportError as error:

@@ -148,7 +148,7 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
         lambda: tensors.load_folder(tmp_path / "m"),
         lambda: tensors.save_folder(tmp_path / "m", {}, TREE),
     ):
-        refused(call, "pip install 'rvq_jax[convert]'")
+        refused(call, "pip install safetensors")
 
 
 def test_take_gives_what_is_wanted_in_that_order():
