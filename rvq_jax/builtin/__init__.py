@@ -12,7 +12,7 @@ from rvq_jax.errors import UserError
 WORD = "builtin"  # what stands for its folder, wherever a codec folder is asked for
 FOLDER = Path(__file__).parent
 VERSION = "builtin-1"  # in the files that it makes
-FINGERPRINT = "042a3bc2e46ed9149287c2db2b10b6f17f237044036519455cda4ec06d5ced35"  # of its weights
+FINGERPRINT = "14c0f5fea05c7dce04f62b1307f5ba67f86a0a319e7632f0db2c3fdcd79a0e53"  # of its weights
 PROVISIONAL = True
 # Whether audio is encoded by it where no codec is named: once it is better than Opus at 6 kbps and
 # than its twin without discriminators (experiments/codec/RESULTS.md).
