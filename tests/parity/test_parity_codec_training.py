@@ -46,7 +46,8 @@ def test_a_fine_tuned_folder_is_read_with_the_same_codes(name, tmp_path):
     distances = [line["heldout"]["loss"] for line in log_of(tmp_path / "run") if "heldout" in line]
     assert len(distances) == 3 and distances[-1] < distances[0]
     model.save(tmp_path / "model")
-    audio = np.stack([record["audio"][:samples] for record in held])
+    # Clips that are shorter begin again.
+    audio = np.stack([np.resize(record["audio"], (samples, 1)) for record in held])
     ours = Codec.load(tmp_path / "model")
     assert not np.array_equal(ours.encode(audio).codes, base.encode(audio).codes)
     theirs = getattr(transformers, peer).from_pretrained(tmp_path / "model").eval()
