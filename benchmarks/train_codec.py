@@ -42,49 +42,29 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
-from rvq_jax.codec import autoencoder  # noqa: E402
-from rvq_jax.codec.discriminators import (  # noqa: E402
-    DiscriminatorsConfig,
-    MultiBandConfig,
-    MultiPeriodConfig,
-)
+from rvq_jax.audio.augment import Augmentation  # noqa: E402
+from rvq_jax.codec import autoencoder, discriminators  # noqa: E402
 from rvq_jax.systems import dac, encodec  # noqa: E402
 from rvq_jax.train import sharding  # noqa: E402
-from rvq_jax.train.optimizers import OptimizerConfig  # noqa: E402
+from rvq_jax.train.runs.codec_recipes import audiocraft_recipe, dac_recipe  # noqa: E402
 from rvq_jax.train.state import make_program  # noqa: E402
 from rvq_jax.train.tasks import adversarial  # noqa: E402
-from rvq_jax.train.tasks.adversarial import AdversarialConfig  # noqa: E402
 from rvq_jax.train.tasks.codec import CODEC, DISCRIMINATORS, Recipe, codec_task  # noqa: E402
-from rvq_jax.train.tasks.codec_losses import CodecLossConfig, distances  # noqa: E402
+from rvq_jax.train.tasks.codec_losses import distances  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
 REST = 0.3  # seconds between turns, in which the other's threads stop to wait for work
 
 
 def encodec_24khz() -> Recipe:
-    adam = OptimizerConfig(3e-4, 0, "constant", b1=0.5, b2=0.9, weight_decay=0.0)
-    loss = CodecLossConfig(
-        waveform=0.1,
-        mel=1.0,
-        mel_kind="encodec",
-        balanced=True,
-        commitment=1.0,
-        relative=False,
-        quantizer_dropout=0.0,
-        decay=0.99,
-    )
-    return Recipe(encodec.encodec_24khz(), loss, AdversarialConfig(DiscriminatorsConfig()), adam)
+    """With all levels in every update, as audiocraft trains."""
+    return audiocraft_recipe(encodec.encodec_24khz()).recipe()
 
 
 def dac_44khz() -> Recipe:
-    adam = OptimizerConfig(1e-4, 0, "constant", b1=0.8, b2=0.99, weight_decay=0.01, clip=1e3)
-    config = dataclasses.replace(dac.dac_44khz(), norm="weight_norm")
-    loss = CodecLossConfig(waveform=0.0, mel=15.0, mel_kind="dac", commitment=0.25, relative=False)
-    judges = DiscriminatorsConfig(config.rate, None, MultiPeriodConfig(), MultiBandConfig())
-    heard = AdversarialConfig(
-        judges, "least_squares", 1.0, 2.0, False, dataclasses.replace(adam, clip=10.0)
-    )
-    return Recipe(config, loss, heard, adam)
+    """Without what prepares the data."""
+    run = dac_recipe(dataclasses.replace(dac.dac_44khz(), norm="weight_norm"))
+    return dataclasses.replace(run.recipe(), augmentation=Augmentation())
 
 
 class Peer:
@@ -184,7 +164,9 @@ def parts(recipe: Recipe, case) -> dict:
     """Processor seconds and share of the matrix rate of what an update is made of."""
     config, judges = recipe.config, recipe.adversarial
     params = jax.jit(lambda: nnx.state(config.build(nnx.Rngs(0)), nnx.Param))()
-    judging = jax.jit(lambda: adversarial.init_params(judges.discriminators, jax.random.key(1)))()
+    judging = jax.jit(
+        lambda: discriminators.init_params(judges.discriminators, jax.random.key(1))
+    )()
     audio = jnp.asarray(audio_of(case))
     latents = jnp.ones((case.batch, case.samples // config.hop, config.dim))
 
@@ -199,7 +181,7 @@ def parts(recipe: Recipe, case) -> dict:
         return run, *inputs
 
     def look(params, audio):
-        return nnx.merge(adversarial.graph(judges.discriminators), params)(audio)
+        return nnx.merge(discriminators.graph(judges.discriminators), params)(audio)
 
     def distance(decoded):
         return distances(recipe.loss, audio, decoded, config.rate)

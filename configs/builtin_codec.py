@@ -1,23 +1,23 @@
 """The codec that comes with the library: 16 kHz, causal, 50 frames per second, 8 levels of 1024.
 
-4 million weights, codebooks included, between learned filterbanks: where this one had reached 6 dB,
-a SEANet of that size had learned no waveform yet. The rate is constant up to a cool-down, so that
-training goes on whenever there is a machine to spare: from a run's folder with more --loop.steps,
-or from the weights and discriminators of the last step with --init-from.
+4 million weights, codebooks included, between learned filterbanks, which learn waveforms on a
+processor as a SEANet of that size does not (experiments/codec/forms.py). The rate is constant up to
+a cool-down, so that training goes on whenever there is a machine to spare: from a run's folder with
+more --loop.steps, or from the weights and discriminators of the last step with --init-from.
 
-Two runs make it. The first learns waveforms: at the decoder's output the gradient of the mel
-distance is by weight hundreds of times that of L1, and what follows it alone from the start learns
-magnitudes without phases. The second goes on from there with weights under which both distances
-fall; more of L1 loses what ears need, and speech with it.
+Two runs made it. The first learned waveforms: at the decoder's output the gradient of the mel
+distance is by weight hundreds of times that of L1. The second went on from there with weights under
+which both distances count.
 
 Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --pieces
           rvq-jax data build runs/corpus --out runs/audio_16khz
           python experiments/codec/heldout.py runs/audio_16khz runs/corpus
           rvq-jax train configs/builtin_codec.py --data runs/audio_16khz --out runs/waveforms \\
-              --loss.waveform 200 --loss.mel 0.6 --loop.steps 1001 --optimizer.cooldown 0 \\
-              --optimizer.learning-rate 1e-3
+              --loss.waveform 200 --loss.mel 0.6 --loss.decay 0.99 --loss.commitment 0.2 \\
+              --loop.steps 1000 --optimizer.learning-rate 1e-3 --optimizer.warmup 100 \\
+              --optimizer.cooldown 0
           rvq-jax train configs/builtin_codec.py --data runs/audio_16khz --out runs/builtin \\
-              --init-from runs/waveforms/model
+              --init-from runs/waveforms/model --loop.steps 4200
 Time:     0.3 s an update on two busy cores, until discriminators are heard
 Expect:   experiments/codec/RESULTS.md keeps what every step of it reached
 """

@@ -19,6 +19,7 @@ import numpy as np
 from rvq_jax import npz
 from rvq_jax.errors import READING, UserError, clipped, printable, shown
 from rvq_jax.opening import read_bytes
+from rvq_jax.trees import named
 
 CONFIG_BYTES = 4 << 20  # of a config.json, which has thousands at most
 
@@ -266,12 +267,6 @@ def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda na
 
 def _fits(stored: np.dtype, wanted: np.dtype) -> bool:
     return stored == wanted or (stored, wanted) == (np.float16, np.float32)
-
-
-def named(tree) -> dict:
-    """Leaves by path, 'encoder/downs/0/bias'."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def fingerprint(arrays: dict) -> bytes:

@@ -1,4 +1,4 @@
-"""Dataclasses as pytrees of a type of their own."""
+"""Dataclasses as pytrees of a type of their own, and leaves by name."""
 
 import dataclasses
 
@@ -28,3 +28,9 @@ def pytree(cls):
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def named(tree) -> dict:
+    """Leaves by path, 'encoder/downs/0/bias'."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

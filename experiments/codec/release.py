@@ -94,6 +94,7 @@ def main() -> None:
         "hours": sum(line["seconds"] for line in lines[-1:]) / 3600,
         "fingerprint": codec.fingerprint().hex()[:16],
         "commit": results["commit"],
+        "curve": curve(lines),
         "taken": takes(found),
         "metrics": found,
     }
@@ -104,6 +105,17 @@ def main() -> None:
         sign = "" if "before" not in one else "=" if not one["different"] else "-+"[one["better"]]
         print(f"{sign} {one['signal']} {one['levels']} levels {one['metric']}: {_change(one)}")
     print("it takes the place: run pack.py" if step["taken"] else "it does not take the place")
+
+
+def curve(lines: list[dict]) -> list[dict]:
+    """What was measured on held-out clips while a run went, against updates and hours."""
+    names = ("loss", "mel_distance", "si_sdr")
+    return [
+        {"updates": line["step"], "hours": line["seconds"] / 3600}
+        | {name: line["heldout"][name] for name in names}
+        for line in lines
+        if "heldout" in line
+    ]
 
 
 def _change(one: dict) -> str:
@@ -125,7 +137,13 @@ def text(steps: list[dict]) -> str:
         rows.append(f"| {' | '.join([*cells, 'taken' if step['taken'] else 'not taken'])} |")
     head = "# The built-in codec, step by step"
     said = "All 8 levels, 4 kbps: of the version that was there, and of the candidate."
-    return "\n".join([head, "", said, "", *rows])
+    lines = ["| updates | hours | held-out loss | mel distance | SI-SDR, dB |"]
+    lines.append("|" + "---:|" * 5)
+    for at in steps[-1]["curve"]:
+        first = f"| {at['updates']} | {at['hours']:.2f} | {at['loss']:.2f} "
+        lines.append(first + f"| {at['mel_distance']:.3f} | {at['si_sdr']:.2f} |")
+    last = "The last step, on held-out clips of the corpus while it was trained:"
+    return "\n".join([head, "", said, "", *rows, "", last, "", *lines])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from rvq_jax.quantize.arrangements import State
 from rvq_jax.quantize.learn import Frozen, Gradient, Learning
 from rvq_jax.quantize.state import Codebooks
+from rvq_jax.trees import named
 from rvq_jax.typing import Array
 
 # Fields of a state that no gradient reaches.
@@ -29,7 +30,7 @@ def divide(state: State, learning: Learning) -> tuple[dict[str, Array], dict[str
     """
     kept = STATISTICS if isinstance(learning, Gradient) else (*STATISTICS, "vectors")
     moved, others = {}, {}
-    for name, leaf in _named(state).items():
+    for name, leaf in named(state).items():
         still = isinstance(learning, Frozen) or name.rsplit("/", 1)[-1] in kept
         (others if still else moved)[name] = leaf
     return moved, others
@@ -39,7 +40,7 @@ def unite(like: State, *parts: dict[str, Array]) -> State:
     """A state of the structure of `like`, of arrays by path; of those that two parts have the
     later one's count."""
     arrays = {name: leaf for part in parts for name, leaf in part.items()}
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in _named(like)])
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in named(like)])
 
 
 def settled(state: State) -> State:
@@ -60,8 +61,3 @@ def settled(state: State) -> State:
         return dataclasses.replace(books, sums=sums_KND, counts=shares_KN)
 
     return jax.tree.map(settle, state, is_leaf=lambda x: isinstance(x, Codebooks))
-
-
-def _named(state: State) -> dict:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

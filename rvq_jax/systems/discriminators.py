@@ -7,7 +7,7 @@ from flax import nnx
 
 from rvq_jax import builtin, files
 from rvq_jax import config as configs
-from rvq_jax.codec.discriminators import DiscriminatorsConfig
+from rvq_jax.codec.discriminators import DiscriminatorsConfig, init_params
 from rvq_jax.errors import UserError
 
 FOLDER = "discriminators"
@@ -38,7 +38,5 @@ def load(codec: str | Path, config: DiscriminatorsConfig) -> nnx.State | None:
             f"{path} holds other discriminators ({'; '.join(changed[:3])}); give the config "
             "theirs, or move that folder away"
         )
-    shapes = jax.eval_shape(
-        lambda: nnx.state(config.build(nnx.Rngs(params=jax.random.key(0))), nnx.Param)
-    )
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     return files.load_weights(path, shapes)

@@ -8,13 +8,13 @@ from command import refuses, run
 from small_codec_runs import DAC, JUDGES, RATE, RUNS, Sounds, run_of, sounds
 from small_runs import log_of, one_window
 
+from rvq_jax.codec import discriminators
 from rvq_jax.codec.discriminators import DiscriminatorsConfig
 from rvq_jax.data import builder
 from rvq_jax.errors import UserError
 from rvq_jax.systems import discriminators as judges
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train.runs.codec_checks import check
-from rvq_jax.train.tasks import adversarial
 
 CONFIG = """
 from small_codec_runs import RUNS
@@ -112,7 +112,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("begin") / "codec"
     Codec.init(RUNS["encodec"].codec, jax.random.key(0)).save(path)
     config = JUDGES.discriminators
-    judges.save(config, adversarial.init_params(config, jax.random.key(1)), path)
+    judges.save(config, discriminators.init_params(config, jax.random.key(1)), path)
     return path
 
 
@@ -136,7 +136,7 @@ def test_judges_of_no_kind_are_not_said_to_have_no_weight():
 def test_discriminators_of_a_folder_go_on(tmp_path, folder):
     """A run without any takes the codec alone; others begin with those that are kept there."""
     found = judges.load(folder, JUDGES.discriminators)
-    fresh = adversarial.init_params(JUDGES.discriminators, jax.random.key(1))
+    fresh = discriminators.init_params(JUDGES.discriminators, jax.random.key(1))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(fresh), strict=True):
         assert (a == b).all()
     assert DAC.norm == "weight_norm"

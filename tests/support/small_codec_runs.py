@@ -1,8 +1,11 @@
-"""The smallest runs of codecs of every kind, and sounds to train them on."""
+"""The smallest runs of codecs of every kind, sounds to train them on, and their first updates."""
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from small_runs import bits_of, one_device
 
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
@@ -10,12 +13,17 @@ from rvq_jax.codec.discriminators import DiscriminatorsConfig, MultiScaleSTFTCon
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.codec.transformer import TransformerConfig
+from rvq_jax.data import loader
+from rvq_jax.systems.codec import Codec
+from rvq_jax.train import sharding
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.runs import CodecRun, DACRun, MimiRun
-from rvq_jax.train.state import OptimizerConfig
+from rvq_jax.train.state import OptimizerConfig, make_program
 from rvq_jax.train.tasks.adversarial import AdversarialConfig
+from rvq_jax.train.tasks.codec import codec_task
 from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 
+KEY = jax.random.key(0)
 RATE = 8_000
 SEANET = SEANetConfig(filters=2, dim=4, ratios=(8,), lstm_layers=0, true_skip=True)
 STFT = MultiScaleSTFTConfig(filters=2, windows=(32,))
@@ -72,3 +80,27 @@ def sounds(channels: int = 1, count: int = 9, begin: int = 0, gain: float = 0.3)
         audio = gain * (audio + 0.02 * rng.normal(size=audio.shape))
         found.append({"audio": audio.astype(np.float32), "name": f"tone{i}"})
     return found
+
+
+def batches_of(run, **options):
+    source = sounds(run.codec.channels, **options)
+    return loader.batches(source, loader.cut_audio(run.samples), run.batch, 0)
+
+
+def updated(run, count: int, codec=None, mesh=None):
+    """The states up to so many updates, of a codec whose codebooks have started."""
+    codec = Codec.init(run.codec, KEY) if codec is None else codec
+    mesh = one_device() if mesh is None else mesh
+    task, batches = codec_task(run.recipe(), 1, codec), batches_of(run)
+    program = make_program(task, run.optimizer, 9, mesh)
+    states = [program.init(KEY, task.aux, task.init_params)]
+    for _ in range(count):
+        # A step takes the state it is given.
+        kept = jax.tree.map(jnp.copy, states[-1])
+        batch = sharding.place_batch(next(batches), mesh)
+        states.append(program.step(kept, batch)[0])
+    return states
+
+
+def changed(before, after) -> bool:
+    return bits_of(before) != bits_of(after)

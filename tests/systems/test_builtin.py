@@ -20,10 +20,10 @@ from tiers import slow
 import rvq_jax as rj
 from rvq_jax import builtin, files
 from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.discriminators import init_params
 from rvq_jax.offline import encode_file
 from rvq_jax.systems import discriminators, encodec
 from rvq_jax.systems.codec import Codec, leaf_shapes
-from rvq_jax.train.tasks import adversarial
 
 ROOT = Path(__file__).parents[2]
 PLAIN = CodecConfig(RATE, seanet(lstm_layers=0), levels=3, codebook_size=16)
@@ -298,7 +298,7 @@ def test_discriminators_lie_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(builtin, "FOLDER", tmp_path / "package")
     monkeypatch.chdir(tmp_path)
     config = JUDGES.discriminators
-    params = adversarial.init_params(config, jax.random.key(1))
+    params = init_params(config, jax.random.key(1))
     discriminators.save(config, params, tmp_path / "package")
     assert discriminators.load(builtin.WORD, config) is not None
     assert discriminators.load("./builtin", config) is None

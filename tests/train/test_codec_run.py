@@ -8,30 +8,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_codec_runs import JUDGES, LOSS, RATE, RATES, RUNS, run_of, sounds
+from small_codec_runs import (
+    JUDGES,
+    KEY,
+    LOSS,
+    RATE,
+    RATES,
+    RUNS,
+    batches_of,
+    changed,
+    run_of,
+    sounds,
+    updated,
+)
 from small_runs import bits_of, ending, log_of, one_device, one_window
 from tiers import slow
 
 from rvq_jax import metrics, quantize
-from rvq_jax.codec import balancer, losses
+from rvq_jax.codec import balancer, discriminators, losses
 from rvq_jax.codec.adversarial import discriminator_loss, feature_matching, generator_loss
-from rvq_jax.codec.autoencoder import graph, latents
+from rvq_jax.codec.autoencoder import graph
 from rvq_jax.data import loader
 from rvq_jax.quantize.moved import settled
 from rvq_jax.systems import discriminators as judges
 from rvq_jax.systems.codec import Codec
-from rvq_jax.train import loop as loops
 from rvq_jax.train import sharding
 from rvq_jax.train.runs import batches
 from rvq_jax.train.runs import codec as codec_runs
 from rvq_jax.train.runs.codec import fit_codec
 from rvq_jax.train.runs.codec_checks import begun_with
-from rvq_jax.train.state import make_program
-from rvq_jax.train.tasks import adversarial
-from rvq_jax.train.tasks.adversarial import AdversarialConfig
 from rvq_jax.train.tasks.codec import CODEC, DISCRIMINATORS, codec_task, mean_codec
 
-KEY = jax.random.key(0)
 KINDS = ["encodec", slow("stereo"), slow("dac"), slow("mimi")]
 
 
@@ -46,11 +53,6 @@ def begun(run, seed: int = 0):
     codec = Codec.init(run.codec, jax.random.key(seed))
     task = codec_task(run.recipe(), 1, codec)
     return codec, task, jax.tree.map(jnp.copy, task.init_params), next(batches_of(run))
-
-
-def batches_of(run, **options):
-    source = sounds(run.codec.channels, **options)
-    return loader.batches(source, loader.cut_audio(run.samples), run.batch, 0)
 
 
 # One update.
@@ -69,7 +71,7 @@ def test_a_step_has_the_gradients_of_its_losses(balanced):
     audio = jnp.asarray(batch["audio"])
 
     def look(params, audio):
-        return nnx.merge(adversarial.graph(JUDGES.discriminators), params)(audio)
+        return nnx.merge(discriminators.graph(JUDGES.discriminators), params)(audio)
 
     def decoded(params):
         model = nnx.merge(graph(config), nnx.State({n: params[n] for n in ("encoder", "decoder")}))
@@ -121,21 +123,6 @@ def test_a_step_has_the_gradients_of_its_losses(balanced):
     if balanced:
         for a, b in zip(jax.tree.leaves(aux.balancer), jax.tree.leaves(state), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4)
-
-
-def updated(run, count: int, codec=None, mesh=None):
-    """The states up to so many updates, of a codec whose codebooks have started."""
-    codec = Codec.init(run.codec, KEY) if codec is None else codec
-    mesh = one_device() if mesh is None else mesh
-    task, batches = codec_task(run.recipe(), 1, codec), batches_of(run)
-    program = make_program(task, run.optimizer, 9, mesh)
-    states = [program.init(KEY, task.aux, task.init_params)]
-    for _ in range(count):
-        # A step takes the state it is given.
-        kept = jax.tree.map(jnp.copy, states[-1])
-        batch = sharding.place_batch(next(batches), mesh)
-        states.append(program.step(kept, batch)[0])
-    return states
 
 
 @pytest.mark.slow
@@ -265,90 +252,6 @@ def test_a_few_updates_bring_tones_nearer(kind, done):
     batch, look = next(batches_of(run)), jax.jit(task.evaluate)
     first, last = (look(x.ema, x.aux, batch)[0]["loss"] for x in (states[0], states[-1]))
     assert last < 0.98 * first
-
-
-def changed(before, after) -> bool:
-    return bits_of(before) != bits_of(after)
-
-
-# The running mean.
-
-
-def lags(decay: float) -> float:
-    """Updates by which a running mean is late."""
-    return sum(i * decay**i for i in range(20_000)) * (1 - decay)
-
-
-def test_the_running_mean_is_of_weights_and_codewords_alike():
-    """By its definition, with the horizon that grows, and so that codewords, which lag by
-    themselves, lag as the weights do; nothing of the discriminators is in it."""
-    # A mean that is soon as long as it will be, and codebooks that lag less.
-    weights = dataclasses.replace(RUNS["encodec"].loss, decay=0.1)
-    tuning, kept = dataclasses.replace(RATES, ema=0.2), 5 / 41
-    run = run_of(loss=weights, optimizer=tuning)
-    states = updated(run, 3)
-    task = codec_task(run.recipe(), 1, Codec.init(run.codec, KEY))
-    averaged = [task.averaged(x.params, x.aux) for x in states]
-    want = jax.tree.map(np.asarray, averaged[0])
-    assert want.keys() == {"encoder", "decoder", "quantizer", "codewords"}
-    assert want["codewords"].keys() == {"vectors"} and want["quantizer"] == {}
-    assert lags(run.loss.decay) + lags(kept) == pytest.approx(lags(run.optimizer.ema))
-    for step, state in enumerate(states[1:]):
-        longest = (1 + step) / (10 + step)
-        for name, new in averaged[step + 1].items():
-            k = min(kept if name == "codewords" else run.optimizer.ema, longest)
-            want[name] = jax.tree.map(lambda a, b, k=k: k * a + (1 - k) * b, want[name], new)
-        for a, b in zip(jax.tree.leaves(state.ema), jax.tree.leaves(want), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-
-
-def test_the_running_mean_begins_anew_where_codebooks_start():
-    """Of what was before it has nothing: no codeword of it was ever used."""
-    run = RUNS["encodec"]
-    task, batches = codec_task(run.recipe(), 1), batches_of(run)
-    program = make_program(task, run.optimizer, 9, one_device())
-    state = program.init(KEY, task.aux, None)
-    for _ in range(2):  # the first has a rate of zero
-        state, _ = program.step(state, sharding.place_batch(next(batches), one_device()))
-    assert changed(state.ema["decoder"], state.params[CODEC]["decoder"])
-    kept = jax.tree.map(np.asarray, state.aux.books)
-    state = loops._init_codebooks(task, state, batches, one_device())
-    assert changed(kept, state.aux.books) and bool(state.aux.started)
-    assert not changed(state.ema, task.averaged(state.params, state.aux))
-
-
-# Its twin: what the mean is, above.
-@pytest.mark.slow
-@pytest.mark.parametrize("decay", [0.9, 0.97])
-def test_codewords_fit_the_mean_encoder(decay):
-    """They quantize its latents nearly as well as the better of the newest codewords and of means
-    over as many updates as the weights', and better than the worse: either can be it."""
-    tuning = dataclasses.replace(RATES, ema=0.97)
-    weights = dataclasses.replace(LOSS, decay=decay)
-    run = run_of(loss=weights, optimizer=tuning, adversarial=AdversarialConfig(), batch=8)
-    audio = next(batches_of(dataclasses.replace(run, batch=32), begin=50))["audio"]
-    task, batches = codec_task(run.recipe(), 8), batches_of(run)
-    program = make_program(task, run.optimizer, 9, one_device())
-    state = program.init(KEY, task.aux, None)
-    places = jax.tree.map(lambda x: x.sharding, state.ema)
-    errors, old = {"fit": 0.0, "newest": 0.0, "means": 0.0}, None
-    for step in range(160):
-        if step == 40:
-            state = loops._init_codebooks(task, state, batches, one_device())
-            old = np.asarray(state.aux.books["vectors"])
-        state, _ = program.step(state, sharding.place_batch(next(batches), one_device()))
-        newest = np.asarray(state.aux.books["vectors"])
-        old = newest if old is None else 0.97 * old + 0.03 * newest
-        if step >= 120 and step % 8 == 0:
-            codec = mean_codec(run.codec, jax.tree.map(jnp.copy, state.ema), state.aux)
-            x = latents(run.codec, codec.params, audio)
-            fit = codec.quantizer.vectors
-            for name, vectors in {"fit": fit, "newest": newest, "means": old}.items():
-                books = dataclasses.replace(codec.quantizer, vectors=vectors)
-                errors[name] += float(jnp.square(x - quantize.quantize(books, x).latents).mean())
-    assert jax.tree.map(lambda x: x.sharding, state.ema) == places
-    assert errors["fit"] < 0.98 * max(errors.values()), errors
-    assert errors["fit"] < 1.1 * min(errors["newest"], errors["means"]), errors
 
 
 # From a folder.

@@ -1,5 +1,6 @@
 """Networks that tell decoded from real audio, so that a codec learns what they hear."""
 
+import functools
 from dataclasses import dataclass, field
 
 from flax import nnx
@@ -9,7 +10,7 @@ from rvq_jax.codec.discriminators.layers import Judgement
 from rvq_jax.codec.discriminators.periods import MultiPeriod, MultiPeriodConfig
 from rvq_jax.codec.discriminators.scales import MultiScale, MultiScaleConfig
 from rvq_jax.codec.discriminators.stft import MultiScaleSTFT, MultiScaleSTFTConfig
-from rvq_jax.typing import Audio
+from rvq_jax.typing import Audio, Key
 
 __all__ = [
     "Discriminators",
@@ -23,6 +24,8 @@ __all__ = [
     "MultiScaleConfig",
     "MultiScaleSTFT",
     "MultiScaleSTFTConfig",
+    "graph",
+    "init_params",
 ]
 
 
@@ -54,3 +57,14 @@ class Discriminators(nnx.Module):
     def __call__(self, audio: Audio) -> tuple[Judgement, ...]:
         kinds = (self.stft, self.periods, self.bands, self.scales)
         return tuple(judgement for kind in kinds if kind is not None for judgement in kind(audio))
+
+
+@functools.lru_cache(maxsize=32)
+def graph(config: DiscriminatorsConfig):
+    """The structure that `nnx.merge` joins with parameters; computes nothing."""
+    return nnx.graphdef(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
+
+
+def init_params(config: DiscriminatorsConfig, key: Key) -> nnx.State:
+    """Random parameters."""
+    return nnx.state(config.build(nnx.Rngs(params=key)), nnx.Param)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.codec.adversarial import discriminator_loss, feature_matching, generator_loss
-from rvq_jax.codec.discriminators import DiscriminatorsConfig
+from rvq_jax.codec.discriminators import DiscriminatorsConfig, graph
 from rvq_jax.train.optimizers import OptimizerConfig
 from rvq_jax.typing import Array, Audio
 
@@ -50,17 +50,6 @@ class Judged(NamedTuple):
     own_loss: Array
     own_gradient: nnx.State  # of their parameters
     scores: dict[str, Array]  # means over real and decoded audio
-
-
-@functools.lru_cache(maxsize=32)
-def graph(config: DiscriminatorsConfig):
-    """The structure that `nnx.merge` joins with parameters; computes nothing."""
-    return nnx.graphdef(nnx.eval_shape(lambda: config.build(nnx.Rngs(0))))
-
-
-def init_params(config: DiscriminatorsConfig, key) -> nnx.State:
-    """Random parameters of discriminators."""
-    return nnx.state(config.build(nnx.Rngs(params=key)), nnx.Param)
 
 
 def judge(

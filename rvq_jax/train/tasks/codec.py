@@ -14,13 +14,13 @@ from rvq_jax.codec import balancer as balancers
 from rvq_jax.codec import losses
 from rvq_jax.codec.autoencoder import graph, latents, loudness
 from rvq_jax.codec.balancer import Balancer
+from rvq_jax.codec.discriminators import init_params as init_discriminators
 from rvq_jax.codec.edges import Edges
 from rvq_jax.quantize import Quantized, State
 from rvq_jax.quantize.learn import Learning
 from rvq_jax.quantize.moved import divide, settled, unite
 from rvq_jax.systems.codec import Codec, Config
 from rvq_jax.train.state import OptimizerConfig, Task
-from rvq_jax.train.tasks import adversarial
 from rvq_jax.train.tasks.adversarial import AdversarialConfig
 from rvq_jax.train.tasks.codec_losses import (
     CodecLossConfig,
@@ -126,7 +126,7 @@ def codec_task(
             parts["head"] = nnx.Param(head, axes=("embed", None))
         found = {CODEC: parts}
         if recipe.adversarial.on:
-            random = adversarial.init_params(judges, judge_key) if judging is None else judging
+            random = init_discriminators(judges, judge_key) if judging is None else judging
             found[DISCRIMINATORS] = random
         return found
 
