@@ -1,7 +1,7 @@
 """The codec that comes with the library: 16 kHz, causal, 50 frames per second, 8 levels of 1024.
 
 4 million weights, codebooks included, between learned filterbanks, which learn waveforms on a
-processor as a SEANet of that size does not (experiments/codec/forms.py). The rate is constant up to
+processor sooner than a SEANet of that size (experiments/codec/forms.py). The rate is constant up to
 a cool-down, so that training goes on whenever there is a machine to spare: from a run's folder with
 more --loop.steps, or from the weights and discriminators of the last step with --init-from.
 

@@ -6,8 +6,8 @@ built-in codec begins, for the same processor seconds. What counts is L1 relativ
 silence, over the last tenth of the updates: 1 where nothing of the waveform is learned.
 
 Command:  python experiments/codec/forms.py --data runs/audio_16khz --corpus runs/corpus
-Time:     four minutes on two cores
-Expect:   filterbanks are far below 1 where the SEANet is not
+Time:     five minutes on two cores
+Expect:   filterbanks make four times as many updates, and are below 1 where the SEANet is not
 """
 
 import argparse
