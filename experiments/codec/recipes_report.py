@@ -31,9 +31,10 @@ def markdown(results: dict) -> str:
     runs, seeds = results["runs"], 1 + max(run["seed"] for run in results["runs"])
     lines = ["# Adversarial against spectral alone", ""]
     lines += [
-        f"{results['updates']:,} updates of every run, {seeds} seeds; ± is their standard",
-        "deviation. A difference counts where all seeds of one side are better than all of the",
-        "other. Scores are of the frozen held-out pieces, at all levels.",
+        f"{results['updates']:,} updates of every run, from the codec {results['begun']} on, and",
+        f"{seeds} seeds; ± is their standard deviation. A difference counts where all seeds of one",
+        "side are better than all of the other. Scores are of the frozen held-out pieces, at all",
+        "levels.",
         "",
     ]
     for recipe in dict.fromkeys(run["recipe"] for run in runs):
@@ -49,7 +50,9 @@ def markdown(results: dict) -> str:
 
 
 def _title(recipe: str) -> str:
-    return {"weight 100": "The balancer, at adversarial weight 100"}.get(recipe, recipe)
+    if recipe == "weight 100":
+        return "The balancer, at adversarial weight 100: one seed"
+    return f"{recipe}'s losses"
 
 
 def _described(runs: list[dict]) -> Iterator[str]:
@@ -88,7 +91,8 @@ def _score(run: dict, signal: str, name: str) -> float:
 
 
 def _spread(values: np.ndarray) -> str:
-    return f"{values.mean():.3f} ± {values.std():.3f}"
+    spread = f" ± {values.std():.3f}" if values.size > 1 else ""
+    return f"{values.mean():.3f}{spread}"
 
 
 def _better(a: np.ndarray, b: np.ndarray, one: str, other: str) -> str:
