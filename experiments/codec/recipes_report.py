@@ -31,10 +31,10 @@ def markdown(results: dict) -> str:
     runs, seeds = results["runs"], 1 + max(run["seed"] for run in results["runs"])
     lines = ["# Adversarial against spectral alone", ""]
     lines += [
-        f"{results['updates']:,} updates of every run, from the codec {results['begun']} on, and",
-        f"{seeds} seeds; ± is their standard deviation. A difference counts where all seeds of one",
-        "side are better than all of the other. Scores are of the frozen held-out pieces, at all",
-        "levels.",
+        f"{results['updates']:,} updates of every run, from the codec {results['begun'][:16]} on,",
+        f"and {seeds} seeds; ± is their standard deviation. A difference counts where all seeds of",
+        "one side are better than all of the other. Scores are of the frozen held-out pieces, at",
+        "all levels.",
         "",
     ]
     for recipe in dict.fromkeys(run["recipe"] for run in runs):
