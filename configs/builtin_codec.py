@@ -5,9 +5,10 @@ processor sooner than a SEANet of that size (experiments/codec/forms.py). The ra
 a cool-down, so that training goes on whenever there is a machine to spare: from a run's folder with
 more --loop.steps, or from the weights and discriminators of the last step with --init-from.
 
-Three runs made it. The first learned waveforms: at the decoder's output the gradient of the mel
+Two runs made it. The first learned waveforms: at the decoder's output the gradient of the mel
 distance is by weight hundreds of times that of L1. The second went on from there with weights under
-which both distances count. From the third on discriminators are heard, and gradients are balanced.
+which both distances count. The third, as it is written here, goes on from the second with
+discriminators and balanced gradients; it was better in all but DNSMOS, and did not take the place.
 
 Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --pieces
           rvq-jax data build runs/corpus --out runs/audio_16khz
@@ -21,7 +22,7 @@ Command:  python experiments/codec/corpus.py --out runs/corpus --audio FOLDER --
               --init-from runs/waveforms/model $alone --loss.waveform 60 --loss.mel 2 \
               --loss.commitment 0.5 --loop.steps 4200
           rvq-jax train configs/builtin_codec.py --data runs/audio_16khz --out runs/builtin \
-              --init-from runs/spectra/model
+              --init-from runs/spectra/model --loop.steps 3200
 Time:     0.5 s an update on two cores with discriminators, 0.2 without
 Expect:   experiments/codec/RESULTS.md keeps what every step of it reached
 """
