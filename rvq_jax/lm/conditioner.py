@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rvq_jax.axes import place
 from rvq_jax.lm.conditions import Condition, Conditions, ConditionSpec
 from rvq_jax.lm.transformer import Block, LayerNorm, layers, scan_layers, sinusoids, weight
 from rvq_jax.typing import Array
@@ -15,8 +16,8 @@ from rvq_jax.typing import Array
 class Features(NamedTuple):
     """Conditions as the layers read them."""
 
-    prefix: Array  # [B, P, D] before the codes, P = 0 without one
-    prefix_mask: Array  # [B, P] bool
+    prefix: Array | None  # [B, P, D] before the codes, P = 0 without one; None without conditions
+    prefix_mask: Array | None  # [B, P] bool
     cross: tuple[Array, Array] | None  # features [B, L, D] to attend to, and their mask [B, L]
     frames: Array | None  # [B, F, D], added to what is fed at each frame
 
@@ -85,6 +86,45 @@ class StateReader(nnx.Module):
         return x_BLD, given.mask
 
 
+class TokenReader(nnx.Module):
+    """Tokens at a rate that divides the frames': an embedding of each, repeated."""
+
+    def __init__(self, spec: ConditionSpec, dim: int, rngs: nnx.Rngs):
+        self.repeat = spec.repeat
+        self.embed = weight(rngs, (spec.vocab, dim), ("vocab", "embed"), 1)
+
+    def __call__(self, given: Condition, dtype=jnp.float32) -> tuple[Array, Array]:
+        """Features `[B, L · repeat, D]`, zero where there is no token, and the mask."""
+        mask_BL = given.mask & given.kept[:, None] & (given.states >= 0)
+        table_VD = place(self.embed[...], None, None)
+        x_BLD = table_VD[jnp.clip(given.states, 0, len(table_VD) - 1)].astype(dtype)
+        x_BLD = jnp.where(mask_BL[..., None], x_BLD, 0)
+        return jnp.repeat(x_BLD, self.repeat, axis=1), jnp.repeat(mask_BL, self.repeat, axis=1)
+
+
+def readers(config, rngs: nnx.Rngs, *, stacked: bool) -> nnx.Dict:
+    """A reader of each condition by its name.
+
+    Args:
+      config: with conditions, dim, heads, caption_layers and dtype.
+      rngs: of the initial weights.
+      stacked: as of `transformer.layers`.
+
+    Returns:
+      The readers.
+    """
+
+    def reader(spec: ConditionSpec) -> nnx.Module:
+        if spec.vocab is not None:
+            return TokenReader(spec, config.dim, rngs)
+        if spec.dim is None:
+            layers = config.caption_layers
+            return CaptionEncoder(config.dim, config.heads, layers, rngs, stacked=stacked)
+        return StateReader(spec, config.dim, config.dtype, rngs)
+
+    return nnx.Dict({spec.name: reader(spec) for spec in config.conditions})
+
+
 def linear(size: int, dim: int, dtype: str, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear layer with a bias, its parameters with logical axis names.
 
@@ -115,7 +155,7 @@ def read(
     """Features of all conditions, each read in its way.
 
     Args:
-      readers: a `CaptionEncoder` or `StateReader` by the name of each condition.
+      readers: as of the function `readers`, by the name of each condition.
       specs: how each is read; prefixes follow one another in this order.
       conditions: by name, of B rows.
       dtype: of the features.
@@ -136,9 +176,9 @@ def read(
         if attend_padding:
             mask_BL = jnp.ones_like(mask_BL)
         found[spec.mechanism].append((x_BLD, mask_BL))
-    some_BLD, some_BL = next(part for parts in found.values() for part in parts)
     joined = {mechanism: _joined(parts) for mechanism, parts in found.items()}
-    prefix = joined["prefix"] or (some_BLD[:, :0], some_BL[:, :0])
+    some = next((part for parts in found.values() for part in parts), None)
+    prefix = joined["prefix"] or ((None, None) if some is None else tuple(x[:, :0] for x in some))
     frames = sum(x_BFD for x_BFD, _ in found["frame"]) if found["frame"] else None
     return Features(*prefix, joined["cross"], frames)
 

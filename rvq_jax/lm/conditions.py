@@ -17,12 +17,17 @@ class ConditionSpec(NamedTuple):
     """E, features of its states; None: bytes of a text, read by an encoder of the model's own."""
     null: Literal["zeros", "first_bin"] = "zeros"
     """What stands for it where it is dropped: features of zeros, or one-hot states of bin 0."""
+    vocab: int | None = None
+    """Ids of its tokens; None: it has states, or bytes."""
+    repeat: int = 1
+    """Frames of one token."""
 
 
 class Condition(NamedTuple):
     """One condition of B examples."""
 
-    states: Array  # [B, L, E], or [B, L] int32 of bytes plus 1 (see `conditioner.to_bytes`)
+    # [B, L, E], or [B, L] int32: tokens, or bytes plus 1 (see `conditioner.to_bytes`).
+    states: Array
     mask: Array  # [B, L] bool, where there is something
     kept: Array  # [B] bool, False for rows in which it is dropped
 

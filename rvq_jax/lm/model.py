@@ -9,8 +9,9 @@ from flax import nnx
 
 from rvq_jax.axes import place
 from rvq_jax.lm import conditioner, transformer
-from rvq_jax.lm.conditioner import CaptionEncoder, Features, StateReader
+from rvq_jax.lm.conditioner import Features
 from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
+from rvq_jax.lm.embedding import code_table, embed_codes, positions
 from rvq_jax.lm.heads import Heads, IndependentHeads
 from rvq_jax.lm.transformer import Block, CrossKV, KVCache, LayerNorm
 from rvq_jax.patterns import Pattern
@@ -97,20 +98,8 @@ class TokenLM(nnx.Module):
     def __init__(self, config: LMConfig, rngs: nnx.Rngs, *, stacked: bool = True):
         """stacked: for training; else as lists of layers, for decoding (`transformer.layers`)."""
         c = self.config = config
-        # Sums over levels begin as the codes do, each level half the one before, and empty places
-        # at nothing. All of one size, upper levels drown level 1 for hundreds of updates.
-        self.embed = transformer.weight(
-            rngs, (c.levels, c.codebook_size + 1, c.dim), (None, "vocab", "embed"), 1
-        )
-        words_KVD = self.embed[...] * 0.5 ** jnp.arange(c.levels)[:, None, None]
-        self.embed.set_value(words_KVD.at[:, c.codebook_size].set(0.0))
-
-        def reader(spec: ConditionSpec):
-            if spec.dim is None:
-                return CaptionEncoder(c.dim, c.heads, c.caption_layers, rngs, stacked=stacked)
-            return StateReader(spec, c.dim, c.dtype, rngs)
-
-        self.readers = nnx.Dict({spec.name: reader(spec) for spec in c.conditions})
+        self.embed = code_table(rngs, c.levels, c.codebook_size, c.dim)
+        self.readers = conditioner.readers(c, rngs, stacked=stacked)
         cross = any(spec.mechanism == "cross" for spec in c.conditions)
 
         def make(rngs):
@@ -190,8 +179,8 @@ class TokenLM(nnx.Module):
         """Hidden state `[B, D]` of step t alone, and the cache with it: equal to the whole at t."""
         before = cache.prefix_mask.shape[1]
         length = cache.self_kv[0].values.shape[2]
-        added, angles = self._positions(cache.prefix_mask.sum(1, keepdims=True) + t, length)
-        x_B1D = self._embed(inputs_BK[:, :, None]) + added
+        added, angles = positions(self.config, cache.prefix_mask.sum(1, keepdims=True) + t, length)
+        x_B1D = embed_codes(self.embed, inputs_BK[:, :, None], self.config.dtype) + added
         if cache.added is not None:
             x_B1D = x_B1D + jax.lax.dynamic_slice_in_dim(cache.added, t, 1, axis=1)
         x_DB = x_B1D[:, 0].T
@@ -218,33 +207,20 @@ class TokenLM(nnx.Module):
         """What the layers start from `[B, P + T, D]`, their angles, self-attention's mask."""
         prefix_BPD, mask_BP = features.prefix, features.prefix_mask
         before, steps = prefix_BPD.shape[1], inputs.shape[2]
-        x_BTD = self._embed(inputs)
+        x_BTD = embed_codes(self.embed, inputs, self.config.dtype)
         if added_BTD is not None:
             x_BTD = x_BTD + added_BTD
         if not before:
-            added, angles = self._positions(jnp.arange(steps)[None], steps)
+            added, angles = positions(self.config, jnp.arange(steps)[None], steps)
             return x_BTD + added, angles, {"is_causal": True}
         # Padding of the text takes no place: codes stand where they would without it.
         here_BT = jnp.concatenate([mask_BP, jnp.ones((len(mask_BP), steps), bool)], axis=1)
-        added, angles = self._positions(jnp.maximum(jnp.cumsum(here_BT, 1) - 1, 0), before + steps)
+        added, angles = positions(
+            self.config, jnp.maximum(jnp.cumsum(here_BT, 1) - 1, 0), before + steps
+        )
         places = jnp.arange(before + steps)
         mask = here_BT[:, None, None] & (places[:, None] >= places[None])[None, None]
         return jnp.concatenate([prefix_BPD, x_BTD], axis=1) + added, angles, {"mask": mask}
-
-    def _embed(self, tokens: Tokens) -> Array:
-        table_KVD = place(self.embed[...], None, None, None)
-        x_KBTD = jax.vmap(lambda table_VD, tokens_BT: table_VD[tokens_BT])(
-            table_KVD, tokens.swapaxes(0, 1)
-        )
-        return x_KBTD.sum(axis=0).astype(self.config.dtype)
-
-    def _positions(self, places_BT: Array, length: int) -> tuple[Array, Array | None]:
-        """What is added to the embeddings `[B, T, D]`, and the rotary angles of heads, or None."""
-        c = self.config
-        if c.positions == "sinusoidal":
-            return jnp.asarray(transformer.sinusoids(length, c.dim), c.dtype)[places_BT], None
-        angles = jnp.asarray(transformer.rope_angles(length, c.dim // c.heads))[places_BT]
-        return jnp.zeros((1, 1, c.dim), c.dtype), angles
 
 
 def teacher_inputs(tokens: Tokens, special: int) -> Tokens:

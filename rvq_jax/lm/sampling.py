@@ -27,7 +27,13 @@ def sample(key: Key, logits: Array, sampling: Sampling = PLAIN) -> Array:
     temperature, top_k, top_p = sampling
     greedy = jnp.argmax(logits, axis=-1)
     cold = jnp.asarray(temperature) <= 0
-    logits = logits / jnp.where(cold, 1.0, temperature)
+    logits = limit(logits / jnp.where(cold, 1.0, temperature), top_k, top_p)
+    drawn = jax.random.categorical(key, logits, axis=-1)
+    return jnp.where(cold, greedy, drawn).astype(jnp.int32)
+
+
+def limit(logits: Array, top_k: int | Array, top_p: float | Array) -> Array:
+    """Logits `[..., N]` with -inf for what top-k and top-p, as of `Sampling`, leave out."""
     ordered = jnp.sort(logits, axis=-1, descending=True)
     rank = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
     kept = (rank < top_k) | (jnp.asarray(top_k) <= 0)
@@ -35,5 +41,4 @@ def sample(key: Key, logits: Array, sampling: Sampling = PLAIN) -> Array:
     # A token stays if the mass before it is below p: the first always does.
     kept &= (jnp.cumsum(p, axis=-1) - p < top_p) | (jnp.asarray(top_p) <= 0)
     least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-    drawn = jax.random.categorical(key, jnp.where(logits < least, -jnp.inf, logits), axis=-1)
-    return jnp.where(cold, greedy, drawn).astype(jnp.int32)
+    return jnp.where(logits < least, -jnp.inf, logits)
