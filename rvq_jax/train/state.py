@@ -33,9 +33,9 @@ class Task:
     codebook_batches: int = 0
     codebook_step: int = 0
     init_params: Any = None  # params to begin with in place of those of `init`
-    # What a batch counts for in the mean over parts of one: the loss is a mean of that many. None
-    # for a loss that changes `aux`, which parts cannot share.
-    weight: Callable[[dict], Array] | None = None
+    # Batch, key -> what it counts for in the mean over parts of one: the loss is a mean of that
+    # many. None for a loss that changes `aux`, which parts cannot share.
+    weight: Callable[[dict, Key], Array] | None = None
     # Of several networks that are trained together, {name: params}: an optimizer for each name.
     # The run's own then says how parts of a batch and the running mean are worked out, no more.
     optimizers: dict[str, OptimizerConfig] | None = None
@@ -223,7 +223,7 @@ def _loss_and_grads_by_parts(parts: int, task: Task, state: TrainState, batch: d
 
     def weighed(part: dict):
         (loss, (_, metrics)), grads = _loss_and_grads(task, state, part, key)
-        weight = task.weight(part).astype(jnp.float32)
+        weight = task.weight(part, key).astype(jnp.float32)
         return weight, jax.tree.map(lambda x: weight * x, (loss, metrics, grads))
 
     def add(total, part):

@@ -49,7 +49,7 @@ def masked_task() -> Task:
         value = jnp.sum(batch["x"][:, 0] * distance) / jnp.maximum(weight(batch), 1)
         return value, (aux, {"double": 2 * value})
 
-    def weight(batch):
+    def weight(batch, key=None):
         return batch["x"][:, 0].sum()
 
     return dataclasses.replace(point_task(2), loss=loss, weight=weight)
@@ -79,7 +79,7 @@ def test_a_token_models_loss_is_the_mean_of_its_parts_by_their_weights():
     params, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
     loss = jax.jit(lambda batch: task.loss(params, task.aux, batch, key)[0])
     parts = [{name: x[i::2] for name, x in batch.items()} for i in range(2)]
-    weights = [int(task.weight(part)) for part in parts]
+    weights = [int(task.weight(part, key)) for part in parts]
     assert weights[0] != weights[1]
     mean = np.average([loss(part) for part in parts], weights=weights)
     np.testing.assert_allclose(mean, loss(batch), rtol=1e-5)

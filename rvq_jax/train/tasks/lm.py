@@ -63,7 +63,7 @@ def lm_task(
 
     stacked = None if init_params is None else forms.stack(config, init_params)
     aux = jax.tree.map(jnp.asarray, pattern)
-    return Task(init, aux, loss, init_params=stacked, weight=frames_of, evaluate=evaluate)
+    return Task(init, aux, loss, init_params=stacked, weight=weight_of, evaluate=evaluate)
 
 
 def mean_bits(
@@ -99,6 +99,11 @@ def sum_of_bits(model: TokenLM, pattern: Pattern, batch: dict) -> tuple[dict, Ar
 def frames_of(batch: dict) -> Array:
     """Frames of a batch that are not padding."""
     return batch["mask"].sum()
+
+
+def weight_of(batch: dict, key: Key) -> Array:
+    """What a batch counts for: its frames, whatever is drawn."""
+    return frames_of(batch)
 
 
 def conditions_of(batch: dict) -> Conditions:

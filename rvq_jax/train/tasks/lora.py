@@ -12,7 +12,7 @@ from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import Pattern
 from rvq_jax.train.state import Task
-from rvq_jax.train.tasks.lm import ConditionDropout, frames_of, mean_bits, sum_of_bits
+from rvq_jax.train.tasks.lm import ConditionDropout, mean_bits, sum_of_bits, weight_of
 from rvq_jax.typing import Key
 
 Adapters = dict[str, dict[str, nnx.Param]]
@@ -61,7 +61,7 @@ def lora_task(
         return sum_of_bits(forms.model(config, params, stacked=True), frozen.pattern, batch)
 
     aux = Frozen(jax.tree.map(jnp.asarray, pattern), forms.stack(config, base))
-    return Task(init, aux, loss, weight=frames_of, evaluate=evaluate)
+    return Task(init, aux, loss, weight=weight_of, evaluate=evaluate)
 
 
 def merged(base: nnx.State, adapters: Adapters, adapted: LoRAConfig) -> nnx.State:
