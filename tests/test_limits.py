@@ -28,6 +28,7 @@ from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.codec.transformer import TransformerConfig
 from rvq_jax.errors import READING, UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.t5 import T5Config
 from rvq_jax.systems.published_codecs import Descript
@@ -36,7 +37,7 @@ from rvq_jax.train.runs import CodecRun, LMRun
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 OWNERS = (CodecRun, LMRun, Descript, Augmentation)
 MODELS = (CodecConfig, DACConfig, FilterbankConfig, MimiConfig, DiscriminatorsConfig)
-MODELS += (LMConfig, T5Config)
+MODELS += (LMConfig, MaskedLMConfig, T5Config)
 # Out of all bounds, whatever is counted.
 NEVER = (-1, math.inf, -math.inf, math.nan, 1e30, 10**30, 10**400, -(10**400))
 # Of another kind than a number.
