@@ -56,21 +56,35 @@ class Arrays(Mapping):
         return len(self._entries)
 
     def _header(self, entry: zipfile.ZipInfo) -> Header:
+        # The file cannot be asked for its size, as it is inside another.
         with self._zip.open(entry) as stream:
-            version = np.lib.format.read_magic(stream)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"an array of version {version}")
-            read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-            shape, _, dtype = read(stream)
-            if dtype.kind not in KINDS or dtype.subdtype is not None or not dtype.itemsize:
-                raise ValueError(f"an array of {errors.shown(f'{dtype}')}")
-            if any(type(n) is not int or n < 0 for n in shape):
-                raise ValueError(f"an array {errors.shown(shape)}")
-            # Of bytes before the array; the file cannot be asked, as it is inside another.
-            begin = stream.tell()
-        if entry.file_size != begin + math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"an array {errors.shown(shape)} of {entry.file_size} bytes")
-        return Header(shape, dtype)
+            return read_header(stream, entry.file_size)
+
+
+def read_header(stream: BinaryIO, size: int) -> Header:
+    """What an .npy says of its array; ValueError unless it is what fills so many bytes."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of version {version}")
+    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+    shape, _, dtype = read(stream)
+    if dtype.kind not in KINDS or dtype.subdtype is not None or not dtype.itemsize:
+        raise ValueError(f"an array of {errors.shown(f'{dtype}')}")
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"an array {errors.shown(shape)}")
+    if size != stream.tell() + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"an array {errors.shown(shape)} of {size} bytes")
+    return Header(shape, dtype)
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """The array of an .npy; raises ValueError for one that lies, OSError for one not there."""
+    with opening.opened(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        read_header(file, size)
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 class _Listing:

@@ -11,13 +11,13 @@ import numpy as np
 
 from rvq_jax import files, npz
 
-LARGEST_SIZE, MOST_BINS = 1 << 24, 256
+LARGEST_SIZE, MOST_BINS, MOST_FRAMES = 1 << 24, 256, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class CodeSet:
     """Codes of many records; random access to dicts of codes `[K, F]`, name, caption, label,
-    and melody `[P]` if they have one."""
+    melody `[P]` and semantic tokens `[F / r]` if they have them."""
 
     codes: list[np.ndarray]  # int32, each [K, its own F]
     names: list[str]
@@ -29,24 +29,29 @@ class CodeSet:
     melodies: list[np.ndarray] | None = None  # uint8, each [its own P]: strongest pitch classes
     melody_bins: int | None = None  # of which there are so many
     melody_rate: float | None = None  # pitch classes per second
+    semantics: list[np.ndarray] | None = None  # int32, each [ceil(F / r)]: semantic tokens
+    semantic_size: int | None = None  # of which there are so many
+    semantic_ratio: int | None = None  # r, frames of codes for each
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, index: int) -> dict:
-        melody = {} if self.melodies is None else {"melody": self.melodies[index]}
+        beside = {} if self.melodies is None else {"melody": self.melodies[index]}
+        if self.semantics is not None:
+            beside["semantic"] = self.semantics[index]
         return {
             "codes": self.codes[index],
             "name": self.names[index],
             "caption": self.captions[index],
             "label": self.labels[index],
-            **melody,
+            **beside,
         }
 
     def describe(self) -> dict:
         """JSON values that differ if what is trained on does."""
         digest = hashlib.sha256(json.dumps([self.names, self.captions]).encode())
-        for array in [*self.codes, *(self.melodies or [])]:
+        for array in [*self.codes, *(self.melodies or []), *(self.semantics or [])]:
             digest.update(np.ascontiguousarray(array))
         frames = sum(codes.shape[1] for codes in self.codes)
         return {"records": len(self), "frames": frames, "contents": digest.hexdigest()[:16]}
@@ -54,13 +59,19 @@ class CodeSet:
     def save(self, path: str | Path) -> None:
         """Writes one .npz, whole or not at all; codes take the smallest type that holds them."""
         dtype = np.min_scalar_type(self.codebook_size - 1)
-        melody = {}
+        beside = {}
         if self.melodies is not None:
-            melody = {
+            beside |= {
                 "melodies": np.concatenate(self.melodies),
                 "melody_lengths": np.array([len(melody) for melody in self.melodies]),
                 "melody_bins": self.melody_bins,
                 "melody_rate": self.melody_rate,
+            }
+        if self.semantics is not None:
+            beside |= {
+                "semantics": np.concatenate(self.semantics),
+                "semantic_size": self.semantic_size,
+                "semantic_ratio": self.semantic_ratio,
             }
         with files.writing(path) as target, target.open("wb") as file:
             np.savez_compressed(
@@ -73,7 +84,7 @@ class CodeSet:
                 frame_rate=self.frame_rate,
                 size=self.codebook_size,
                 codec=self.codec or "",
-                **melody,
+                **beside,
             )
 
     @classmethod
@@ -97,6 +108,7 @@ class CodeSet:
                 int(size),
                 (text(arrays["codec"]) or None) if "codec" in arrays else None,
                 **_melody(arrays, lengths, float(frame_rate)),
+                **_semantics(arrays, lengths),
             )
 
 
@@ -173,3 +185,19 @@ def _melody(arrays, lengths: np.ndarray, frame_rate: float) -> dict:
     ):
         raise ValueError("its melodies are shorter than its codes")
     return {"melodies": parts, "melody_bins": int(bins), "melody_rate": float(rate)}
+
+
+def _semantics(arrays, lengths: np.ndarray) -> dict:
+    """The fields of semantic tokens, of a cache that has them."""
+    if "semantics" not in arrays:
+        return {}
+    tokens, size, ratio = (arrays[f"semantic{name}"] for name in ("s", "_size", "_ratio"))
+    for name, number, most in (("size", size, LARGEST_SIZE), ("ratio", ratio, MOST_FRAMES)):
+        if number.shape != () or number.dtype.kind not in "iu" or not 1 <= number <= most:
+            raise ValueError(f"its semantic_{name} is none")
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not tokens.size:
+        raise ValueError("its semantic tokens are not whole numbers")
+    if not 0 <= tokens.min() <= tokens.max() < size:
+        raise ValueError(f"its semantic tokens are not in [0, {size})")
+    parts = split(tokens.astype(np.int32), -(-lengths.astype(np.int64) // int(ratio)))
+    return {"semantics": parts, "semantic_size": int(size), "semantic_ratio": int(ratio)}

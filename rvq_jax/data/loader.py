@@ -93,6 +93,7 @@ def cut_codes(
     caption_bytes: int,
     states: CaptionStates | None = None,
     melody: MelodyCut | None = None,
+    semantic_ratio: int | None = None,
 ) -> Cut:
     """Makes a function that cuts random crops of records of codes and adds their conditions.
 
@@ -101,12 +102,18 @@ def cut_codes(
       caption_bytes: L, bytes that a caption is cut or padded to; not used with `states`.
       states: states of a frozen text encoder for all captions; None gives captions as bytes.
       melody: how the melody of a crop is cut from its record; None gives no melody.
+      semantic_ratio: r, frames for each semantic token of a record; crops then begin with a token,
+        and are whole tokens. None gives none.
 
     Returns:
       A function of a record and a random generator that gives a dict: codes `[K, F]` and mask
       `[F]`; the caption's bytes as text `[L]`, or with `states` states `[L, E]` and text_mask `[L]`
-      in their place; with `melody` the crop's melody `[P, bins]`.
+      in their place; with `melody` the crop's melody `[P, bins]`; with `semantic_ratio` its
+      semantic tokens `[F / r]`, 0 beyond the record's end.
     """
+    step = semantic_ratio or 1
+    if frames % step:
+        raise ValueError(f"crops of {frames} frames are not whole semantic tokens of {step}")
 
     def conditions(caption: str) -> dict:
         if states is not None:
@@ -115,10 +122,12 @@ def cut_codes(
 
     def cut(record: dict, rng: np.random.Generator) -> dict:
         codes_FK = record["codes"].T
-        begin = rng.integers(0, max(1, len(codes_FK) - frames + 1))
+        begin = step * rng.integers(0, max(1, (len(codes_FK) - frames) // step + 1))
         codes_FK, mask_F = _window(codes_FK, begin, frames)
-        heard = {} if melody is None else melody.conditions(record, begin, mask_F.sum())
-        return {"codes": codes_FK.T, "mask": mask_F, **conditions(record["caption"]), **heard}
+        beside = {} if melody is None else melody.conditions(record, begin, mask_F.sum())
+        if semantic_ratio is not None:
+            beside["semantic"] = _window(record["semantic"], begin // step, frames // step)[0]
+        return {"codes": codes_FK.T, "mask": mask_F, **conditions(record["caption"]), **beside}
 
     return cut
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -46,7 +47,23 @@ def sound_of(codec: Codec, rate: int | None, channels: int | None) -> tuple[int,
     return config.rate, channels or config.channels
 
 
-def encode_records(codec: Codec, source, label: str, melody: int | None = None) -> CodeSet:
+class Semantic(Protocol):
+    """Where semantic tokens come from: `data.semantic`'s tokenizer of audio, or folder of them."""
+
+    size: int
+    frame_rate: float
+
+    def of(self, record: dict, rate: int) -> np.ndarray:
+        """Tokens `[T]` of a record with audio `[S, C]` of so many samples per second."""
+
+
+def encode_records(
+    codec: Codec,
+    source,
+    label: str,
+    melody: int | None = None,
+    semantic: Semantic | None = None,
+) -> CodeSet:
     """Encodes every record of a dataset.
 
     Records of more channels than the codec's are encoded channel by channel, the levels of all
@@ -57,36 +74,63 @@ def encode_records(codec: Codec, source, label: str, melody: int | None = None) 
       source: records with audio `[S, C]`, name, caption and label.
       label: of the progress bar.
       melody: pitch classes to keep each record's melody in; no melody for None.
+      semantic: what gives each record's semantic tokens, to keep beside its codes; none for None.
 
     Returns:
       Codes `[K, F]` of every record, F whole frames that cover it.
 
     Raises:
-      UserError: channels that do not fit, or a codec that codes segments apart.
+      UserError: channels that do not fit, a codec that codes segments apart, or semantic tokens of
+        a rate that does not divide its frame rate.
     """
     config = codec.config
     check_whole(codec)
-    codes, melodies, names, captions, labels = [], [], [], [], []
+    ratio = None if semantic is None else frames_of_token(codec, semantic.frame_rate)
+    codes, melodies, semantics, names, captions, labels = [], [], [], [], [], []
     for i in tqdm(range(len(source)), desc=label, unit="clip"):
         record = source[i]
         codes.append(_encode(codec, record["audio"]))
         if melody is not None:
             heard = chroma.chroma(record["audio"][None], config.rate, melody)[0]
             melodies.append(np.asarray(heard.argmax(axis=-1), np.uint8))
+        if semantic is not None:
+            tokens = semantic.of(record, config.rate)
+            wanted = -(-codes[-1].shape[1] // ratio)
+            semantics.append(tokens[np.minimum(np.arange(wanted), len(tokens) - 1)])
         names.append(record["name"])
         captions.append(record["caption"])
         labels.append(record["label"])
     made = CodeSet(
         codes, names, captions, labels, config.frame_rate, config.codebook_size, _hash(codec)
     )
+    if semantic is not None:
+        how = {"semantic_size": semantic.size, "semantic_ratio": ratio}
+        made = dataclasses.replace(made, semantics=semantics, **how)
     if melody is None:
         return made
     how = {"melody_bins": melody, "melody_rate": config.rate / chroma.HOP}
     return dataclasses.replace(made, melodies=melodies, **how)
 
 
+def frames_of_token(codec: Codec, frame_rate: float) -> int:
+    """Frames of a codec for each semantic token at so many per second; raises UserError unless they
+    are whole."""
+    ratio = codec.config.frame_rate / frame_rate
+    if ratio < 1 or abs(ratio - round(ratio)) > 1e-6:
+        raise UserError(
+            f"semantic tokens at {frame_rate:g} a second do not divide the codec's "
+            f"{codec.config.frame_rate:g} frames; take another rate"
+        )
+    return round(ratio)
+
+
 def cached_codes(
-    path: str | Path, codec: Codec, source, label: str, melody: int | None = None
+    path: str | Path,
+    codec: Codec,
+    source,
+    label: str,
+    melody: int | None = None,
+    semantic: Semantic | None = None,
 ) -> CodeSet:
     """The code cache of a dataset, written first if it is not there.
 
@@ -96,20 +140,29 @@ def cached_codes(
       source: records, as of `encode_records`.
       label: of the progress bar.
       melody: pitch classes of the melody; no melody is asked for by None.
+      semantic: what gives semantic tokens; none are asked for by None.
 
     Returns:
       The codes.
 
     Raises:
-      UserError: a cache that is damaged, another codec's, or has not the melody asked for.
+      UserError: a cache that is damaged, another codec's, or has not the melody or semantic tokens
+        asked for.
     """
     path = Path(path)
     if not path.exists():
-        encode_records(codec, source, label, melody).save(path)
+        encode_records(codec, source, label, melody, semantic).save(path)
     codes = CodeSet.load(path)
     check_codec(codes, codec, str(path))
     if melody not in (None, codes.melody_bins):
         raise UserError(f"{path} has no melody of {melody} pitch classes; choose another --out")
+    if semantic is not None:
+        asked = semantic.size, frames_of_token(codec, semantic.frame_rate)
+        if (codes.semantic_size, codes.semantic_ratio) != asked:
+            raise UserError(
+                f"{path} has no {semantic.size} semantic tokens at {semantic.frame_rate:g} a "
+                "second; choose another --out"
+            )
     return codes
 
 

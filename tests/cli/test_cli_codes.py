@@ -16,6 +16,7 @@ from rvq_jax.codec.config import CodecConfig
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.data.melodies import MelodyCut
+from rvq_jax.data.semantic import SemanticTokenizer
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.train.codes import encode_records
@@ -145,6 +146,43 @@ def test_a_melody_is_kept_beside_the_codes(capsys, codecs, tmp_path, built):
     (tmp_path / "out" / "train.npz").unlink()
     assert run(capsys, *words)[0] == 0
     refuses(capsys, *words, "--melody", 12, say=("train.npz", "no melody of 12"))
+
+
+def test_semantic_tokens_are_kept_beside_the_codes(capsys, codecs, tmp_path, built):
+    """By k-means fitted on train, the same for held-out clips; a cache without them is told."""
+    words = [*built[0][:4], tmp_path / "out", *built[0][5:]]
+    kmeans = ["--semantic", "kmeans", "--semantic-size", 5, "--semantic-rate"]
+    assert run(capsys, *words, *kmeans, 25)[0] == 0
+    tokenizer = SemanticTokenizer.load(tmp_path / "out" / "semantic.npz")
+    for split in ("train", "heldout"):
+        codes = CodeSet.load(tmp_path / "out" / f"{split}.npz")
+        assert (codes.semantic_size, codes.semantic_ratio) == (5, 4)
+        for record, mine in zip(builder.open_split(tmp_path / "out", split), codes, strict=False):
+            tokens = tokenizer.encode(record["audio"])
+            assert len(tokens) == -(-mine["codes"].shape[1] // 4)
+            np.testing.assert_array_equal(mine["semantic"], tokens)
+    refuses(capsys, *words, *kmeans, 20, say=("semantic.npz", "5 tokens at 25", "--out"))
+    refuses(capsys, *words, *kmeans, 30, say=("30", "do not divide", "100 frames"))
+    refuses(capsys, *words[:-2], *kmeans, 25, say=("--codes",))
+    (tmp_path / "out" / "train.npz").unlink()
+    assert run(capsys, *words)[0] == 0
+    refuses(capsys, *words, *kmeans, 25, say=("train.npz", "no 5 semantic tokens at 25"))
+
+
+def test_semantic_tokens_made_elsewhere_are_kept(capsys, tmp_path, built):
+    words = [*built[0][:4], tmp_path / "out", *built[0][5:]]
+    refuses(capsys, *words, "--semantic", tmp_path / "gone", say=("gone is not there",))
+    records = [x for split in ("train", "heldout") for x in builder.open_split(built[1], split)]
+    for i, record in enumerate(records):
+        path = tmp_path / "tokens" / f"{record['name']}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full(-(-len(record["audio"]) * 50 // RATE), i))
+    said = {"size": len(records), "frame_rate": 50.0}
+    (tmp_path / "tokens" / "semantic.json").write_text(json.dumps(said))
+    assert run(capsys, *words, "--semantic", tmp_path / "tokens")[0] == 0
+    found = [CodeSet.load(tmp_path / "out" / f"{split}.npz") for split in ("train", "heldout")]
+    tokens = [x["semantic"] for codes in found for x in codes]
+    assert [set(x.tolist()) for x in tokens] == [{i} for i in range(len(records))]
 
 
 def test_a_crop_has_the_melody_of_its_time():

@@ -19,6 +19,7 @@ from rvq_jax import files
 from rvq_jax.convert import dac_file, ecdc, names, tensors, torch_file
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.data.semantic import SemanticTokenizer
 from rvq_jax.offline import dac_chunks, describe
 from rvq_jax.rvqfile import container, header
 from rvq_jax.rvqfile.reader import Reader
@@ -214,10 +215,20 @@ def _codes(folder: Path) -> list[bytes]:
     codes = [rng.integers(0, 16, (2, n)).astype(np.int32) for n in (7, 5)]
     melodies = [rng.integers(0, 12, n).astype(np.uint8) for n in (8, 6)]
     words = (["a", "b"], ["a slow piano", ""], ["", ""])
-    for melody in ({}, {"melodies": melodies, "melody_bins": 12, "melody_rate": 50.0}):
-        CodeSet(codes, *words, 50.0, 16, "0f", **melody).save(folder / "codes.npz")
+    semantics = [rng.integers(0, 9, n).astype(np.int32) for n in (4, 3)]
+    for beside in (
+        {},
+        {"melodies": melodies, "melody_bins": 12, "melody_rate": 50.0},
+        {"semantics": semantics, "semantic_size": 9, "semantic_ratio": 2},
+    ):
+        CodeSet(codes, *words, 50.0, 16, "0f", **beside).save(folder / "codes.npz")
         found.append((folder / "codes.npz").read_bytes())
     return found
+
+
+def _semantic(folder: Path) -> list[bytes]:
+    SemanticTokenizer(np.ones((3, 64), np.float32), 16_000, 25.0).save(folder / "semantic.npz")
+    return [(folder / "semantic.npz").read_bytes()]
 
 
 def _captions(folder: Path) -> list[bytes]:
@@ -243,5 +254,6 @@ TARGETS = {
         _weights, "weights.npz", lambda path: files.load_weights(path.parent, LIKE), structure.npz
     ),
     "code_cache": Target(_codes, "codes.npz", CodeSet.load, structure.npz),
+    "semantic_tokenizer": Target(_semantic, "semantic.npz", SemanticTokenizer.load, structure.npz),
     "caption_cache": Target(_captions, "captions.npz", CaptionStates.load, structure.npz),
 }
