@@ -22,6 +22,7 @@ from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Array
 
 KIND = "musicgen"
+ALONE = "alone"  # in config.json of a token model without a codec
 GENERATION = "generation_config.json"
 WINDOW = 1500  # frames that MusicGens are trained on at once
 PARTS = "text_encoder.", "audio_encoder."
@@ -46,13 +47,14 @@ def load(path: str | Path) -> Loaded:
     pattern = data.pop("pattern", "")
     if not isinstance(pattern, str):
         raise UserError(f"{path}/config.json: pattern must be text, got {shown(pattern)}")
-    pattern = patterns.canonical(pattern[:80])
+    pattern, alone = patterns.canonical(pattern[:80]), data.pop(ALONE, False) is True
     config = configs.from_dict(LMConfig, data, f"{path}/config.json")
     _leaves(config, path)
     params = files.load_weights(path, forms.abstract(config), _of_0_1)
     _check_finite(files.named(params), path)
     text = TextEncoder.load(path / "text") if config.text_dim else None
-    return config, pattern, jax.device_put(params), Codec.load(path / "codec"), text
+    codec = None if alone else Codec.load(path / "codec")
+    return config, pattern, jax.device_put(params), codec, text
 
 
 def save(
@@ -70,21 +72,21 @@ def save(
       config: of the token model.
       pattern: name of its pattern.
       params: its parameters, with lists of layers.
-      codec: its codec, written into the same folder.
+      codec: its codec, written into the same folder; None for a token model alone.
       text: its frozen text encoder, written into the same folder.
 
     Raises:
-      UserError: a place that cannot be written to, or a model without a codec that transformers
-        cannot hold either.
+      UserError: a place that cannot be written to.
     """
     with files.writing_folder(path) as target:
         if _save_published(target, config, pattern, params, codec, text):
             return
-        if codec is None:
-            raise UserError(f"{path}: a model without a codec has no folder of its own format")
         data = {"model": KIND, "pattern": pattern, **configs.to_dict(config)}
+        if codec is None:
+            data[ALONE] = True
         files.save_folder(target, data, params)
-        codec.save(target / "codec")
+        if codec is not None:
+            codec.save(target / "codec")
         if text is not None:
             text.save(target / "text")
 

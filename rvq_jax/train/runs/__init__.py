@@ -11,6 +11,7 @@ from rvq_jax.train.runs.codec import (
 )
 from rvq_jax.train.runs.lm import LMRun, lm_program, musicgen_recipe, train_lm
 from rvq_jax.train.runs.run import Run
+from rvq_jax.train.runs.semantic import SemanticRun
 
 __all__ = [
     "CodecRun",
@@ -19,6 +20,7 @@ __all__ = [
     "LMRun",
     "MimiRun",
     "Run",
+    "SemanticRun",
     "TrainedCodec",
     "check_batch",
     "lm_program",

@@ -13,7 +13,7 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train.codes import check_codec
-from rvq_jax.train.runs import LMRun, train_lm
+from rvq_jax.train.runs.lm import LMRun, train_lm
 
 HOW = ("dtype", "remat")  # fields of how a model is computed, which training chooses itself
 
@@ -88,7 +88,8 @@ def _check(run: LMRun, codes: CodeSet, codec: Codec | None, text: TextEncoder | 
             f"{lm.melody_bins} in a new --out"
         )
     longest = max(x.shape[1] for x in codes.codes)
-    if longest < run.frames:
+    # What says where clips end learns that from crops that go on beyond them.
+    if longest < run.frames and not lm.end:
         raise UserError(
             f"crops have {run.frames} frames, the longest record {longest}: set --frames to fewer, "
             "or build the codes with a longer --piece"
