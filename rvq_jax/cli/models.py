@@ -135,14 +135,16 @@ class Data:
 
     def _semantic(self, path: Path, codec):
         """What gives semantic tokens; k-means is fitted if it was not."""
-        from rvq_jax.data import builder, semantic
+        from rvq_jax.data import builder
+        from rvq_jax.data.semantic import open_tokens
+        from rvq_jax.systems.semantic_tokenizer import cached_tokenizer
         from rvq_jax.train import codes
 
         if self.semantic != "kmeans":
-            return semantic.open_tokens(self.semantic)
+            return open_tokens(self.semantic)
         codes.frames_of_token(codec, self.semantic_rate)
         size, rate = self.semantic_size, self.semantic_rate
-        tokenizer = semantic.cached_tokenizer(
+        tokenizer = cached_tokenizer(
             path / "semantic.npz", builder.open_split(path, "train"), size, rate
         )
         say(self.json, f"semantic tokens: {size} of log-mel frames, {rate:g} a second")

@@ -109,7 +109,7 @@ def cut_codes(
       A function of a record and a random generator that gives a dict: codes `[K, F]` and mask
       `[F]`; the caption's bytes as text `[L]`, or with `states` states `[L, E]` and text_mask `[L]`
       in their place; with `melody` the crop's melody `[P, bins]`; with `semantic_ratio` its
-      semantic tokens `[F / r]`, 0 beyond the record's end.
+      semantic tokens `[F / r]` as condition/semantic, 0 beyond the record's end.
     """
     step = semantic_ratio or 1
     if frames % step:
@@ -126,7 +126,7 @@ def cut_codes(
         codes_FK, mask_F = _window(codes_FK, begin, frames)
         beside = {} if melody is None else melody.conditions(record, begin, mask_F.sum())
         if semantic_ratio is not None:
-            beside["semantic"] = _window(record["semantic"], begin // step, frames // step)[0]
+            beside["condition/semantic"] = _window(record["semantic"], begin // step, frames // step)[0]
         return {"codes": codes_FK.T, "mask": mask_F, **conditions(record["caption"]), **beside}
 
     return cut

@@ -16,14 +16,15 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.sampling import Sampling
+from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.decoding import programs
 from rvq_jax.systems.musicgen import MusicGen, checks
-from rvq_jax.systems.musicgen.model import Captions
+from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 from rvq_jax.typing import Array, Key
 
 KIND = "semantic"
 PATTERN = "parallel"  # of one level all patterns are the same
-LM = "lm"  # folder of the token model
+LM, TOKENIZER = "lm", "semantic.npz"  # inside of a model's folder
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class SemanticModel:
 
     lm: MusicGen  # of one level, without a codec
     frame_rate: float  # tokens per second
+    tokenizer: SemanticTokenizer | None = None  # of prompts; None for tokens made elsewhere
 
     @classmethod
     def load(cls, path: str | Path) -> "SemanticModel":
@@ -62,13 +64,22 @@ class SemanticModel:
         lm = MusicGen.load(path / LM)
         if lm.config.levels != 1 or not lm.config.end:
             raise UserError(f"{path / LM}: a semantic model has one level, and an end")
-        return cls(lm, said.frame_rate)
+        there = (path / TOKENIZER).exists()
+        tokenizer = SemanticTokenizer.load(path / TOKENIZER) if there else None
+        if tokenizer and (tokenizer.size, tokenizer.frame_rate) != (
+            lm.config.codebook_size,
+            said.frame_rate,
+        ):
+            raise UserError(f"{path / TOKENIZER} makes other tokens than the model beside it")
+        return cls(lm, said.frame_rate, tokenizer)
 
     def save(self, path: str | Path) -> None:
         """Writes a folder, whole or not at all."""
         with files.writing_folder(path) as target:
             files.write_json(target / "config.json", {"model": KIND, "frame_rate": self.frame_rate})
             self.lm.save(target / LM)
+            if self.tokenizer is not None:
+                self.tokenizer.save(target / TOKENIZER)
 
     @property
     def size(self) -> int:

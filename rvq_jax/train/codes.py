@@ -48,7 +48,7 @@ def sound_of(codec: Codec, rate: int | None, channels: int | None) -> tuple[int,
 
 
 class Semantic(Protocol):
-    """Where semantic tokens come from: `data.semantic`'s tokenizer of audio, or folder of them."""
+    """Where semantic tokens come from: a tokenizer of audio, or a folder of them."""
 
     size: int
     frame_rate: float

@@ -16,9 +16,9 @@ from rvq_jax.codec.config import CodecConfig
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.data.melodies import MelodyCut
-from rvq_jax.data.semantic import SemanticTokenizer
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 from rvq_jax.train.codes import encode_records
 
 RATE = small_codecs.RATE

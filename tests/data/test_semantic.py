@@ -9,8 +9,13 @@ import pytest
 
 from rvq_jax.data import loader, semantic
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.data.semantic import SemanticTokenizer, fit_tokenizer, open_tokens
+from rvq_jax.data.semantic import open_tokens
 from rvq_jax.errors import UserError
+from rvq_jax.systems.semantic_tokenizer import (
+    SemanticTokenizer,
+    cached_tokenizer,
+    fit_tokenizer,
+)
 
 RATE, HOP, TONES = 1000, 50, (0.05, 0.12, 0.21, 0.33)  # of the rate
 
@@ -62,13 +67,13 @@ def test_what_follows_does_not_change_a_token():
 
 
 def test_a_tokenizer_is_read_as_it_was_written(tmp_path):
-    tokenizer = semantic.cached_tokenizer(tmp_path / "t.npz", SOURCE, 4, RATE / HOP)
+    tokenizer = cached_tokenizer(tmp_path / "t.npz", SOURCE, 4, RATE / HOP)
     again = SemanticTokenizer.load(tmp_path / "t.npz")
     np.testing.assert_array_equal(again.vectors, tokenizer.vectors)
     assert (again.rate, again.frame_rate, again.size) == (RATE, RATE / HOP, 4)
     for size, rate in ((5, RATE / HOP), (4, 10.0)):
         with pytest.raises(UserError, match="choose another --out"):
-            semantic.cached_tokenizer(tmp_path / "t.npz", SOURCE, size, rate)
+            cached_tokenizer(tmp_path / "t.npz", SOURCE, size, rate)
     with pytest.raises(UserError, match="need as many frames"):
         fit_tokenizer(jax.random.key(0), SOURCE, 10_000, RATE / HOP)
 
@@ -160,9 +165,9 @@ def test_crops_are_whole_tokens(ratio):
     rng, begins = np.random.default_rng(0), set()
     for index in [0, 1, 2] * 20:
         got = cut(codes[index], rng)
-        assert got["semantic"].shape == (frames // ratio,)
+        assert got["condition/semantic"].shape == (frames // ratio,)
         heard = got["codes"][0, ::ratio][got["mask"][::ratio]]
-        np.testing.assert_array_equal(got["semantic"][: len(heard)], heard)
+        np.testing.assert_array_equal(got["condition/semantic"][: len(heard)], heard)
         begins.add(int(got["codes"][0, 0]))
     assert len(begins) > 2
 

@@ -19,11 +19,11 @@ from rvq_jax import files
 from rvq_jax.convert import dac_file, ecdc, names, tensors, torch_file
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.data.semantic import SemanticTokenizer
 from rvq_jax.offline import dac_chunks, describe
 from rvq_jax.rvqfile import container, header
 from rvq_jax.rvqfile.reader import Reader
 from rvq_jax.systems.dac import dac_44khz
+from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 
 # A state dict as descript's is: weight norm, and something beside it.
 GAIN, INNER = b"encoder.block.0.weight_g", b"encoder.block.0.weight_v"

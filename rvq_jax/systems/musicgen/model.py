@@ -9,10 +9,10 @@ from flax import nnx
 
 from rvq_jax import patterns
 from rvq_jax.audio import chroma
-from rvq_jax.lm.conditioner import to_bytes
-from rvq_jax.lm.conditions import Conditions, condition, text_condition
+from rvq_jax.lm.conditions import Conditions, condition
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems.captions import Captions, encode, encoded, rows_of
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.decoding import channels, programs, windows
@@ -20,9 +20,6 @@ from rvq_jax.systems.decoding.windows import GenerationRequest, SamplingSettings
 from rvq_jax.systems.musicgen import checks, folder
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Array, Audio, Codes, Key
-
-# Captions; or their tokens, dict(input_ids=…, attention_mask=…); or encoded conditions.
-Captions = Sequence[str] | dict[str, Array] | Conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,7 @@ class MusicGen:
         )
         checks.guidance_scales(self.config, guidance_scale, text_guidance_scale)
         request = self._request(captions, seconds, prompt, stride)
-        keys = row_keys(checks.key(key, _rows(captions)), _rows(captions))
+        keys = row_keys(checks.key(key, rows_of(captions)), rows_of(captions))
         conditions_at = self._conditions_at(captions, melody)
         model = self.config, self.params, self.pattern
         codes = windows.sample_all(*model, request, conditions_at, keys, settings)
@@ -133,7 +130,7 @@ class MusicGen:
         request = self._request(captions, seconds, prompt, stride)
         if self.codec.config.segment:
             raise ValueError("a codec that codes segments apart cannot stream: use generate")
-        keys = row_keys(checks.key(key, _rows(captions)), _rows(captions))
+        keys = row_keys(checks.key(key, rows_of(captions)), rows_of(captions))
         conditions_at = self._conditions_at(captions, melody)
         frames = max(1, round(chunk * self.codec.config.frame_rate))
         model = self.config, self.params, self.pattern
@@ -180,17 +177,12 @@ class MusicGen:
 
         Raises ValueError for no caption at all, or a melody that the model cannot follow.
         """
-        if _encoded(captions):
+        if encoded(captions):
             if melody is not None:
                 raise ValueError("conditions are encoded: give the melody to encode_conditions")
             return captions
-        if self.config.text_dim is None:
-            self._melody(melody, len(_some(captions)))
-            text = to_bytes(captions, self.config.caption_bytes)
-            return {"text": text_condition(text)}
-        ids, mask = self._tokens(captions)
-        found = {"text": condition(self.text.encode_tokens(ids, mask), mask)}
-        bins = self._melody(melody, len(ids))
+        found = {"text": encode(captions, self.config, self.text)}
+        bins = self._melody(melody, len(found["text"].kept))
         return found if bins is None else found | {"melody": bins}
 
     def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
@@ -210,14 +202,6 @@ class MusicGen:
         """Channels that have levels of their own: a stereo pattern of a mono codec has two."""
         stereo = self.pattern.startswith("stereo") and self.codec.config.channels == 1
         return 2 if stereo else 1
-
-    def _tokens(self, captions: Sequence[str] | dict) -> tuple[np.ndarray, np.ndarray]:
-        if self.text is None:
-            raise ValueError("this model has no text encoder: give it encoded conditions")
-        if isinstance(captions, dict):
-            ids = np.asarray(captions["input_ids"], np.int32)
-            return ids, np.asarray(captions.get("attention_mask", np.ones_like(ids)), bool)
-        return self.text.tokens(_some(captions))
 
     def _melody(self, melody: Audio | None, rows: int, begin: int = 0):
         """Condition of one-hot chroma from sample `begin` on, the clip repeated; or of none."""
@@ -246,7 +230,7 @@ class MusicGen:
             if melody is None or begin == 0:
                 return conditions
             hop = self.codec.config.hop
-            return conditions | {"melody": self._melody(melody, _rows(captions), begin * hop)}
+            return conditions | {"melody": self._melody(melody, rows_of(captions), begin * hop)}
 
         return at
 
@@ -261,7 +245,7 @@ class MusicGen:
                 "this model ends rows itself: use programs.generate_codes for the lengths"
             )
         checks.seconds(stride, "stride")
-        rows, rate = _rows(captions), self.codec.config.frame_rate
+        rows, rate = rows_of(captions), self.codec.config.frame_rate
         if np.shape(seconds) not in ((), (1,), (rows,)):
             raise ValueError(f"seconds must be one number, or {rows}, one for each row")
         lengths = np.broadcast_to(self.frames(seconds), (rows,))
@@ -291,27 +275,3 @@ class MusicGen:
         if np.issubdtype(prompt.dtype, np.integer):
             return prompt
         return channels.encode(self.codec, prompt, self._ways, self.config.levels // self._ways)
-
-
-def _some(captions: Sequence[str]) -> Sequence[str]:
-    if isinstance(captions, str) or not len(captions) or not all(map(_is_text, captions)):
-        raise ValueError(f"captions must be a list of at least one text, got {captions!r}")
-    return captions
-
-
-def _is_text(caption) -> bool:
-    return isinstance(caption, str)
-
-
-def _encoded(captions: Captions) -> bool:
-    return isinstance(captions, dict) and "input_ids" not in captions
-
-
-def _rows(captions: Captions) -> int:
-    if not isinstance(captions, dict):
-        return len(_some(captions))
-    if not captions:
-        raise ValueError(
-            "conditions are empty: give captions, tokens or what encode_conditions gave"
-        )
-    return len(captions["text"].kept if _encoded(captions) else captions["input_ids"])

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
-from rvq_jax.systems.semantic import PATTERN, SemanticModel
+from rvq_jax.systems.semantic import PATTERN, TOKENIZER, SemanticModel
+from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train.runs.lm import LMRun, heldout_beside
 from rvq_jax.train.runs.musicgen import train_musicgen
@@ -53,7 +54,9 @@ class SemanticRun(LMRun):
         model = train_musicgen(folder, tokens, self, mesh, None, encoder, **options)
         # It is asked for no more than it was trained on.
         lm = dataclasses.replace(model.config, window=self.frames)
-        return SemanticModel(dataclasses.replace(model, config=lm), tokens.frame_rate)
+        path = Path(data).with_name(TOKENIZER)
+        tokenizer = SemanticTokenizer.load(path) if path.exists() else None
+        return SemanticModel(dataclasses.replace(model, config=lm), tokens.frame_rate, tokenizer)
 
 
 def semantic_set(codes: CodeSet) -> CodeSet:

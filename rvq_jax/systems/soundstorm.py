@@ -1,0 +1,186 @@
+"""SoundStorm (Borsos et al. 2023): captions → semantic tokens → codes, in parallel → audio."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rvq_jax import files
+from rvq_jax.errors import UserError
+from rvq_jax.lm.conditions import Conditions, condition
+from rvq_jax.lm.decode import row_keys
+from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.sampling import Sampling
+from rvq_jax.lm.schedule import timetable
+from rvq_jax.systems import captions as texts
+from rvq_jax.systems import masked
+from rvq_jax.systems.captions import Captions
+from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding import audio as sound
+from rvq_jax.systems.masked import Parts
+from rvq_jax.systems.musicgen import checks
+from rvq_jax.systems.semantic import SemanticModel
+from rvq_jax.typing import Array, Audio, Codes, Key
+
+KIND = "soundstorm"
+SEMANTIC = "semantic"  # folder of the semantic model, and name of the condition
+FIRST = 16  # iterations of the first level; one of each other
+
+
+def default_iterations(config: MaskedLMConfig, first: int = FIRST) -> tuple[int, ...]:
+    """Iterations of each level: so many of the first, one of each other."""
+    return (first, *[1] * (config.levels - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class SoundStorm:
+    """A masked token model over semantic tokens, its codec, and the model that makes the tokens."""
+
+    config: MaskedLMConfig
+    params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
+    codec: Codec | None
+    semantic: SemanticModel | None = None  # None: tokens must be given
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SoundStorm":
+        """A model from a folder that `save` wrote.
+
+        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        """
+        path = Path(path)
+        parts = masked.load(path, KIND)
+        there = (path / SEMANTIC).exists()
+        made = cls(*parts[:3], SemanticModel.load(path / SEMANTIC) if there else None)
+        if made.semantic is not None:
+            made.check_semantic(made.semantic, f"{path / SEMANTIC}")
+        return made
+
+    def save(self, path: str | Path) -> None:
+        """Writes a folder, whole or not at all."""
+        with files.writing_folder(path) as target:
+            masked.save(target, KIND, Parts(self.config, self.params, self.codec, None))
+            if self.semantic is not None:
+                self.semantic.save(target / SEMANTIC)
+
+    def generate(
+        self,
+        captions: Captions | None,
+        seconds: float | Sequence[float],
+        key: Key,
+        *,
+        semantic: Array | None = None,
+        prompt: Codes | Audio | None = None,
+        iterations: Sequence[int] | None = None,
+        guidance_scale: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Audio:
+        """Generates audio for captions, or for semantic tokens.
+
+        Args:
+          captions: a text for each row, as of `MusicGen.generate`, for the semantic model; None
+            where `semantic` is given.
+          seconds: length, the same for all rows or one for each. A row whose semantic tokens end
+            before that is shorter.
+          key: one key, from which every row folds its own, or keys `[B]`: what a row samples does
+            not depend on the others.
+          semantic: tokens `[B, L]` of the whole; the semantic model samples them for None.
+          prompt: what is kept: audio `[B, S, C]` of the beginning; or, beside `semantic`, codes
+            `[B, K', F']` of all levels or of the first ones, -1 where one is to be sampled.
+          iterations: of each level; 16 of the first and one of each other for None.
+          guidance_scale: weight of classifier-free guidance of the semantic model, 1 for none.
+          temperature: of both stages; 0 takes the likeliest.
+          top_k: likeliest codes to sample from, in both stages; all for None.
+          top_p: of these the fewest that have this probability together; all for None.
+
+        Returns:
+          Audio `[B, S, C]`; a row is silent after its own end.
+
+        Raises:
+          ValueError: what does not fit the model, or each other.
+        """
+        if (captions is None) == (semantic is None):
+            raise ValueError("give captions, or semantic tokens in their place")
+        rows = texts.rows_of(captions) if semantic is None else len(semantic)
+        asked = masked.request(self.config, self.codec, rows, seconds, prompt)
+        keys = row_keys(checks.key(key, rows), rows)
+        first_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
+        if semantic is None:
+            longest = int(asked.lengths.max()) / self.codec.config.frame_rate
+            options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+            if prompt is not None:
+                options["prompt"] = self._heard(np.asarray(prompt), rows)
+            found = self._needed().sample(
+                captions, longest, first_keys, guidance_scale=guidance_scale, **options
+            )
+            tokens, ends = found.tokens, found.lengths * self.config.semantic_ratio
+            asked = asked._replace(lengths=np.clip(ends, 1, asked.lengths))
+        else:
+            tokens = np.asarray(semantic)
+        conditions = self.conditions(tokens, asked.forced.shape[2])
+        counts = masked.checked(self.config, iterations or default_iterations(self.config))
+        table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
+        sampling = Sampling(1.0, top_k or 0, top_p or 0.0)
+        codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
+        return sound.decode(self.codec, codes, asked.lengths)
+
+    def conditions(self, tokens: Array, frames: int) -> Conditions:
+        """Semantic tokens `[B, L]` as the model reads them.
+
+        Raises ValueError unless they are tokens of so many frames.
+        """
+        tokens, wanted = np.asarray(tokens), self.config.semantic_tokens(frames)
+        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(f"semantic tokens must be integers [B, L], got {tokens.dtype}")
+        if tokens.shape[1] != wanted:
+            raise ValueError(
+                f"{frames} frames need {wanted} semantic tokens, one of every "
+                f"{self.config.semantic_ratio} frames; got {tokens.shape[1]}"
+            )
+        return {SEMANTIC: condition(tokens.astype(np.int32))}
+
+    def check_semantic(self, model: SemanticModel, where: str) -> None:
+        """Raises UserError for a semantic model of other tokens."""
+        have = model.size, model.frame_rate
+        rate = self.codec.config.frame_rate if self.codec else None
+        want = self.config.semantic_size, rate and rate / self.config.semantic_ratio
+        if have[0] != want[0] or (want[1] and abs(have[1] - want[1]) > 1e-6 * want[1]):
+            raise UserError(
+                f"{where} makes {have[0]} semantic tokens at {have[1]:g} a second, SoundStorm "
+                f"reads {want[0]} at {want[1] or 0:g}; take one of the same tokens"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Of the audio it makes."""
+        return self.codec.config.channels
+
+    def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
+        """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
+        return masked.frames_of(seconds, self.codec.config.frame_rate)
+
+    def _needed(self) -> SemanticModel:
+        if self.semantic is None:
+            raise ValueError("this SoundStorm has no semantic model: give it semantic tokens")
+        return self.semantic
+
+    def _heard(self, prompt: np.ndarray, rows: int) -> np.ndarray:
+        """Semantic tokens `[B, L]` of what is continued, whole ones alone."""
+        tokenizer = self._needed().tokenizer
+        if tokenizer is None or not np.issubdtype(prompt.dtype, np.floating):
+            raise ValueError(
+                "what is continued must be audio, and the semantic model have a tokenizer for it: "
+                "or give semantic tokens of the whole in place of captions"
+            )
+        hop = self.codec.config.hop * self.config.semantic_ratio
+        whole = prompt[:, : prompt.shape[1] // hop * hop]
+        if not whole.shape[1]:
+            raise ValueError(f"what is continued is shorter than a semantic token, {hop} samples")
+        return np.broadcast_to(
+            np.stack([tokenizer.encode(audio_SC) for audio_SC in whole]),
+            (rows, whole.shape[1] // hop),
+        )
