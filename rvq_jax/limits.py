@@ -171,6 +171,7 @@ BOUNDS = {
     "top_k": NATURAL,
     "top_p": SHARE,
     "Generate.stride": SECONDS,
+    "iterations": Bound(1, 10_000, length=(0, 256)),
     "port": Bound(0, 65_535),
     "Limits.prompt": Bound(1, 10**6),
     "Limits.seconds": Bound(0.1, 3600),

@@ -34,8 +34,8 @@ class Generate:
     """
 
     model: Path
-    """Model folder: of `rvq-jax train` or `import`, or of transformers (MusicGen, its stereo and
-    melody forms, AudioGen)."""
+    """Model folder: of `rvq-jax train` or `import` (MusicGen, SoundStorm, MAGNeT), or of
+    transformers (MusicGen, its stereo and melody forms, AudioGen)."""
     out: Path
     """Audio file to write (.wav, .flac, .ogg), - for wav on standard output, or, for several
     prompts, a folder."""
@@ -46,16 +46,20 @@ class Generate:
     seconds: float | None = None
     """Length. Models are best at the length they were trained at. Default: 10, or the model's
     window if that is shorter."""
-    guidance_scale: float = 3.0
-    """Weight of classifier-free guidance, 1 for none."""
+    guidance_scale: float | None = None
+    """Weight of classifier-free guidance, 1 for none. Default, here and below: as the kind of
+    model was published, for MusicGen 3."""
     text_guidance_scale: float | None = None
     """Double guidance: the weight of the text over the melody, inside of --guidance-scale."""
-    temperature: float = 1.0
+    temperature: float | None = None
     """Of sampling; 0 takes the most likely code."""
-    top_k: int | None = 250
-    """Most likely codes to sample from; None for all."""
+    top_k: int | None = None
+    """Most likely codes to sample from; 0 for all. Default of MusicGen: 250."""
     top_p: float | None = None
-    """Of these the fewest that have this probability together. Default: all."""
+    """Of these the fewest that have this probability together; 0 for all."""
+    iterations: tuple[int, ...] = ()
+    """Of each level, for SoundStorm and MAGNeT: more take longer. Default: 16 1 1 … and
+    20 10 10 …"""
     seed: int = 0
     """Of the random draw: the same seed gives the same audio."""
     melody: Path | None = None
@@ -207,9 +211,9 @@ def _targets(command: Generate, count: int) -> list[Path]:
 
 def _load(path: Path):
     """A model of captions with a codec; raises UserError."""
-    from rvq_jax.systems.musicgen import MusicGen
+    from rvq_jax.systems.generators import load_generator
 
-    model = MusicGen.load(path)
+    model = load_generator(path)
     if model.codec is None:
         raise UserError(f"{path} holds a token model alone, with no codec; get the whole model")
     return model
@@ -221,21 +225,15 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
 
     from rvq_jax.offline import encode_file, generate
 
-    options = {"melody": None, "prompt": None, "stride": command.stride}
-    if not model.config.melody_bins:
-        for name in ("melody", "text_guidance_scale"):
-            if getattr(command, name) is not None:
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(
-                    f"{command.model} follows no melody, so {flag} means nothing; leave it away or "
-                    "take a melody model"
-                )
+    options = {"stride": command.stride, "iterations": command.iterations or None}
+    for name in ("guidance_scale", "text_guidance_scale", "temperature", "top_k", "top_p"):
+        options[name] = getattr(command, name)
+    _check_kind(command, model)
     if command.melody is not None:
         options["melody"] = encode_file.read_audio(model.codec, command.melody)[None]
     if command.continue_ is not None:
         options["prompt"] = generate.read_prompt(model, command.continue_, seconds)
-    for name in ("guidance_scale", "text_guidance_scale", "temperature", "top_k", "top_p"):
-        options[name] = getattr(command, name)
+    options = {name: value for name, value in options.items() if value is not None}
     key, options["stream"] = jax.random.key(command.seed), command.stream
     options["batch"] = command.batch
     try:
@@ -246,6 +244,25 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError("out of memory; take fewer --seconds or a smaller --batch") from error
+
+
+def _check_kind(command: Generate, model) -> None:
+    """Raises UserError for flags that mean nothing to this kind of model."""
+    from rvq_jax.systems.musicgen import MusicGen
+
+    if isinstance(model, MusicGen):
+        idle = {} if model.config.melody_bins else {"melody": "follows no melody"}
+        idle |= {} if model.config.melody_bins else {"text_guidance_scale": "follows no melody"}
+        idle["iterations"] = "is decoded step by step"
+    else:
+        idle = dict.fromkeys(("melody", "text_guidance_scale"), "follows no melody")
+        idle["stride"] = "is decoded whole"
+    for name, why in idle.items():
+        if getattr(command, name) not in (None, ()):
+            flag, other = f"--{name.replace('_', '-')}", ""
+            if "melody" in why:
+                other = " or take a melody model"
+            raise UserError(f"{command.model} {why}, so {flag} means nothing; leave it away{other}")
 
 
 def _most(model, seconds: float) -> float:

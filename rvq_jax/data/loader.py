@@ -126,7 +126,9 @@ def cut_codes(
         codes_FK, mask_F = _window(codes_FK, begin, frames)
         beside = {} if melody is None else melody.conditions(record, begin, mask_F.sum())
         if semantic_ratio is not None:
-            beside["condition/semantic"] = _window(record["semantic"], begin // step, frames // step)[0]
+            beside["condition/semantic"] = _window(
+                record["semantic"], begin // step, frames // step
+            )[0]
         return {"codes": codes_FK.T, "mask": mask_F, **conditions(record["caption"]), **beside}
 
     return cut

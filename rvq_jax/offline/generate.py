@@ -14,7 +14,8 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm import decode
 from rvq_jax.offline import encode_file
 from rvq_jax.offline.encode_file import PIPE
-from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.generators import Generator
+from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.typing import Array, Audio, Key
 
 WHOLE = 2.0  # seconds up to which audio is made by one program; beyond, piece by piece
@@ -24,7 +25,7 @@ Captions = Sequence[str] | dict[str, np.ndarray]
 
 
 def generate_files(
-    model: MusicGen,
+    model: Generator,
     captions: Captions,
     targets: Sequence[str | Path],
     seconds: float,
@@ -32,14 +33,7 @@ def generate_files(
     *,
     batch: int = 8,
     stream: bool = False,
-    prompt: Audio | None = None,
-    melody: Audio | None = None,
-    stride: float | None = None,
-    guidance_scale: float = 3.0,
-    text_guidance_scale: float | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = 250,
-    top_p: float | None = None,
+    **options,
 ) -> int:
     """Generates audio from captions and writes each to its file.
 
@@ -52,14 +46,8 @@ def generate_files(
       key: one key, from which every caption's is folded, or one key for each.
       batch: captions sampled together, which does not change the result.
       stream: write audio as it is generated, also to a pipe.
-      prompt: audio `[1, S, C]` that every clip continues.
-      melody: audio `[1, S, C]` whose melody every clip follows.
-      stride: seconds that every further window adds.
-      guidance_scale: weight of classifier-free guidance, 1 for none.
-      text_guidance_scale: v of double guidance; none for None.
-      temperature: of sampling; 0 takes the likeliest code.
-      top_k: likeliest codes to sample from; all for None.
-      top_p: of these the fewest that have this probability together; all for None.
+      options: of the model's `generate`: how it samples, a prompt `[1, S, C]` that every clip
+        continues, a melody `[1, S, C]` that it follows; the model's own for those left out.
 
     Returns:
       Number of samples of the audio of each caption.
@@ -68,16 +56,6 @@ def generate_files(
       UserError: when a target cannot be written to.
       ValueError: when `seconds` or an option does not fit the model.
     """
-    options = {
-        "prompt": prompt,
-        "melody": melody,
-        "stride": stride,
-        "guidance_scale": guidance_scale,
-        "text_guidance_scale": text_guidance_scale,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-    }
     rows, samples = len(targets), samples_of(model, seconds)
     keys, size = decode.row_keys(key, rows), min(batch, rows)
     begins = range(0, rows, size)
@@ -99,10 +77,10 @@ def generate_files(
     return samples
 
 
-def read_captions(model: MusicGen, prompts: Sequence[str]) -> tuple[Captions, list[str]]:
+def read_captions(model: Generator, prompts: Sequence[str]) -> tuple[Captions, list[str]]:
     """Prompts as the model's own text encoder takes them, and a line for each that is cut."""
     if model.text is None:
-        limit, lines = model.config.caption_bytes, []
+        limit, lines = caption_bytes(model), []
         for i, prompt in enumerate(prompts):
             if len(prompt.encode()) > limit:
                 size = f"{len(prompt.encode())} bytes and is cut to {limit}"
@@ -114,12 +92,17 @@ def read_captions(model: MusicGen, prompts: Sequence[str]) -> tuple[Captions, li
     return {"input_ids": ids, "attention_mask": mask}, [f"{w.message}" for w in caught]
 
 
-def samples_of(model: MusicGen, seconds: float) -> int:
+def caption_bytes(model: Generator) -> int:
+    """Longest caption that a model without a text encoder reads."""
+    return model.caption_bytes if isinstance(model, SoundStorm) else model.config.caption_bytes
+
+
+def samples_of(model: Generator, seconds: float) -> int:
     """How long audio of so many seconds is: whole frames."""
     return int(model.frames(seconds)) * model.codec.config.hop
 
 
-def read_prompt(model: MusicGen, path: str | Path, seconds: float) -> np.ndarray:
+def read_prompt(model: Generator, path: str | Path, seconds: float) -> np.ndarray:
     """Audio `[1, S, C]` of a file that is to be continued, in whole frames; raises UserError."""
     config = model.codec.config
     audio_SC = encode_file.read_audio(model.codec, path, model.channels)
@@ -138,7 +121,7 @@ def read_prompt(model: MusicGen, path: str | Path, seconds: float) -> np.ndarray
 
 
 def _pieces(
-    model: MusicGen, captions: Captions, seconds: float, keys: Key, stream: bool, options: dict
+    model: Generator, captions: Captions, seconds: float, keys: Key, stream: bool, options: dict
 ) -> Iterator[Audio]:
     """The audio in turn; in one piece where that is all there can be, or is soon there."""
     if model.codec.config.segment or (seconds <= WHOLE and not stream):
@@ -155,7 +138,7 @@ def _rows(captions: Captions, at: np.ndarray) -> Captions:
 
 @contextlib.contextmanager
 def _opened(
-    target: str | Path, model: MusicGen, samples: int, stream: bool
+    target: str | Path, model: Generator, samples: int, stream: bool
 ) -> Iterator[Callable[[Array], None]]:
     """A function that adds `[S, C]` to what is written."""
     rate = model.codec.config.rate

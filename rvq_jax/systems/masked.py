@@ -1,6 +1,6 @@
 """What SoundStorm and MAGNeT share: folders, prompts, lengths, and the decode of a request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from rvq_jax.lm.sampling import Sampling
 from rvq_jax.lm.schedule import Timetable
 from rvq_jax.patterns import BUCKET
 from rvq_jax.systems.codec import Codec
-from rvq_jax.systems.decoding.masked import generate_masked
+from rvq_jax.systems.decoding.masked import Rescorer, generate_masked
 from rvq_jax.systems.musicgen import checks
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Audio, Codes, Key
@@ -154,7 +154,7 @@ def sample(
     keys: Key,
     asked: Request,
     sampling: Sampling,
-    confidence=None,
+    rescorer: Rescorer | None = None,
 ) -> Codes:
     """Codes `[B, K, F]` of a request, in one program of all iterations.
 
@@ -169,7 +169,7 @@ def sample(
       keys: `[B]`.
       asked: what is to be generated.
       sampling: top-k and top-p.
-      confidence: as of `generate_masked`.
+      rescorer: as of `generate_masked`.
 
     Returns:
       Codes; after the end of its row a code means nothing.
@@ -183,9 +183,25 @@ def sample(
         wanted = config.semantic_tokens(padded)
         conditions = conditions | {"semantic": _widened(conditions["semantic"], wanted)}
     found = generate_masked(
-        config, params, table, conditions, keys, forced, asked.lengths, sampling=sampling
+        config,
+        params,
+        table,
+        conditions,
+        keys,
+        forced,
+        asked.lengths,
+        sampling=sampling,
+        rescorer=rescorer,
     )
     return np.asarray(found.codes)[:, :, :frames]
+
+
+def pieces(audio: Audio, codec: Codec, chunk: float) -> Iterator[Audio]:
+    """Audio `[B, S, C]` in pieces of so many seconds; raises ValueError unless above 0."""
+    checks.seconds(chunk, "chunk")
+    samples = max(1, round(chunk * codec.config.rate))
+    for begin in range(0, audio.shape[1], samples):
+        yield audio[:, begin : begin + samples]
 
 
 def _widened(tokens, wanted: int):

@@ -1,6 +1,6 @@
 """SoundStorm (Borsos et al. 2023): captions → semantic tokens → codes, in parallel → audio."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,28 @@ class SoundStorm:
         table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
         sampling = Sampling(1.0, top_k or 0, top_p or 0.0)
         codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
-        return sound.decode(self.codec, codes, asked.lengths)
+        audio_BSC = sound.decode(self.codec, codes, asked.lengths)
+        # Rows whose tokens ended are silent from there on, all of them too.
+        samples = asked.forced.shape[2] * self.codec.config.hop
+        return np.pad(audio_BSC, [(0, 0), (0, samples - audio_BSC.shape[1]), (0, 0)])
+
+    def stream(
+        self, captions: Captions, seconds: float, key: Key, *, chunk: float = 1.0, **options
+    ) -> Iterator[Audio]:
+        """Yields the audio of `generate` in pieces of `chunk` seconds, once all of it is there."""
+        yield from masked.pieces(
+            self.generate(captions, seconds, key, **options), self.codec, chunk
+        )
+
+    @property
+    def text(self):
+        """The semantic model's text encoder, if it has one."""
+        return None if self.semantic is None else self.semantic.lm.text
+
+    @property
+    def caption_bytes(self) -> int:
+        """Longest caption that the semantic model reads itself."""
+        return self._needed().lm.config.caption_bytes
 
     def conditions(self, tokens: Array, frames: int) -> Conditions:
         """Semantic tokens `[B, L]` as the model reads them.

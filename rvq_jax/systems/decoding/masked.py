@@ -114,6 +114,12 @@ def check(
                 raise ValueError(f"{spec.name} tokens lie in 0..{spec.vocab - 1}; got {top}")
 
 
+def lower_masked(config, params, table, conditions, key, forced, lengths):
+    """The program of `generate_masked` for these shapes, lowered and not run."""
+    args = params, table, conditions, key, forced, lengths, PLAIN
+    return _generate.lower(config, None, *args, None)
+
+
 @functools.partial(jax.jit, static_argnames=("config", "other"))
 def _generate(
     config, other, params, table, conditions, key, forced, lengths, sampling, rescorer

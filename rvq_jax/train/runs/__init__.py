@@ -10,6 +10,7 @@ from rvq_jax.train.runs.codec import (
     train_codec,
 )
 from rvq_jax.train.runs.lm import LMRun, lm_program, musicgen_recipe, train_lm
+from rvq_jax.train.runs.masked import MaskedRun, train_masked
 from rvq_jax.train.runs.run import Run
 from rvq_jax.train.runs.semantic import SemanticRun
 
@@ -18,6 +19,7 @@ __all__ = [
     "DACRun",
     "FilterbankRun",
     "LMRun",
+    "MaskedRun",
     "MimiRun",
     "Run",
     "SemanticRun",
@@ -27,4 +29,5 @@ __all__ = [
     "musicgen_recipe",
     "train_codec",
     "train_lm",
+    "train_masked",
 ]

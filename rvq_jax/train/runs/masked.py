@@ -16,8 +16,8 @@ from rvq_jax.lm import forms
 from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.schedule import timetable
-from rvq_jax.systems.codec import Codec
 from rvq_jax.systems import magnet, soundstorm
+from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding.masked import lower_masked
 from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.semantic import SemanticModel
@@ -127,7 +127,9 @@ class MaskedRun(Run):
             states = array(PROMPTS, *shape, dtype="int32" if len(shape) == 1 else "float32")
             mask, kept = array(PROMPTS, shape[0], dtype="bool"), array(PROMPTS, dtype="bool")
             conditions[name] = Condition(states, mask, kept)
-        counts = soundstorm.default_iterations(lm) if lm.semantic_size else magnet.default_iterations(lm)
+        counts = (
+            soundstorm.default_iterations(lm) if lm.semantic_size else magnet.default_iterations(lm)
+        )
         table = timetable(counts, guidance=None if lm.semantic_size else magnet.GUIDANCE)
         table = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), table)
         key = jax.eval_shape(lambda: jax.random.key(0))
