@@ -42,7 +42,7 @@ def default_iterations(config: MaskedLMConfig) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class MAGNeT:
-    """A masked token model conditioned on captions, its codec, and its text encoder if it has one."""
+    """A masked token model conditioned on captions, its codec, its text encoder if it has one."""
 
     config: MaskedLMConfig
     params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)

@@ -110,7 +110,8 @@ class SoundStorm:
         keys = row_keys(checks.key(key, rows), rows)
         first_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
         if semantic is None:
-            longest = int(asked.lengths.max()) / self.codec.config.frame_rate
+            count = self.config.semantic_tokens(int(asked.lengths.max()))
+            longest = count * self.config.semantic_ratio / self.codec.config.frame_rate
             options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
             if prompt is not None:
                 options["prompt"] = self._heard(np.asarray(prompt), rows)
@@ -120,14 +121,15 @@ class SoundStorm:
             tokens, ends = found.tokens, found.lengths * self.config.semantic_ratio
             asked = asked._replace(lengths=np.clip(ends, 1, asked.lengths))
         else:
-            tokens = np.asarray(semantic)
+            tokens, ends = np.asarray(semantic), asked.lengths
         conditions = self.conditions(tokens, asked.forced.shape[2])
         counts = masked.checked(self.config, iterations or default_iterations(self.config))
         table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
         sampling = Sampling(1.0, top_k or 0, top_p or 0.0)
         codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
         audio_BSC = sound.decode(self.codec, codes, asked.lengths)
-        # Rows whose tokens ended are silent from there on, all of them too.
+        # Rows whose tokens ended are silent from there on, those that ended at once throughout.
+        audio_BSC = np.where((ends > 0)[:, None, None], audio_BSC, np.float32(0))
         samples = asked.forced.shape[2] * self.codec.config.hop
         return np.pad(audio_BSC, [(0, 0), (0, samples - audio_BSC.shape[1]), (0, 0)])
 
