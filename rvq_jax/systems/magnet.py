@@ -35,6 +35,35 @@ GUIDANCE = (10.0, 1.0)  # while all is masked, while nothing is
 TEMPERATURE, TOP_P = 3.0, 0.9
 
 
+def magnet_small() -> MaskedLMConfig:
+    """The model called 300M, of 10 seconds: MusicGen small's sizes."""
+    return _sized(dim=1024, layers=24, heads=16)
+
+
+def magnet_medium() -> MaskedLMConfig:
+    """The 1.5B model, of 10 seconds: MusicGen medium's sizes."""
+    return _sized(dim=1536, layers=48, heads=24)
+
+
+def _sized(dim: int, layers: int, heads: int) -> MaskedLMConfig:
+    return MaskedLMConfig(
+        levels=4,
+        codebook_size=2048,
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        mlp_dim=4 * dim,
+        block="transformer",
+        positions="sinusoidal",
+        masking="spans",
+        span=3,
+        context=5,
+        text=True,
+        text_dim=768,
+        window=500,
+    )
+
+
 def default_iterations(config: MaskedLMConfig) -> tuple[int, ...]:
     """Iterations of each level, as published."""
     return (FIRST, *[OTHERS] * (config.levels - 1))

@@ -30,6 +30,22 @@ SEMANTIC = "semantic"  # folder of the semantic model, and name of the condition
 FIRST = 16  # iterations of the first level; one of each other
 
 
+def soundstorm_350m() -> MaskedLMConfig:
+    """The published sizes: 30 seconds of 12 levels at 50 frames a second."""
+    return MaskedLMConfig(
+        levels=12,
+        codebook_size=1024,
+        dim=1024,
+        layers=12,
+        heads=16,
+        mlp_dim=4096,
+        conv_kernel=5,
+        semantic_size=1024,
+        semantic_ratio=2,
+        window=1500,
+    )
+
+
 def default_iterations(config: MaskedLMConfig, first: int = FIRST) -> tuple[int, ...]:
     """Iterations of each level: so many of the first, one of each other."""
     return (first, *[1] * (config.levels - 1))

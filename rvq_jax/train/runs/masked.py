@@ -145,6 +145,29 @@ class MaskedRun(Run):
         return Decoding(lowered, params, PROMPTS, len(table.level))
 
 
+def masked_recipe(lm: MaskedLMConfig, batch: int) -> MaskedRun:
+    """A published masked model's training, in bfloat16, layers recomputed.
+
+    AdamW with a cosine to zero over a million updates, as audiocraft trained MAGNeT (Ziv et al.
+    2024); crops of the model's window.
+
+    Args:
+      lm: its sizes.
+      batch: crops per update.
+
+    Returns:
+      The run.
+    """
+    return MaskedRun(
+        lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
+        loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
+        batch=batch,
+        frames=lm.window,
+        condition_dropout=ConditionDropout(all=0.3 if lm.text else 0.0),
+    )
+
+
 def train_masked(
     folder: str | Path,
     codes: CodeSet,
