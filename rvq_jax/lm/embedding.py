@@ -43,10 +43,10 @@ def embed_codes(table: nnx.Param, tokens: Tokens, dtype) -> Array:
 def positions(config, places_BT: Array, length: int) -> tuple[Array, Array | None]:
     """What is added to embeddings `[B, T, D]`, and the rotary angles of heads, or None.
 
-    config: with positions, dim, heads and dtype; places lie in [0, length).
+    config: with positions, dim, heads, rope_theta and dtype; places lie in [0, length).
     """
     if config.positions == "sinusoidal":
         sinusoids_TD = transformer.sinusoids(length, config.dim)
         return jnp.asarray(sinusoids_TD, config.dtype)[places_BT], None
-    angles = jnp.asarray(transformer.rope_angles(length, config.dim // config.heads))[places_BT]
-    return jnp.zeros((1, 1, config.dim), config.dtype), angles
+    angles = transformer.rope_angles(length, config.dim // config.heads, config.rope_theta)
+    return jnp.zeros((1, 1, config.dim), config.dtype), jnp.asarray(angles)[places_BT]

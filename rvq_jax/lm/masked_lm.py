@@ -43,6 +43,7 @@ class MaskedLMConfig:
     block: Literal["transformer", "conformer"] = "conformer"
     conv_kernel: int = 5  # frames that a Conformer's convolution sees
     positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MAGNeT's
+    rope_theta: float = 10_000.0
     masking: Literal["prompts", "spans"] = "prompts"  # of SoundStorm, of MAGNeT
     span: int = 1  # frames that are masked together
     context: int | None = None  # levels above the first attend to |i - j| <= context; None: to all

@@ -1,4 +1,7 @@
-"""The token model: K embeddings summed, a transformer, K heads (MusicGen's shape)."""
+"""The token model: K embeddings summed, a transformer, and heads for K levels.
+
+With its defaults it has MusicGen's shape.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,8 +14,10 @@ from rvq_jax.axes import place
 from rvq_jax.lm import conditioner, transformer
 from rvq_jax.lm.conditioner import Features
 from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
+from rvq_jax.lm.depth import DepthConfig, DepthHeads, check_heads
 from rvq_jax.lm.embedding import code_table, embed_codes, positions
 from rvq_jax.lm.heads import Heads, IndependentHeads
+from rvq_jax.lm.llama import LlamaBlock, RMSNorm
 from rvq_jax.lm.transformer import Block, CrossKV, KVCache, LayerNorm
 from rvq_jax.patterns import Pattern
 from rvq_jax.typing import Array, Codes, Dtype, Tokens
@@ -29,9 +34,15 @@ class LMConfig:
     heads: int = 4  # H
     mlp_dim: int = 512  # features inside the feed-forward
     positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MusicGen's
+    block: Literal["musicgen", "llama"] = "musicgen"  # llama: RMSNorm, SwiGLU
+    kv_heads: int | None = None  # of keys and values; None: as many as of queries
+    rope_theta: float = 10_000.0
+    eps: float = 1e-5  # of RMSNorm
+    depth: DepthConfig | None = None  # a transformer over levels; None: they are independent
     caption_layers: int = 1  # of the model's own caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
     text_dim: int | None = None  # features of a frozen text encoder; None: it reads captions itself
+    text_as: Literal["cross", "prefix"] = "cross"  # attended to, or before the codes
     melody_bins: int | None = (
         None  # of chroma: [melody, text, codes] in one sequence, no cross-attention
     )
@@ -49,8 +60,9 @@ class LMConfig:
                 raise ValueError(f"{name} must be at least 1, or None for none; got {value}")
         if self.melody_bins and not self.text_dim:
             raise ValueError("a melody goes with a frozen text encoder: give text_dim too")
-        if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} cannot be cut into {self.heads} heads")
+        check_heads(self.dim, self.heads, self.kv_heads)
+        if self.depth and self.levels < 2:
+            raise ValueError("a depth transformer is over levels: it needs 2 of them, or depth None")
         # Positions are pairs of features.
         turned = self.dim // self.heads if self.positions == "rotary" else self.dim
         if turned % 2 or self.dim % 2:
@@ -60,7 +72,7 @@ class LMConfig:
     def conditions(self) -> tuple[ConditionSpec, ...]:
         """What the model is conditioned on, prefixes in their order."""
         if self.melody_bins is None:
-            return (ConditionSpec("text", "cross", self.text_dim),)
+            return (ConditionSpec("text", self.text_as, self.text_dim),)
         melody = ConditionSpec("melody", "prefix", self.melody_bins, null="first_bin")
         return melody, ConditionSpec("text", "prefix", self.text_dim)
 
@@ -80,7 +92,11 @@ class LMConfig:
 
     def build_heads(self, rngs: nnx.Rngs, *, stacked: bool = False) -> Heads:
         """From hidden states to codes."""
-        return IndependentHeads(self.levels, self.codebook_size, self.dim, rngs, end=self.end)
+        sizes = self.levels, self.codebook_size, self.dim
+        if self.depth is None:
+            return IndependentHeads(*sizes, rngs, end=self.end)
+        options = {"end": self.end, "remat": self.remat, "stacked": stacked}
+        return DepthHeads(self.depth, *sizes, rngs, **options)
 
 
 class ModelCache(NamedTuple):
@@ -103,10 +119,13 @@ class TokenLM(nnx.Module):
         cross = any(spec.mechanism == "cross" for spec in c.conditions)
 
         def make(rngs):
-            return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=cross)
+            sizes, options = (c.dim, c.heads, c.mlp_dim), {"kv_heads": c.kv_heads, "cross": cross}
+            if c.block == "llama":
+                return LlamaBlock(*sizes, rngs, eps=c.eps, **options)
+            return Block(*sizes, rngs, **options)
 
         self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
-        self.norm = LayerNorm(c.dim)
+        self.norm = RMSNorm(c.dim, c.eps) if c.block == "llama" else LayerNorm(c.dim)
         self.heads = c.build_heads(rngs, stacked=stacked)
 
     def __call__(self, inputs: Tokens, conditions: Conditions) -> Array:
@@ -161,8 +180,9 @@ class TokenLM(nnx.Module):
         added_BTD = _at_steps(features.frames, frame_of, steps)
         first = None if added_BTD is None else added_BTD[:, : inputs.shape[2]]
         x_BTD, angles, mask = self._sequence(inputs, features, first)
-        heads, length = self.config.heads, features.prefix.shape[1] + steps
-        values = jnp.zeros((len(x_BTD), heads, length, self.config.dim // heads), x_BTD.dtype)
+        c, length = self.config, features.prefix.shape[1] + steps
+        kv = c.kv_heads or c.heads
+        values = jnp.zeros((len(x_BTD), kv, length, c.dim // c.heads), x_BTD.dtype)
         cross, own = [], []
         for block in self.blocks:
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)

@@ -1,5 +1,7 @@
 """A decoder-only transformer in MusicGen's shape: pre-norm, cross-attention, GELU, no biases.
 
+Published language models' shape is a `Block` too, see `rvq_jax.lm.llama`.
+
 Every layer has two forms that compute the same: whole sequences for training and prompts, and one
 step with a cache for decoding. In training the parameters of all layers are stacked and scanned
 over; elsewhere they are lists, as a scan inside the loop over steps would copy them at every step.
@@ -21,7 +23,7 @@ from rvq_jax.typing import Array
 class CrossKV(NamedTuple):
     """A condition projected to one layer's cross-attention keys and values."""
 
-    keys: Array  # [B, H, D / H, L]
+    keys: Array  # [B, H, D / H, L], of grouped-query attention fewer heads, here and below
     values: Array  # [B, H, L, D / H]
     mask: Array  # [B, L] bool
 
@@ -73,12 +75,15 @@ class LayerNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention without biases (Vaswani et al. 2017)."""
+    """Multi-head attention without biases (Vaswani et al. 2017).
 
-    def __init__(self, dim: int, heads: int, rngs: nnx.Rngs):
-        inner, axes = (heads, dim // heads, dim), ("heads", None, "embed")
-        self.query = weight(rngs, inner, axes, dim)
-        self.key_value = weight(rngs, (2, *inner), (None, *axes), dim)
+    Each head of keys and values may serve several neighbouring queries (Ainslie et al. 2023).
+    """
+
+    def __init__(self, dim: int, heads: int, rngs: nnx.Rngs, kv_heads: int | None = None):
+        kv, width, axes = kv_heads or heads, dim // heads, ("heads", None, "embed")
+        self.query = weight(rngs, (heads, width, dim), axes, dim)
+        self.key_value = weight(rngs, (2, kv, width, dim), (None, *axes), dim)
         self.out = weight(rngs, (dim, heads, dim // heads), ("embed", "heads", None), dim)
 
     def project(self, x_BTD: Array, angles: Array | None = None) -> KVCache:
@@ -121,6 +126,9 @@ class Attention(nnx.Module):
         """
         query_BH1E = product(self.query[...], x_DB).transpose(2, 0, 1)[:, :, None]
         query_BHE1 = rotate(query_BH1E, angles).swapaxes(2, 3)
+        if keys.shape[1] != query_BHE1.shape[1]:
+            times = query_BHE1.shape[1] // keys.shape[1]
+            keys, values = (jnp.repeat(x, times, axis=1) for x in (keys, values))
         # In float32 at any precision of the cache, as products of matrices sum.
         scores_BHT = jnp.sum(query_BHE1.astype(jnp.float32) * keys, axis=2)
         scores_BHT = scores_BHT * values.shape[-1] ** -0.5
@@ -158,12 +166,23 @@ def flat(weight_DHE: Array) -> Array:
 class Block(nnx.Module):
     """Self-attention, cross-attention, feed-forward, each on a normalized input and added."""
 
-    def __init__(self, dim: int, heads: int, mlp_dim: int, rngs: nnx.Rngs, *, cross: bool = True):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        mlp_dim: int,
+        rngs: nnx.Rngs,
+        *,
+        kv_heads: int | None = None,
+        cross: bool = True,
+    ):
+        """kv_heads: of keys and values, each for heads / kv_heads queries; None: as many as of
+        queries."""
         self.norm_self, self.norm_mlp = LayerNorm(dim), LayerNorm(dim)
-        self.attend_self = Attention(dim, heads, rngs)
+        self.attend_self = Attention(dim, heads, rngs, kv_heads)
         if cross:
             self.norm_cross = LayerNorm(dim)
-            self.attend_cross = Attention(dim, heads, rngs)
+            self.attend_cross = Attention(dim, heads, rngs, kv_heads)
         self.up = weight(rngs, (mlp_dim, dim), ("mlp", "embed"), dim)
         self.down = weight(rngs, (dim, mlp_dim), ("embed", "mlp"), mlp_dim)
 
@@ -189,10 +208,13 @@ class Block(nnx.Module):
             y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, mask=seen)
             x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         y_BTD = place(self.norm_mlp(x_BTD), "batch", None, None)
-        y_BTF = place(project(y_BTD, self.up[...]), "batch", None, "mlp")
-        y_BTF = jax.nn.gelu(y_BTF, approximate=False)
+        y_BTF = self.inner(lambda matrix: place(project(y_BTD, matrix), "batch", None, "mlp"))
         y_BTD = place(project(y_BTF, self.down[...]), "batch", "time", None)
         return x_BTD + y_BTD, cache
+
+    def inner(self, times) -> Array:
+        """What is inside the feed-forward; times: its input's product with a matrix."""
+        return jax.nn.gelu(times(self.up[...]), approximate=False)
 
     def step(
         self,
@@ -221,7 +243,8 @@ class Block(nnx.Module):
         x_DB = x_DB + self.attend_self.step(y_DB, *cache, past_BT, angles)
         if cross_kv is not None:
             x_DB = x_DB + self.attend_cross.step(self.norm_cross(x_DB, axis=0), *cross_kv)
-        y_FB = jax.nn.gelu(product(self.up[...], self.norm_mlp(x_DB, axis=0)), approximate=False)
+        y_DB = self.norm_mlp(x_DB, axis=0)
+        y_FB = self.inner(lambda matrix: product(matrix, y_DB))
         return x_DB + product(self.down[...], y_FB), cache
 
     def cross_kv(self, condition_BLD: Array, mask_BL: Array) -> CrossKV:
@@ -282,9 +305,9 @@ def sinusoids(steps: int, dim: int) -> np.ndarray:
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
-def rope_angles(steps: int, dim: int) -> np.ndarray:
-    """Rotary angles `[T, E / 2]` of heads of E features: t · 10000^(-2i / E) (Su et al. 2021)."""
-    rate = 10000.0 ** (-np.arange(dim // 2)[None] / (dim // 2))
+def rope_angles(steps: int, dim: int, theta: float = 10_000.0) -> np.ndarray:
+    """Rotary angles `[T, E / 2]` of heads of E features: t · theta^(-2i / E) (Su et al. 2021)."""
+    rate = theta ** (-np.arange(dim // 2)[None] / (dim // 2))
     return (np.arange(steps)[:, None] * rate).astype(np.float32)
 
 

@@ -1,14 +1,14 @@
 """Heads that depend on each other take the place of independent ones without another word.
 
-The second user of the seam: a depth transformer over the levels of a step, with guidance inside.
+The second user of the seam is the depth transformer, with guidance inside.
 """
 
+import dataclasses
 import itertools
 
 import jax
 import numpy as np
 import pytest
-from depth_heads import DepthConfig
 from small_lm import KEY, draw, of_text
 from small_runs import LM, RUN, code_set, log_of
 from tiers import slow
@@ -16,14 +16,24 @@ from tiers import slow
 from rvq_jax import patterns
 from rvq_jax.lm import forms
 from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.lm.depth import DepthConfig
+from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.plan import programs as plans
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.train import runs, sharding
 
 K, N, F = 2, 3, 2
-CONFIG = DepthConfig(
-    levels=K, codebook_size=N, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=8
+DEPTH = DepthConfig(dim=16, layers=1, heads=2, mlp_dim=32)
+CONFIG = LMConfig(
+    levels=K,
+    codebook_size=N,
+    dim=16,
+    layers=1,
+    heads=2,
+    mlp_dim=32,
+    caption_bytes=8,
+    depth=DEPTH,
 )
 PARAMS = draw(CONFIG)
 PATTERNS = ("parallel", "delay", "flatten")
@@ -102,7 +112,7 @@ def test_what_handles_a_model_asks_its_config():
 
 @pytest.mark.slow
 def test_it_trains_and_is_planned_by_its_config_alone(tmp_path):
-    lm = DepthConfig(**vars(LM))
+    lm = dataclasses.replace(LM, depth=DEPTH)
     run = runs.LMRun(**vars(RUN) | {"lm": lm})
     params = runs.train_lm(tmp_path, code_set(), run)
     assert np.isfinite([line["loss"] for line in log_of(tmp_path)]).all()
