@@ -123,7 +123,9 @@ def _decoder(fields: dict, where: str, text_dim: int | None = None) -> tuple[LMC
 def to_fields(config: LMConfig, pattern: str) -> dict | None:
     """The config of the token model; None if transformers has no words for it."""
     patterns = {"delay": 1, "stereo_partial_delay": 2}
-    if type(config) is not LMConfig or config.end:
+    if type(config) is not LMConfig or config.end or config.depth:
+        return None
+    if config.block != "musicgen" or config.kv_heads or _text_before_codes(config):
         return None
     if config.positions != "sinusoidal" or not config.text_dim or pattern not in patterns:
         return None
@@ -145,6 +147,11 @@ def to_fields(config: LMConfig, pattern: str) -> dict | None:
         "pad_token_id": config.codebook_size,
         "bos_token_id": config.codebook_size,
     }
+
+
+def _text_before_codes(config: LMConfig) -> bool:
+    """Whether the text is a prefix without a melody before it."""
+    return config.text_as == "prefix" and not config.melody_bins
 
 
 def whole(config: LMConfig, decoder: dict, text: dict, codec: dict) -> dict:

@@ -19,12 +19,13 @@ AXES = {
     "query": (2, 1),
     "key_value": (2, 1),
     "out": (1, 2),
+    "gate": (1, 1),
     "up": (1, 1),
     "down": (1, 1),
 }
 # A variable of nnx adds a "value" of its own to the path of its array.
 ADAPTED = re.compile(
-    r"(?:^|/)(?:attend_(?:self|cross)/(query|key_value|out)|(up|down))(?:/value)?$"
+    r"(?:^|/)(?:attend_(?:self|cross)/(query|key_value|out)|(gate|up|down))(?:/value)?$"
 )
 
 

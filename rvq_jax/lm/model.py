@@ -62,7 +62,7 @@ class LMConfig:
             raise ValueError("a melody goes with a frozen text encoder: give text_dim too")
         check_heads(self.dim, self.heads, self.kv_heads)
         if self.depth and self.levels < 2:
-            raise ValueError("a depth transformer is over levels: it needs 2 of them, or depth None")
+            raise ValueError(f"a depth transformer needs 2 levels or more, there is {self.levels}")
         # Positions are pairs of features.
         turned = self.dim // self.heads if self.positions == "rotary" else self.dim
         if turned % 2 or self.dim % 2:

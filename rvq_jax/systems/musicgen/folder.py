@@ -94,7 +94,7 @@ def save(
 def _of_0_1(name: str) -> str:
     """The name of an array today, of any version."""
     first, _, rest = name.partition("/")
-    if first == "heads" and not rest.startswith("weight"):
+    if first == "heads" and rest in ("", "value"):
         return f"heads/weight/{rest}"
     first = {
         "captions": "readers/text",

@@ -107,7 +107,12 @@ class LMRun(Run):
 
     def splits_over(self, tensor: int) -> bool:
         """Heads and feed-forwards divide over the devices."""
-        return self.lm.heads % tensor == 0 and self.lm.mlp_dim % tensor == 0
+        sizes = [self.lm] if self.lm.depth is None else [self.lm, self.lm.depth]
+        return all(
+            size % tensor == 0
+            for one in sizes
+            for size in (one.heads, one.kv_heads or one.heads, one.mlp_dim)
+        )
 
     def without_remat(self) -> "LMRun":
         """As of `Run`."""
