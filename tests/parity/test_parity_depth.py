@@ -1,5 +1,5 @@
-"""The depth transformer computes what transformers' depth decoders of Moshi and CSM compute, and the
-Llama-style temporal model what CSM's backbone does, all at once and step by step."""
+"""Depth decoders of Moshi and CSM are ours by name, and CSM's layers are Llama blocks: within 1e-4,
+all at once and step by step."""
 
 import jax
 import jax.numpy as jnp
