@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rvq_jax import patterns
+from rvq_jax.lm.depth import DepthConfig
 
 PATH = Path(__file__).parents[2] / "experiments" / "exactness" / "run.py"
 spec = importlib.util.spec_from_file_location("exactness", PATH)
@@ -41,10 +42,20 @@ def test_a_small_model_of_two_frames_reaches_its_patterns_optimum(name):
     check(name, frames=2, updates=100, layers=1)
 
 
-def check(name: str, frames: int, updates: int, layers: int) -> None:
-    sizes = {"dim": 32, "layers": layers, "heads": 4, "mlp_dim": 64}
+# Its twin is of any weights: the bits of all sequences sum to one, in test_heads.py.
+@pytest.mark.slow
+def test_a_depth_transformer_reaches_flattens_optimum_in_a_step_for_each_frame():
+    depth = DepthConfig(dim=32, layers=1, heads=4, mlp_dim=64)
+    check("parallel", frames=3, updates=200, layers=1, exact="flatten", depth=depth)
+
+
+def check(
+    name: str, frames: int, updates: int, layers: int, exact: str | None = None, **fields
+) -> None:
+    """exact: the pattern whose optimum it is; its own for None."""
+    sizes = {"dim": 32, "layers": layers, "heads": 4, "mlp_dim": 64, **fields}
     joint = exactness.source(2, frames, 3)
-    best = patterns.analyse(patterns.named(name, 2, frames), joint).bits_per_frame
+    best = patterns.analyse(patterns.named(exact or name, 2, frames), joint).bits_per_frame
     trained = exactness.train(name, joint, 2, frames, updates, sizes=sizes)
     reached = exactness.cross_entropy(*trained, joint)
     assert best * (1 - 1e-5) <= reached <= best * 1.01

@@ -1,6 +1,7 @@
 """The smallest runs that train, and how to compare what they leave."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.lm.depth import DepthConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.train import sharding
 from rvq_jax.train.loop import LoopConfig
@@ -27,6 +29,11 @@ from rvq_jax.train.tasks.codec_losses import CodecLossConfig
 from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
 
 LM = LMConfig(levels=2, codebook_size=7, dim=16, layers=1, heads=2, mlp_dim=32, caption_bytes=8)
+DEPTH_LM = dataclasses.replace(
+    LM,
+    block="llama",
+    depth=DepthConfig(dim=16, layers=1, heads=2, mlp_dim=32, shared=False),
+)
 RUN = LMRun(
     lm=LM,
     loop=LoopConfig(steps=6, log_every=1, checkpoint_every=2),
@@ -81,9 +88,9 @@ def log_of(folder: Path) -> list[dict]:
     return [{name: line[name] for name in line if name not in times} for line in lines]
 
 
-def lm_parts():
+def lm_parts(lm: LMConfig = LM):
     pattern = patterns.padded_pattern("delay", 2, RUN.frames)
-    return lm_task(LM, pattern, ConditionDropout(0.5)), lambda: loader.batches(
+    return lm_task(lm, pattern, ConditionDropout(0.5)), lambda: loader.batches(
         code_set(), loader.cut_codes(RUN.frames, LM.caption_bytes), 8, 0
     )
 
@@ -93,11 +100,12 @@ TUNED_SLOWLY = OptimizerConfig(learning_rate=1e-4, warmup=1)
 
 
 def mesh_parts(kind: str, rows: np.ndarray | None = None):
-    """A task and its batches of 8, or the rows of them, to compare meshes: a token model, or a
-    codec that replaces codes in most updates."""
-    if kind == "lm":
+    """A task and its batches of 8, or the rows of them, to compare meshes: a token model, one with
+    a depth transformer, or a codec that replaces codes in most updates."""
+    if kind in ("lm", "depth"):
         cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
-        return lm_parts()[0], loader.batches(code_set(), cut, 8, 0, rows)
+        lm = LM if kind == "lm" else DEPTH_LM
+        return lm_parts(lm)[0], loader.batches(code_set(), cut, 8, 0, rows)
     seanet = SEANetConfig(filters=4, dim=8, ratios=(4, 8), lstm_layers=0)
     config = CodecConfig(8_000, seanet, levels=2, codebook_size=16)
     weights = CodecLossConfig(autoencoder_warmup=2, decay=0.9, expiry=0.8)

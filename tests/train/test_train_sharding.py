@@ -1,6 +1,7 @@
 """One table of axes, and the same numbers on any mesh."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -88,8 +89,9 @@ def trained(tmp_path_factory):
 # In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py, and two
 # networks on a mesh, in test_networks.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["lm", "codec"])
+@pytest.mark.parametrize(
+    "kind, way", [*itertools.product(["lm", "codec"], WAYS), ("depth", "all"), ("depth", "tensor")]
+)
 def test_a_mesh_changes_no_number(trained, kind, way):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters
     and codebooks with their statistics, up to the order of sums. The codec's start by k-means and
