@@ -1,10 +1,11 @@
-"""A small RQ-Transformer: a Llama over frames, a depth transformer over the 4 levels of each.
+"""A small RQ-Transformer: a Llama over frames, a depth transformer over the 8 levels of each.
 
-In one step a frame, as `parallel` takes, its codes are as exact as `flatten`'s in four; see
-experiments/exactness. Over codes of configs/codec_tiny.py.
+A step for each frame, as `parallel` takes, with all dependences that `flatten` has in eight; see
+experiments/exactness.
 
-Command:  rvq-jax train configs/rq_transformer_tiny.py --data runs/quickstart/codes/train.npz \\
-              --out runs/rq_transformer_tiny --codec runs/quickstart/codec/model
+Command:  rvq-jax data build --out runs/music --codes builtin
+          rvq-jax train configs/rq_transformer_tiny.py --data runs/music/train.npz \\
+              --out runs/rq_transformer_tiny --codec builtin
 Time:     TIME
 Expect:   EXPECT
 """
@@ -20,7 +21,13 @@ def get_config() -> LMRun:
     return LMRun(
         pattern="parallel",
         lm=LMConfig(
-            codebook_size=128, dim=128, layers=1, mlp_dim=256, block="llama", depth=DepthConfig()
+            levels=8,
+            codebook_size=1024,
+            dim=128,
+            layers=1,
+            mlp_dim=256,
+            block="llama",
+            depth=DepthConfig(),
         ),
         loop=LoopConfig(steps=1000, checkpoint_every=500),
         optimizer=OptimizerConfig(learning_rate=8e-3, weight_decay=0.5),
