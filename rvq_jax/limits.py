@@ -155,7 +155,6 @@ BOUNDS = {
     "kbps": KBPS,
     "piece": SECONDS,
     "Data.melody": Bound(1, 1024),
-    "semantic_size": CODES,
     "semantic_rate": Bound(0, 1e5, above=True),
     "listened": Bound(0, 1000),
     "fsdp": Bound(1, 1 << 20),
