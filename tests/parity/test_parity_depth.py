@@ -8,11 +8,12 @@ import pytest
 from flax import nnx
 
 from rvq_jax import files
-from rvq_jax.lm import transformer
+from rvq_jax.lm import forms, transformer
 from rvq_jax.lm.depth import DepthConfig, DepthHeads
 from rvq_jax.lm.llama import LlamaBlock
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.lm.transformer import KVCache
+from rvq_jax.systems import rq_transformer
 
 REASON = "the parity peers are not installed"
 torch = pytest.importorskip("torch", reason=REASON)
@@ -212,3 +213,19 @@ def test_csms_backbone_layer_is_a_llama_block():
         past = (jnp.arange(T) <= t)[None]
         y_DB, cache = block.step(x[:, t].T, cache, t, past, None, angles[:, t : t + 1])
         assert_close(y_DB.T, expected[:, t])
+
+
+@pytest.mark.parametrize("name", ["csm_1b", "moshi_7b"])
+def test_published_layers_have_as_many_parameters(name):
+    """Theirs by their own defaults, in shapes."""
+    ours = files.named(forms.abstract(getattr(rq_transformer, name)()))
+    with torch.device("meta"):
+        if name == "csm_1b":
+            frames = csm.CsmBackboneModel(csm.CsmConfig())
+            levels = csm.CsmDepthDecoderModel(csm.CsmDepthDecoderConfig())
+        else:
+            frames = moshi.MoshiModel(moshi.MoshiConfig())
+            levels = moshi.MoshiDepthDecoder(moshi.MoshiDepthConfig())
+    for theirs, prefix in ((frames, "blocks/"), (levels, "heads/blocks/")):
+        found = sum(x.numel() for x in theirs.layers.parameters())
+        assert found == sum(x.size for n, x in ours.items() if n.startswith(prefix))
