@@ -18,5 +18,5 @@ def load_generator(path: str | Path) -> Generator:
     Raises UserError if it is none of them, parts are missing, or weights do not fit.
     """
     kind = files.load_config(path).get("model")
-    known = KINDS.get(kind, MusicGen) if isinstance(kind, str) else MusicGen
-    return known.load(path)
+    found = KINDS.get(kind, MusicGen) if isinstance(kind, str) else MusicGen
+    return found.load(path)

@@ -115,7 +115,20 @@ def check(
 
 
 def lower_masked(config, params, table, conditions, key, forced, lengths):
-    """The program of `generate_masked` for these shapes, lowered and not run."""
+    """Lowers the program of `generate_masked` for shapes, and runs nothing.
+
+    Args:
+      config: as of `generate_masked`, and so are all.
+      params: shapes.
+      table: shapes.
+      conditions: shapes.
+      key: shape of one key.
+      forced: shape.
+      lengths: shape.
+
+    Returns:
+      The jax.stages.Lowered.
+    """
     args = params, table, conditions, key, forced, lengths, PLAIN
     return _generate.lower(config, None, *args, None)
 
