@@ -42,7 +42,7 @@ class LMConfig:
     caption_layers: int = 1  # of the model's own caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
     text_dim: int | None = None  # features of a frozen text encoder; None: it reads captions itself
-    text_as: Literal["cross", "prefix"] = "cross"  # attended to, or before the codes
+    text_as: Literal["cross", "prefix"] = "cross"  # or before the codes, as with a melody
     melody_bins: int | None = (
         None  # of chroma: [melody, text, codes] in one sequence, no cross-attention
     )
