@@ -1,8 +1,9 @@
-"""SoundStorm's decode of 30 s beside delay and flatten on a causal model of its width and depth.
+"""SoundStorm's decode of 30 s beside a causal model of its width: delay, flatten, depth transformer.
 
 Random weights, one row, 12 levels of 1,024 codes at 50 frames a second, no guidance. SoundStorm
-takes 27 forwards of all 1,500 frames, delay 1,511 steps, flatten 18,000: of these only the first
-ones are run, and the rest is counted at their time, without the longer cache. FLOPs are a
+takes 27 forwards of all 1,500 frames, delay 1,511 steps, flatten 18,000, a depth transformer, with a
+layer less in the causal model for its own weights, 1,500: of steps only the first ones are run, and
+the rest is counted at their time, without the longer cache. FLOPs are a
 multiply-add as two, every weight at every position and every pair of positions; the limit of a
 forward is this device's matrix rate, that of a step reading its weights once at its bandwidth.
 
@@ -32,6 +33,7 @@ import numpy as np  # noqa: E402
 from rvq_jax import files, patterns  # noqa: E402
 from rvq_jax.lm import forms  # noqa: E402
 from rvq_jax.lm.conditions import condition, text_condition  # noqa: E402
+from rvq_jax.lm.depth import DepthConfig  # noqa: E402
 from rvq_jax.lm.model import LMConfig  # noqa: E402
 from rvq_jax.lm.schedule import timetable  # noqa: E402
 from rvq_jax.systems.decoding import masked, programs  # noqa: E402
@@ -43,6 +45,9 @@ SMALL = {"dim": 32, "layers": 2, "heads": 2, "mlp_dim": 64} if parsed.tiny else 
 STORM = dataclasses.replace(soundstorm_350m(), dtype=parsed.dtype, **SMALL)
 SIZES = ("levels", "codebook_size", "dim", "layers", "heads", "mlp_dim", "dtype")
 CAUSAL = LMConfig(**{name: getattr(STORM, name) for name in SIZES}, caption_bytes=16)
+INNER = DepthConfig(CAUSAL.dim // 2, layers=3, heads=CAUSAL.heads, mlp_dim=CAUSAL.dim)
+DEPTH = dataclasses.replace(CAUSAL, layers=CAUSAL.layers - 1, depth=INNER)
+CAUSALS = {"delay": (CAUSAL, "delay"), "flatten": (CAUSAL, "flatten"), "depth": (DEPTH, "parallel")}
 
 
 def bandwidth() -> float:
@@ -75,6 +80,7 @@ def soundstorm(rate: float) -> dict:
     flops = forwards * (2 * multiplied(STORM) * FRAMES + pairs)
     return {
         "system": "soundstorm",
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "forwards": forwards,
         "seconds": best,
         "real_time_factor": best / parsed.seconds,
@@ -84,22 +90,25 @@ def soundstorm(rate: float) -> dict:
     }
 
 
-def causal(name: str, params, rate: float) -> dict:
-    """The first steps of a pattern's, and what all would take."""
-    whole = patterns.named(name, CAUSAL.levels, FRAMES).steps
-    frames = parsed.steps // (CAUSAL.levels if name == "flatten" else 1)
-    pattern = patterns.padded_pattern(name, CAUSAL.levels, frames, pad_frames=True)
+def causal(system: str, rate: float) -> dict:
+    """The first steps of a causal model, and what all would take."""
+    config, name = CAUSALS[system]
+    params = cases.random_params(config, "float32")
+    whole = patterns.named(name, config.levels, FRAMES).steps
+    frames = parsed.steps // (config.levels if name == "flatten" else 1)
+    pattern = patterns.padded_pattern(name, config.levels, frames, pad_frames=True)
     text = text_condition(jnp.ones((1, 16), jnp.int32))
-    forced = np.full((1, CAUSAL.levels, pattern.frames), -1, np.int32)
+    forced = np.full((1, config.levels, pattern.frames), -1, np.int32)
     inputs = params, pattern, {"text": text}, jax.random.key(0), forced, np.array([frames])
     began = time.perf_counter()
-    compiled = programs.generate_codes.lower(CAUSAL, *inputs).compile()
+    compiled = programs.generate_codes.lower(config, *inputs).compile()
     spent = time.perf_counter() - began
-    steps = patterns.named(name, CAUSAL.levels, frames).steps
+    steps = patterns.named(name, config.levels, frames).steps
     step = min(_seconds(lambda: compiled(*inputs)) for _ in range(2)) / steps
     read = sum(x.nbytes for n, x in files.named(params).items() if cases.is_read(n))
     return {
-        "system": name,
+        "system": system,
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "forwards": whole,
         "measured_steps": steps,
         "step_ms": 1e3 * step,
@@ -118,7 +127,7 @@ def _seconds(function) -> float:
 
 first = soundstorm(common.matmul_rate())
 common.emit(parsed, "parallel", first)
-weights, reading = cases.random_params(CAUSAL, "float32"), bandwidth()
-for name in ("delay", "flatten"):
-    line = causal(name, weights, reading)
+reading = bandwidth()
+for system in CAUSALS:
+    line = causal(system, reading)
     common.emit(parsed, "parallel", line | {"over_soundstorm": line["seconds"] / first["seconds"]})
