@@ -1,11 +1,11 @@
-"""SoundStorm's decode of 30 s beside a causal model of its width: delay, flatten, depth transformer.
+"""SoundStorm's decode of 30 s beside delay, flatten and a depth transformer of its width.
 
 Random weights, one row, 12 levels of 1,024 codes at 50 frames a second, no guidance. SoundStorm
-takes 27 forwards of all 1,500 frames, delay 1,511 steps, flatten 18,000, a depth transformer, with a
-layer less in the causal model for its own weights, 1,500: of steps only the first ones are run, and
-the rest is counted at their time, without the longer cache. FLOPs are a
-multiply-add as two, every weight at every position and every pair of positions; the limit of a
-forward is this device's matrix rate, that of a step reading its weights once at its bandwidth.
+takes 27 forwards of all 1,500 frames, delay 1,511 steps, flatten 18,000, and a depth transformer
+1,500, with a layer less in the model of frames for its own weights. Of steps only the first ones
+are run, and the rest is counted at their time, without the longer cache. FLOPs are a multiply-add
+as two, every weight at every position and every pair of positions; the limit of a forward is this
+device's matrix rate, that of a step reading its weights once at its bandwidth.
 
 Command:  python benchmarks/parallel.py --device cpu
           python benchmarks/parallel.py --device gpu --dtype bfloat16
