@@ -65,9 +65,7 @@ class StateReader(nnx.Module):
 
     def __init__(self, spec: ConditionSpec, dim: int, dtype: str, rngs: nnx.Rngs):
         self.null = spec.null
-        # States as wide as the model are taken as they are, as transformers does with text.
-        same = spec.dim == dim and spec.null == "zeros"
-        self.project = None if same else linear(spec.dim, dim, dtype, rngs)
+        self.project = linear(spec.dim, dim, dtype, rngs) if spec.projects(dim) else None
 
     def __call__(self, given: Condition, dtype=jnp.float32) -> tuple[Array, Array]:
         """Features `[B, L, D]` and the mask `[B, L]`.

@@ -21,6 +21,13 @@ class ConditionSpec(NamedTuple):
     """Ids of its tokens; None: it has states, or bytes."""
     repeat: int = 1
     """Frames of one token."""
+    projected: bool = False
+    """States as wide as the model go through a linear layer too, as in audiocraft; else they are
+    taken as they are, as in transformers."""
+
+    def projects(self, dim: int) -> bool:
+        """Whether its states go through a linear layer to be features of a model so wide."""
+        return self.dim != dim or self.null != "zeros" or self.projected
 
 
 class Condition(NamedTuple):

@@ -80,7 +80,8 @@ class MaskedLMConfig:
     @property
     def conditions(self) -> tuple[ConditionSpec, ...]:
         """What the model is conditioned on beside codes."""
-        text = ConditionSpec("text", "cross", self.text_dim)
+        # audio-MAGNeT small is as wide as its text encoder.
+        text = ConditionSpec("text", "cross", self.text_dim, projected=True)
         semantic = ConditionSpec(
             "semantic", "frame", vocab=self.semantic_size, repeat=self.semantic_ratio
         )
