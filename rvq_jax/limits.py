@@ -39,6 +39,7 @@ CODES = Bound(2, 1 << 20)
 STRIDES = Bound(1, 1024, length=(1, 10))
 KBPS = Bound(0, 1e5, length=(0, 64), above=True)
 SECONDS = Bound(0, 86_400, above=True)
+ITERATIONS = Bound(1, 10_000, length=(0, 256))
 SEED = Bound(0, 2**32 - 1, length=(1, 1000))
 
 # By the field's name, or by Class.field where a name means something else elsewhere.
@@ -170,7 +171,8 @@ BOUNDS = {
     "top_k": NATURAL,
     "top_p": SHARE,
     "Generate.stride": SECONDS,
-    "iterations": Bound(1, 10_000, length=(0, 256)),
+    "iterations": ITERATIONS,
+    "Decoding.guidance_scale": Bound(0, 1e6, length=(2, 2)),
     "port": Bound(0, 65_535),
     "Limits.prompt": Bound(1, 10**6),
     "Limits.seconds": Bound(0.1, 3600),
@@ -233,6 +235,12 @@ BOUNDS = {
     "chroma_length": Bound(1, 1 << 16),
     "max_length": Bound(1, 1 << 20),
     "segment_duration": SECONDS,
+    "subcodes_context": Bound(-1, 1 << 20),
+    "span_len": Bound(1, 1 << 10),
+    "decoding_steps": ITERATIONS,
+    "temp": WEIGHT,
+    "max_cfg_coef": WEIGHT,
+    "min_cfg_coef": WEIGHT,
 }
 # What follows from several fields: properties of a config, checked once the fields are.
 DERIVED = {

@@ -31,11 +31,12 @@ from rvq_jax.lm import forms
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.t5 import T5Config
+from rvq_jax.systems.magnet import Decoding
 from rvq_jax.systems.published_codecs import Descript
 from rvq_jax.train.runs import CodecRun, LMRun
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-OWNERS = (CodecRun, LMRun, Descript, Augmentation)
+OWNERS = (CodecRun, LMRun, Descript, Augmentation, Decoding)
 MODELS = (CodecConfig, DACConfig, FilterbankConfig, MimiConfig, DiscriminatorsConfig)
 MODELS += (LMConfig, MaskedLMConfig, T5Config)
 # Out of all bounds, whatever is counted.

@@ -89,7 +89,7 @@ def generate_clips(
     conditions_of = caption_conditions(model, [heldout.captions[i] for i in asked])
     keys = row_keys(jax.random.key(settings.seed), rows)
     names = ("guidance_scale", "temperature", "top_k", "top_p")
-    options = {name: getattr(settings, name) for name in names}
+    options = {name: getattr(settings, name) or 0 for name in names}  # None is 0: all codes
     if model.config.window and model.config.window < frames:
         options["stride"] = max(1, round(STRIDE * model.config.window)) / config.frame_rate
     note = _Note(place, _key(model, heldout, chosen, settings), rows)

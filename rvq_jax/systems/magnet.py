@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax import files, patterns
+from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
@@ -29,10 +30,23 @@ from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Audio, Codes, Key
 
 KIND = "magnet"
-# What the published models of music decode with.
-FIRST, OTHERS = 20, 10  # iterations of the first level, of each other
+FIRST, OTHERS = 20, 10  # iterations of the first level, of each other, as published
 GUIDANCE = (10.0, 1.0)  # while all is masked, while nothing is
-TEMPERATURE, TOP_P = 3.0, 0.9
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model decodes where nothing else is asked for.
+
+    These are the published models' of 10 seconds of music. Those of 30 seconds have 60 iterations
+    of the first level; those of sounds guidance from 20 to 1, temperature 3.5 and top-p 0.8.
+    """
+
+    iterations: tuple[int, ...] | None = None  # of each level; None: 20 of the first, 10 of others
+    guidance_scale: tuple[float, float] = GUIDANCE
+    temperature: float = 3.0
+    top_k: int = 0  # likeliest codes to sample from; 0: all
+    top_p: float = 0.9  # of these the fewest that have this probability together; 0: all
 
 
 def magnet_small() -> MaskedLMConfig:
@@ -77,6 +91,7 @@ class MAGNeT:
     params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
     codec: Codec | None
     text: TextEncoder | None = None  # None: the model reads captions itself, or states alone
+    defaults: Decoding = Decoding()
 
     @classmethod
     def load(cls, path: str | Path) -> "MAGNeT":
@@ -84,12 +99,18 @@ class MAGNeT:
 
         Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
         """
-        return cls(*masked.load(path, KIND))
+        made = cls(*masked.load(path, KIND, Decoding))
+        try:
+            masked.checked(made.config, made.iterations)
+        except ValueError as error:
+            raise UserError(f"{path}/config.json: {masked.GENERATION}: {error}") from None
+        return made
 
     def save(self, path: str | Path) -> None:
         """Writes a folder, whole or not at all."""
         with files.writing_folder(path) as target:
-            masked.save(target, KIND, Parts(self.config, self.params, self.codec, self.text))
+            parts = Parts(self.config, self.params, self.codec, self.text, self.defaults)
+            masked.save(target, KIND, parts)
 
     def generate(
         self,
@@ -99,15 +120,17 @@ class MAGNeT:
         *,
         prompt: Codes | Audio | None = None,
         iterations: Sequence[int] | None = None,
-        guidance_scale: float | tuple[float, float] = GUIDANCE,
-        temperature: float = TEMPERATURE,
+        guidance_scale: float | tuple[float, float] | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
-        top_p: float | None = TOP_P,
+        top_p: float | None = None,
         autoregressive: MusicGen | None = None,
         rescore: float = 0.0,
         hybrid: float = 0.0,
     ) -> Audio:
         """Generates audio for captions.
+
+        What is None is as of `defaults`.
 
         Args:
           captions: as of `MusicGen.generate`.
@@ -116,12 +139,12 @@ class MAGNeT:
             not depend on the others.
           prompt: what is kept: audio `[B, S, C]` of the beginning, or codes `[B, K', F']` of all
             levels or of the first ones, -1 where one is to be sampled.
-          iterations: of each level; 20 of the first and 10 of each other for None.
+          iterations: of each level.
           guidance_scale: weight of classifier-free guidance, 1 for none; two: while all is masked,
             while nothing is.
           temperature: of sampling at first; falls to 0 within each level.
-          top_k: likeliest codes to sample from; all for None.
-          top_p: of these the fewest that have this probability together; all for None.
+          top_k: likeliest codes to sample from; 0 for all.
+          top_p: of these the fewest that have this probability together; 0 for all.
           autoregressive: a model of the same codes and captions, for `rescore` and `hybrid`.
           rescore: weight of its probabilities in what is kept, in [0, 1].
           hybrid: seconds at the beginning that it generates, the rest being decoded in parallel.
@@ -142,17 +165,20 @@ class MAGNeT:
             asked = self._begun(autoregressive, captions, asked, hybrid, keys)
         if rescore:
             rescorer = self._rescorer(autoregressive, captions, asked, rescore)
-        scale = guidance_scale
+        own = self.defaults
+        scale = own.guidance_scale if guidance_scale is None else guidance_scale
         table = timetable(
-            masked.checked(self.config, iterations or default_iterations(self.config)),
+            masked.checked(self.config, iterations or self.iterations),
             endpoint=True,
-            temperature=temperature,
+            temperature=own.temperature if temperature is None else temperature,
             anneal=True,
             greedy_last=False,
             tempered_confidence=True,
             guidance=None if scale == 1.0 else scale,
         )
-        sampling = Sampling(1.0, top_k or 0, top_p or 0.0)
+        sampling = Sampling(
+            1.0, own.top_k if top_k is None else top_k, own.top_p if top_p is None else top_p
+        )
         codes = masked.sample(
             self.config, self.params, table, conditions, keys, asked, sampling, rescorer
         )
@@ -173,6 +199,11 @@ class MAGNeT:
         if texts.encoded(captions):
             return captions
         return {"text": texts.encode(captions, self.config, self.text)}
+
+    @property
+    def iterations(self) -> tuple[int, ...]:
+        """Of each level, where no others are asked for."""
+        return self.defaults.iterations or default_iterations(self.config)
 
     @property
     def channels(self) -> int:

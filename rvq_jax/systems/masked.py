@@ -10,7 +10,7 @@ from flax import nnx
 
 from rvq_jax import config as configs
 from rvq_jax import files, limits
-from rvq_jax.errors import UserError
+from rvq_jax.errors import UserError, shown
 from rvq_jax.lm import forms
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.masked_lm import MaskedLMConfig
@@ -23,6 +23,8 @@ from rvq_jax.systems.musicgen import checks
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Audio, Codes, Key
 
+GENERATION = "generation"  # in config.json
+
 
 class Parts(NamedTuple):
     """What a folder of a masked model holds."""
@@ -31,6 +33,7 @@ class Parts(NamedTuple):
     params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
     codec: Codec | None
     text: TextEncoder | None
+    generation: object = None  # a dataclass: how it decodes where nothing else is asked for
 
 
 class Request(NamedTuple):
@@ -40,11 +43,12 @@ class Request(NamedTuple):
     lengths: np.ndarray  # [B], frames of each row
 
 
-def load(path: str | Path, kind: str) -> Parts:
+def load(path: str | Path, kind: str, generation: type | None = None) -> Parts:
     """The parts of a folder that `save` wrote.
 
-    Raises UserError if it is not of this kind, a part is missing, or weights do not fit or are not
-    finite.
+    generation: the dataclass of how a model of this kind decodes, whose defaults stand for what
+    the folder does not say. Raises UserError if it is not of this kind, a part is missing, or
+    weights do not fit or are not finite.
     """
     path = Path(path)
     data = files.load_config(path)
@@ -53,6 +57,12 @@ def load(path: str | Path, kind: str) -> Parts:
         have = have if isinstance(have, str) else "model of unknown kind"
         raise UserError(f"{path} holds a {have}, not a {kind}")
     where, alone = f"{path}/config.json", data.pop("alone", False) is True
+    decoding = None
+    if generation is not None:
+        said = data.pop(GENERATION, {})
+        if not isinstance(said, dict):
+            raise UserError(f"{where}: {GENERATION} must be an object, got {shown(said)}")
+        decoding = configs.from_dict(generation, said, f"{where}: {GENERATION}")
     config = configs.from_dict(MaskedLMConfig, data, where)
     limits.laid_out(lambda: files.named(forms.abstract(config)), where)
     params = files.load_weights(path, forms.abstract(config))
@@ -61,7 +71,7 @@ def load(path: str | Path, kind: str) -> Parts:
             raise UserError(f"{path}: {name} has numbers that are not finite; get it again")
     codec = None if alone else Codec.load(path / "codec")
     text = TextEncoder.load(path / "text") if config.text_dim else None
-    return Parts(config, jax.device_put(params), codec, text)
+    return Parts(config, jax.device_put(params), codec, text, decoding)
 
 
 def save(path: Path, kind: str, parts: Parts) -> None:
@@ -69,6 +79,8 @@ def save(path: Path, kind: str, parts: Parts) -> None:
     data = {"model": kind, **configs.to_dict(parts.config)}
     if parts.codec is None:
         data["alone"] = True
+    if parts.generation is not None:
+        data[GENERATION] = configs.to_dict(parts.generation)
     files.save_folder(path, data, parts.params)
     if parts.codec is not None:
         parts.codec.save(path / "codec")
