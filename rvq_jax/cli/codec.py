@@ -157,8 +157,8 @@ class Import:
     """Turns another project's checkpoint into a model folder; no code of the file runs.
 
     Codecs: EnCodec's .th, audiocraft's compression_state_dict.bin, descript's .pth (of any sizes),
-    moshi's Mimi in .safetensors. Token models: audiocraft's state_dict.bin (MusicGen, AudioGen),
-    with --codec and --text. The folder is in transformers' format wherever one exists.
+    moshi's Mimi in .safetensors. Token models: audiocraft's state_dict.bin (MusicGen, AudioGen,
+    MAGNeT), with --codec and --text. The folder is in transformers' format wherever one exists.
 
     rvq-jax import weights_44khz_16kbps.pth --out codecs/dac_44khz_16kbps
     """
@@ -179,8 +179,7 @@ class Import:
 
     def run(self) -> dict:
         from rvq_jax.convert import audiocraft
-        from rvq_jax.systems import published_codecs
-        from rvq_jax.systems.musicgen import from_audiocraft
+        from rvq_jax.systems import from_audiocraft, magnet, published_codecs
 
         files.check_folder(self.out)
         found = published_codecs.read(self.file)
@@ -189,8 +188,11 @@ class Import:
                 raise UserError(f"{self.file} is a token model; leave --kind away")
             model = from_audiocraft.of_file(*found, self.file, self.codec, self.text)
             model.save(self.out)
-            name, levels = "musicgen", model.config.levels
-            say(self.json, f"{name}, {levels} levels by {model.pattern}: {self.out}")
+            levels = model.config.levels
+            if isinstance(model, magnet.MAGNeT):
+                say(self.json, f"{magnet.KIND}, {levels} levels: {self.out}")
+                return {"model": str(self.out), "levels": levels}
+            say(self.json, f"musicgen, {levels} levels by {model.pattern}: {self.out}")
             return {"model": str(self.out), "pattern": model.pattern, "levels": levels}
         for flag in ("codec", "text"):
             if getattr(self, flag) is not None:

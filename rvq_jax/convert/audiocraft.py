@@ -1,4 +1,4 @@
-"""Audiocraft's token models (MusicGen, AudioGen): their config, pattern and names of tensors.
+"""Audiocraft's token models (MusicGen, AudioGen, MAGNeT): config, pattern and names of tensors.
 
 As in facebookresearch/audiocraft: a state_dict.bin holds the weights under "best_state" and under
 "xp.cfg" the text of the config that trained them, which its parts' sizes follow from.
@@ -11,15 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from rvq_jax import config as configs
-from rvq_jax import limits, patterns
+from rvq_jax import patterns
 from rvq_jax.audio.chroma import HOP
+from rvq_jax.convert import audiocraft_config, audiocraft_magnet
+from rvq_jax.convert.audiocraft_config import section
+from rvq_jax.convert.audiocraft_magnet import Generation
 from rvq_jax.errors import READING, UserError, shown
+from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 
 Tensors = dict[str, np.ndarray]
 
 HEAD = 64  # features of a head where no config says how many heads there are
-CONFIG = 1 << 17  # characters of an xp.cfg, ten times the published
+KIND = "transformer_lm"  # of MusicGen and AudioGen, by lm_model
 SECONDS = 30.0  # that all published models but AudioGen's were trained on at once
 CONDITIONERS = "condition_provider.conditioners."
 TEXT, MELODY = f"{CONDITIONERS}description.output_proj", f"{CONDITIONERS}self_wav.output_proj"
@@ -44,12 +48,13 @@ RULES = [
 FIXED = {
     ("transformer_lm",): {
         "activation": "gelu",
-        "causal": True,
         "kv_repeat": 1,
+        "max_period": 10_000,
         "norm": "layer_norm",
         "norm_first": True,
         "past_context": None,
         "positional_embedding": "sin",
+        "positional_scale": 1,
     },
     ("fuser",): {"cross_attention_pos_emb": False},
     ("conditioners", "self_wav", "chroma_stem"): {"argmax": True, "radix2_exp": 14},
@@ -66,11 +71,12 @@ class Dataset:
 class Original(NamedTuple):
     """A token model as its file describes it."""
 
-    lm: LMConfig  # its window and melody frames not yet known
-    pattern: str
+    lm: LMConfig | MaskedLMConfig  # its window and melody frames not yet known
+    pattern: str | None  # None of a MAGNeT, which has none
     tensors: Tensors  # float32, under transformers' names
     seconds: float  # it was trained on at once
     text: str  # the name of its text encoder, such as t5-base; "" if it is not said
+    generation: Generation | None  # how a MAGNeT decodes; None of the others
 
 
 def is_token_model(tensors: Tensors) -> bool:
@@ -81,29 +87,33 @@ def is_token_model(tensors: Tensors) -> bool:
 def read(tensors: Tensors, beside: dict, path) -> Original:
     """What the file `path` holds: its tensors and what lies beside them.
 
-    Its models attend to the padding of captions, ours do not (`LMConfig.attend_padding` is left
-    False): a caption alone has none, and both draw from the same distribution. Raises UserError
-    for a config that cannot be read, layers that this library lacks, or a pattern without a name.
+    Its models attend to the padding of captions, ours do not (`attend_padding` is left False): a
+    caption alone has none, and both draw from the same distribution. Raises UserError for a config
+    that cannot be read, layers that this library lacks, or a pattern without a name.
     """
-    config = _config(beside, path)
-    for place, fixed in {(): {"lm_model": "transformer_lm"}, **FIXED}.items():
-        said = _section(config, *place)
-        for field, value in fixed.items():
-            if said.get(field, value) != value:
-                name, found = ".".join([*place, field]), shown(said[field])
-                raise UserError(
-                    f"{path}: {name} {found} in its xp.cfg is not supported, only {value!r}"
-                )
-    said = _section(config, "transformer_lm")
-    lm = _sizes(tensors, said, path)
-    dataset = _section(config, "dataset")
-    named = {name: dataset[name] for name in limits.kinds(Dataset) if name in dataset}
-    seconds = configs.from_dict(Dataset, named, f"{path}: its xp.cfg").segment_duration or SECONDS
-    text = _section(config, "conditioners", "description", "t5").get("name", "")
-    pattern = _pattern(
-        _section(config, "codebooks_pattern"), said.get("q_modeling"), lm.levels, path
-    )
-    return Original(lm, pattern, _renamed(tensors), seconds, text if isinstance(text, str) else "")
+    config = audiocraft_config.read(beside, path)
+    kind = config.get("lm_model", KIND)
+    if kind not in (KIND, audiocraft_magnet.KIND):
+        raise UserError(
+            f"{path}: lm_model {shown(kind)} in its xp.cfg is not supported, only {KIND!r} and "
+            f"{audiocraft_magnet.KIND!r}"
+        )
+    audiocraft_config.check(config, FIXED, path)
+    said = section(config, "transformer_lm")
+    sizes = _sizes(tensors, said, path)
+    seconds = audiocraft_config.fields(Dataset, section(config, "dataset"), path).segment_duration
+    text = section(config, "conditioners", "description", "t5").get("name", "")
+    if kind == KIND:
+        audiocraft_config.check(config, {("transformer_lm",): {"causal": True}}, path)
+        name = f"{MELODY}.weight"
+        melody = _shape(tensors, name, path)[1] if name in tensors else None
+        lm = configs.make(LMConfig, f"{path}: its tensors", **sizes, melody_bins=melody)
+        found = section(config, "codebooks_pattern")
+        pattern, generation = _pattern(found, said.get("q_modeling"), lm.levels, path), None
+    else:
+        (lm, generation), pattern = audiocraft_magnet.read(config, sizes, path), None
+    text = text if isinstance(text, str) else ""
+    return Original(lm, pattern, _renamed(tensors), seconds or SECONDS, text, generation)
 
 
 def melody_frames(seconds: float, rate: int) -> int:
@@ -111,63 +121,26 @@ def melody_frames(seconds: float, rate: int) -> int:
     return int(seconds * rate) // HOP + 1
 
 
-def _config(beside: dict, path) -> dict:
-    """xp.cfg as a dict; empty if there is none."""
-    import yaml
-
-    text = beside.get("xp.cfg", "{}")
-    if not isinstance(text, str):
-        raise UserError(
-            f"{path}: its xp.cfg is no text, as in a checkpoint of training; export it with "
-            "audiocraft.utils.export.export_lm"
-        )
-    if len(text) > CONFIG:
-        raise UserError(f"{path}: its xp.cfg has {len(text):,} characters, more than {CONFIG:,}")
-    try:
-        # Names for parts can make a thousand of each: merged, they fill memory.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it refers to parts of itself")
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, *READING) as error:
-        raise UserError(f"{path}: its xp.cfg is no YAML ({error}); get it again") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: its xp.cfg holds no fields; get it again")
-    return config
-
-
-def _section(config: dict, *names: str) -> dict:
-    """What lies at a path in a config; empty if there is nothing."""
-    for name in names:
-        found = config.get(name)
-        config = found if isinstance(found, dict) else {}
-    return config
-
-
-def _sizes(tensors: Tensors, said: dict, path) -> LMConfig:
-    """Sizes as the tensors' shapes tell them; how they are cut into heads they do not."""
+def _sizes(tensors: Tensors, said: dict, path) -> dict:
+    """Fields as the tensors' shapes tell them; how they are cut into heads they do not."""
     levels = _count(tensors, r"emb\.(\d+)\.weight")
     layers = _count(tensors, r"transformer\.layers\.(\d+)\..+")
     ids, dim = _shape(tensors, "emb.0.weight", path)
     hidden, _ = _shape(tensors, "transformer.layers.0.linear1.weight", path)
     _, text_dim = _shape(tensors, f"{TEXT}.weight", path)
-    is_melody = f"{MELODY}.weight" in tensors
-    melody = _shape(tensors, f"{MELODY}.weight", path)[1] if is_melody else None
     heads = said.get("num_heads", max(1, dim // HEAD))
     if not (isinstance(heads, int) and 0 < heads <= dim and dim % heads == 0):
         raise UserError(f"{path}: {dim} features cannot be cut into num_heads {shown(heads)}")
-    return configs.make(
-        LMConfig,
-        f"{path}: its tensors",
-        levels=levels,
-        codebook_size=ids - 1,
-        dim=dim,
-        layers=layers,
-        heads=heads,
-        mlp_dim=hidden,
-        positions="sinusoidal",
-        text_dim=text_dim,
-        melody_bins=melody,
-    )
+    return {
+        "levels": levels,
+        "codebook_size": ids - 1,
+        "dim": dim,
+        "layers": layers,
+        "heads": heads,
+        "mlp_dim": hidden,
+        "positions": "sinusoidal",
+        "text_dim": text_dim,
+    }
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
@@ -188,7 +161,7 @@ def _pattern(said: dict, older, levels: int, path) -> str:
     frames = 2 * levels + 1  # that tell all tables of so many levels apart
     modeling = said.get("modeling") or older or "delay"
     known = shown(modeling)
-    own = _section(said, modeling) if isinstance(modeling, str) else {}
+    own = section(said, modeling) if isinstance(modeling, str) else {}
     try:
         table = _table(modeling, own, levels, frames)
     except READING as error:

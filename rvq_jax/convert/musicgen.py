@@ -14,6 +14,7 @@ from rvq_jax.convert import t5
 from rvq_jax.convert.fields import checked, kind_of, refuse
 from rvq_jax.convert.layout import MATRIX, Layout, Place
 from rvq_jax.errors import UserError
+from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.t5 import T5Config
 
@@ -57,6 +58,7 @@ IGNORED = (
     "layerdrop",
     "max_position_embeddings",
 )
+PROJECTIONS = {"text": "enc_to_dec_proj", "melody": "audio_enc_to_dec_proj"}  # of conditions
 # Tensors of some versions' files that are computed.
 COMPUTED = "embed_positions.weights"
 
@@ -192,8 +194,11 @@ def generation(config: LMConfig) -> dict:
     }
 
 
-def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
-    """Our leaves' places among the tensors; prefix: "" for the token model alone."""
+def layout(config: LMConfig | MaskedLMConfig, prefix: str = "decoder.") -> Layout:
+    """Our leaves' places among the tensors; prefix: "" for the token model alone.
+
+    A MAGNeT's are called as a MusicGen's of its sizes.
+    """
     c, inner = config, f"{prefix}model.decoder"
     levels = range(c.levels)
     found = {
@@ -201,16 +206,16 @@ def layout(config: LMConfig, prefix: str = "decoder.") -> Layout:
         "heads/weight": Place([f"{prefix}lm_heads.{k}.weight" for k in levels]),
         **_norm("norm", f"{inner}.layer_norm"),
     }
-    if c.text_dim != c.dim:
-        found |= _linear("readers/text/project", "enc_to_dec_proj")
-    if c.melody_bins:
-        found |= _linear("readers/melody/project", "audio_enc_to_dec_proj")
+    for spec in c.conditions:
+        if spec.projects(c.dim):
+            found |= _linear(f"readers/{spec.name}/project", PROJECTIONS[spec.name])
+    crosses = any(spec.mechanism == "cross" for spec in c.conditions)
     for i in range(c.layers):
         ours, theirs = f"blocks/{i}", f"{inner}.layers.{i}"
         found |= _norm(f"{ours}/norm_self", f"{theirs}.self_attn_layer_norm")
         found |= _norm(f"{ours}/norm_mlp", f"{theirs}.final_layer_norm")
         found |= _attention(c, f"{ours}/attend_self", f"{theirs}.self_attn")
-        if not c.melody_bins:
+        if crosses:
             found |= _norm(f"{ours}/norm_cross", f"{theirs}.encoder_attn_layer_norm")
             found |= _attention(c, f"{ours}/attend_cross", f"{theirs}.encoder_attn")
         found[f"{ours}/up"] = Place(f"{theirs}.fc1.weight")
@@ -227,7 +232,7 @@ def _linear(ours: str, theirs: str) -> Layout:
     return {f"{ours}/kernel": weight, f"{ours}/bias": Place(f"{theirs}.bias")}
 
 
-def _attention(c: LMConfig, ours: str, theirs: str) -> Layout:
+def _attention(c: LMConfig | MaskedLMConfig, ours: str, theirs: str) -> Layout:
     width = c.dim // c.heads
     names = [f"{theirs}.{name}_proj.weight" for name in ("q", "k", "v", "out")]
     query, key, value, out = names

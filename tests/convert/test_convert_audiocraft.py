@@ -17,8 +17,7 @@ import rvq_jax as rj
 from rvq_jax import files, patterns
 from rvq_jax.convert import audiocraft, layout, musicgen, names, torch_file
 from rvq_jax.errors import UserError
-from rvq_jax.systems import published_codecs
-from rvq_jax.systems.musicgen import from_audiocraft
+from rvq_jax.systems import from_audiocraft, published_codecs
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "torch" / "audiocraft_lm.bin"
 DELAYS = {"text": [0, 1, 2], "melody": [0, 1, 2], "stereo": [0, 0, 1, 1, 2, 2]}
@@ -205,8 +204,10 @@ def test_patterns_without_a_name_are_refused(said, say):
 CONFIGS = {
     "no YAML": ("a: [", ["is no YAML"]),
     "no fields": ("- a", ["holds no fields"]),
-    "another model": ("lm_model: transformer_lm_magnet", ["lm_model", "transformer_lm_magnet"]),
+    "another model": ("lm_model: flow_matching", ["lm_model 'flow_matching'", "only", "_magnet"]),
     "rotary": ("transformer_lm: {positional_embedding: rope}", ["positional_embedding 'rope'"]),
+    "another period": ("transformer_lm: {max_period: 5000}", ["max_period 5000", "only 10000"]),
+    "not causal": ("transformer_lm: {causal: false}", ["causal False"]),
     "norms behind": ("transformer_lm: {norm_first: false}", ["norm_first False"]),
     "places of the text": ("fuser: {cross_attention_pos_emb: true}", ["cross_attention_pos_emb"]),
     "no such heads": ("transformer_lm: {num_heads: 5}", ["16 features", "num_heads 5"]),

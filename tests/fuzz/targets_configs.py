@@ -15,7 +15,7 @@ from harness import Target
 
 import rvq_jax as rj
 from rvq_jax import limits
-from rvq_jax.convert import audiocraft, tokenizer
+from rvq_jax.convert import audiocraft, audiocraft_magnet, tokenizer
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.systems.tokenizer import load_tokenizer
@@ -132,16 +132,21 @@ def crop_samples(folder: Path) -> list[bytes]:
     delay = {"delays": [0, 1], "flatten_first": 0}
     pattern = {"modeling": "delay", "delay": delay, "unroll": unroll, "musiclm": {"group_by": 2}}
     model = {"num_heads": 2, "activation": "gelu", "q_modeling": None}
-    return [
-        json.dumps(
-            {
-                "dataset": {"segment_duration": 30.0},
-                "conditioners": {"description": {"t5": {"name": "t5-base"}}},
-                "codebooks_pattern": pattern,
-                "transformer_lm": model,
-            }
-        ).encode()
-    ]
+    musicgen = {
+        "dataset": {"segment_duration": 30.0},
+        "conditioners": {"description": {"t5": {"name": "t5-base"}}},
+        "codebooks_pattern": pattern,
+        "transformer_lm": model,
+    }
+    parallel = {"modeling": "parallel", "parallel": {"empty_initial": -1}}
+    magnet = musicgen | {
+        "lm_model": audiocraft_magnet.KIND,
+        "codebooks_pattern": parallel,
+        "transformer_lm": model | {"causal": False, "subcodes_context": 5},
+        "masking": {"span_len": 3},
+        "generate": {"lm": {"temp": 3.0, "top_p": 0.9, "decoding_steps": [20, 10]}},
+    }
+    return [json.dumps(said).encode() for said in (musicgen, magnet)]
 
 
 @functools.cache

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from audiocraft_files import CONFIG, original
 
-from rvq_jax.systems.musicgen import MusicGen, from_audiocraft
+from rvq_jax.systems import from_audiocraft
+from rvq_jax.systems.musicgen import MusicGen
 
 REASON = "the parity peers are not installed"
 torch = pytest.importorskip("torch", reason=REASON)

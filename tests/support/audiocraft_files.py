@@ -79,3 +79,74 @@ def original(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if f"{CONDITIONERS}self_wav.output_proj.weight" in found:
         found[f"{CONDITIONERS}self_wav.chroma.spec.window"] = np.ones(16_384, np.float32)
     return found
+
+
+# Sizes of a MAGNeT small enough to check whole, and what its own config says otherwise.
+MAGNET_SIZES = {"levels": 3, "codes": 16, "layers": 2, "mlp": 24, "text": 12}
+MAGNET_CONFIG = """\
+dataset:
+  segment_duration: 0.4
+conditioners:
+  description:
+    model: t5
+    t5:
+      name: t5-large
+fuser:
+  cross_attention_pos_emb: false
+  cross:
+  - description
+lm_model: transformer_lm_magnet
+codebooks_pattern:
+  modeling: parallel
+  parallel:
+    empty_initial: -1
+  delay:
+    delays: [0, 1, 2, 3]
+transformer_lm:
+  num_heads: 2
+  activation: gelu
+  norm_first: true
+  positional_embedding: sin
+  causal: false
+  subcodes_context: 1
+  compression_model_framerate: 50
+  segment_duration: 0
+  span_len: -1
+masking:
+  span_len: 2
+generate:
+  lm:
+    use_sampling: true
+    temp: 3.5
+    top_k: 250
+    top_p: 0.8
+    max_cfg_coef: 20.0
+    min_cfg_coef: 1.0
+    decoding_steps: [3, 1, 2]
+    anneal_temp: true
+    span_scoring: max
+    span_arrangement: nonoverlap
+    prompted_samples: false
+"""
+
+
+def magnet(dim: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A MAGNeT's tensors of random numbers, large enough for every input to matter."""
+    levels, codes, layers, mlp, text = MAGNET_SIZES.values()
+    shapes = {f"emb.{k}.weight": (codes + 1, dim) for k in range(levels)}
+    shapes |= {f"linears.{k}.weight": (codes, dim) for k in range(levels)}
+    shapes |= {"out_norm.weight": (dim,), "out_norm.bias": (dim,)}
+    stem = f"{CONDITIONERS}description.output_proj."
+    shapes |= {f"{stem}weight": (dim, text), f"{stem}bias": (dim,)}
+    for i in range(layers):
+        layer = {"linear1.weight": (mlp, dim), "linear2.weight": (dim, mlp)}
+        for part in ("self_attn", "cross_attention"):
+            layer |= {
+                f"{part}.in_proj_weight": (3 * dim, dim),
+                f"{part}.out_proj.weight": (dim,) * 2,
+            }
+        for part in ("norm1", "norm_cross", "norm2"):
+            layer |= {f"{part}.weight": (dim,), f"{part}.bias": (dim,)}
+        shapes |= {f"transformer.layers.{i}.{name}": shape for name, shape in layer.items()}
+    rng = np.random.default_rng(seed)
+    return {n: (0.4 * rng.normal(size=s)).astype(np.float32) for n, s in shapes.items()}

@@ -14,6 +14,7 @@ from rvq_jax.convert import folder, layout, musicgen, names, t5, tensors
 from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm import forms
+from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.opening import read_bytes
 from rvq_jax.systems import codec as codecs
@@ -127,12 +128,12 @@ def _load_published(path: Path, data: dict) -> Loaded:
 
 
 def of_tensors(
-    config: LMConfig, found: dict, path: str | Path, prefix: str = "decoder."
+    config: LMConfig | MaskedLMConfig, found: dict, path: str | Path, prefix: str = "decoder."
 ) -> nnx.State:
     """Parameters of tensors under transformers' names.
 
     Args:
-      config: of the token model.
+      config: of the token model, which may be a MAGNeT.
       found: arrays by name.
       path: where they are from, for errors.
       prefix: of the names; "" for the token model alone.
@@ -186,7 +187,7 @@ def _check_finite(found: dict[str, Array], path: Path) -> None:
             raise UserError(f"{path}: {_short(name)} has numbers that are not finite; get it again")
 
 
-def _leaves(config: LMConfig, path: str | Path) -> dict:
+def _leaves(config: LMConfig | MaskedLMConfig, path: str | Path) -> dict:
     """Shapes of a model's arrays by name; raises UserError if no model of it can be made."""
 
     def shapes():
@@ -195,7 +196,7 @@ def _leaves(config: LMConfig, path: str | Path) -> dict:
     return limits.laid_out(shapes, f"{path}/config.json")
 
 
-def _of_leaves(config: LMConfig, leaves: dict) -> nnx.State:
+def _of_leaves(config: LMConfig | MaskedLMConfig, leaves: dict) -> nnx.State:
     structure = jax.tree.structure(forms.abstract(config))
     return structure.unflatten(leaves[_short(name)] for name in files.named(forms.abstract(config)))
 
