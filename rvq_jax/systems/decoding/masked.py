@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rvq_jax.lm import forms, masked_lm, rescoring
+from rvq_jax.lm import forms, masked_lm, masked_score, rescoring
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.masked import Parallel
 from rvq_jax.lm.masked_lm import MaskedLMConfig
@@ -112,6 +112,39 @@ def check(
             top = np.asarray(conditions[spec.name].states).max(initial=-1)
             if top >= spec.vocab:
                 raise ValueError(f"{spec.name} tokens lie in 0..{spec.vocab - 1}; got {top}")
+
+
+@functools.partial(jax.jit, static_argnames=("config", "samples"))
+def bound_codes(
+    config: MaskedLMConfig,
+    params: nnx.State,
+    codes: Codes,
+    conditions: Conditions,
+    key: Key,
+    lengths: Array,
+    *,
+    samples: int,
+) -> Array:
+    """Samples of a bound on the bits of codes, in one program (see `lm.masked_score.bound`).
+
+    Args:
+      config: of the model.
+      params: its parameters, with lists of layers.
+      codes: `[B, K, F]`; one outside of [0, N) is taken for the nearest code.
+      conditions: of B rows.
+      key: one key, from which every row folds its own, or keys `[B]`.
+      lengths: `[B]` frames of each row; what is after them changes nothing.
+      samples: S, how many.
+
+    Returns:
+      Bits `[S, B, K]` of all frames of a row.
+    """
+
+    def run(codes, params, conditions, key, lengths):
+        model = forms.model(config, params)
+        return masked_score.bound(model, codes, lengths, conditions, key, samples)
+
+    return portable(run, "BKF", "SBK")(codes, params, conditions, typed(key), lengths)
 
 
 def lower_masked(config, params, table, conditions, key, forced, lengths):
