@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rvq_jax import files
 from rvq_jax.systems import magnet, soundstorm
+from rvq_jax.systems.decoding import windows
 from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.soundstorm import SoundStorm
@@ -20,3 +21,32 @@ def load_generator(path: str | Path) -> Generator:
     kind = files.load_config(path).get("model")
     found = KINDS.get(kind, MusicGen) if isinstance(kind, str) else MusicGen
     return found.load(path)
+
+
+def kind(model: Generator) -> str:
+    """The name of a MusicGen's pattern, else of the kind that a model is of."""
+    if isinstance(model, MusicGen):
+        return model.pattern
+    return next(name for name, each in KINDS.items() if isinstance(model, each))
+
+
+def forwards(model: Generator, frames: int, stride: int | None = None) -> int:
+    """How many times a model's networks of tokens run for a clip, by the defaults of its kind.
+
+    Args:
+      model: that generates it.
+      frames: of the clip, in codes.
+      stride: frames that every further window of a MusicGen adds; none is further for None.
+
+    Returns:
+      Steps of the pattern, or iterations of all levels; of a SoundStorm beside them the steps of
+      its semantic model. A guided step counts as one.
+    """
+    config = model.config
+    if isinstance(model, MusicGen):
+        window = min(config.window or frames, frames) if stride else frames
+        return windows.forwards(model.pattern, config.levels, frames, window, stride or frames)
+    if isinstance(model, MAGNeT):
+        return sum(magnet.default_iterations(config))
+    tokens = 0 if model.semantic is None else config.semantic_tokens(frames)
+    return tokens + sum(soundstorm.default_iterations(config))

@@ -194,6 +194,31 @@ def sample(
         begin += request.stride
 
 
+def forwards(pattern_name: str, levels: int, frames: int, window: int, stride: int) -> int:
+    """How many times a token model runs for a clip: once for each step that is sampled, and once
+    for all that a further window reads of the one before.
+
+    Args:
+      pattern_name: of its pattern.
+      levels: K.
+      frames: of the clip.
+      window: frames sampled at once.
+      stride: frames that every further window adds.
+
+    Returns:
+      The number.
+    """
+    count = begin = done = 0
+    while done < frames:
+        end = min(begin + window, frames)
+        forced = np.where(np.arange(begin, end) < done, 0, -1)
+        forced = np.broadcast_to(forced, (1, levels, end - begin))
+        read = window_of(pattern_name, forced, np.array([end - begin])).prefill_steps
+        count += patterns.named(pattern_name, levels, end - begin).steps - read + (read > 0)
+        done, begin = end, begin + stride
+    return count
+
+
 def _pieces(
     config,
     params,
