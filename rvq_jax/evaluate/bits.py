@@ -1,23 +1,68 @@
-"""Bits of held-out codes under a token model, clip by clip."""
+"""Bits of held-out codes under a token model, clip by clip: exact, or a bound on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from rvq_jax import patterns
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.errors import UserError
-from rvq_jax.lm.conditions import Conditions, condition
+from rvq_jax.evaluate.conditions import caption_conditions, melodies, semantic_conditions
+from rvq_jax.systems.decoding.masked import bound_codes
 from rvq_jax.systems.decoding.programs import score_codes
+from rvq_jax.systems.generators import Generator
 from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.train.runs.semantic import semantic_set
+
+SAMPLES = 8  # of a bound, for each window
+SEED = 0  # of their masks: the same for all models, so that differences are not of masks
+
+
+class ClipBits(NamedTuple):
+    """Bits of held-out clips, summed over their frames."""
+
+    levels: np.ndarray  # [M, K], of the codes of each level; of a masked model a bound's mean
+    frames: np.ndarray  # [M]
+    semantic: np.ndarray | None = None  # [M], of the tokens that a SoundStorm's codes are given
+    variance: np.ndarray | None = None  # [M], of a bound's mean; None where bits are exact
+
+    @property
+    def per_frame(self) -> np.ndarray:
+        """Bits per frame `[M]` of all that a model makes: codes, and semantic tokens."""
+        semantic = 0.0 if self.semantic is None else self.semantic
+        return (self.levels.sum(1) + semantic) / self.frames
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean over clips, in bits per frame, by the samples of a bound; None if exact."""
+        if self.variance is None:
+            return None
+        return float(np.sqrt(self.variance.sum()) / self.frames.sum())
+
+
+class Windows(NamedTuple):
+    """A batch of windows of clips."""
+
+    rows: list[tuple[int, int]]  # clip and first frame of each, [B]
+    codes: np.ndarray  # [B, K, F] int32, 0 after a window's own frames
+    counts: np.ndarray  # [B], its own frames
+    last: np.ndarray  # [B] bool, whether the clip ends in it
+    used: int  # how many are counted; the others fill the batch
 
 
 def clip_bits(
-    model: MusicGen, heldout: CodeSet, frames: int | None = None, batch: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
+    model: Generator, heldout: CodeSet, frames: int | None = None, batch: int = 16
+) -> ClipBits:
     """Scores a token model on held-out codes, clip by clip.
+
+    A MusicGen's bits are exact. Those of a masked model are bounded: they are at most the mean over
+    orders of decoding (see `rvq_jax.lm.masked_score.bound`), estimated by `SAMPLES` masks of each
+    level of each window. A SoundStorm's codes are scored given the clip's own semantic tokens, and
+    those cost what its semantic model says, exactly, with the end of the clip.
 
     Args:
       model: the token model; its codec is not needed.
@@ -27,53 +72,22 @@ def clip_bits(
       batch: windows that are scored at a time.
 
     Returns:
-      Bits of each clip and level, summed over its frames, `[M, K]`, and its frames `[M]`.
+      Bits of each clip.
 
     Raises:
-      UserError: codes that are not the model's, or lack the melody that it follows.
+      UserError: codes that are not the model's, or lack the melody or semantic tokens it reads.
     """
     check_codes(model, heldout)
-    lengths = np.array([codes.shape[1] for codes in heldout.codes])
-    longest = int(lengths.max())
-    frames = min(model.config.window or longest, longest) if frames is None else frames
-    pattern = patterns.padded_pattern(model.pattern, model.config.levels, frames)
-    windows = [(i, begin) for i, n in enumerate(lengths) for begin in range(0, n, frames)]
-    conditions_of = caption_conditions(model, heldout.captions)
-    bits_MK = np.zeros((len(heldout), model.config.levels))
-    bar = tqdm(total=len(windows), desc="bits", unit="window", delay=2, leave=False)
-    with bar:
-        for first in range(0, len(windows), batch):
-            part = windows[first : first + batch]
-            # What fills the last batch is a copy, and counts for nothing.
-            rows = part + part[-1:] * (batch - len(part))
-            pieces = [heldout.codes[i][:, begin : begin + frames] for i, begin in rows]
-            counts = [piece.shape[1] for piece in pieces]
-            codes = np.stack([_padded(piece, frames) for piece in pieces])
-            mask = np.arange(frames) < np.array(counts)[:, None]
-            conditions = conditions_of([i for i, _ in rows])
-            conditions = conditions | melodies(model, heldout, rows, counts)
-            found = score_codes(model.config, model.params, pattern, codes, conditions, mask)
-            found = np.asarray(found, np.float64).sum(2)
-            for row, (i, _) in enumerate(part):
-                bits_MK[i] += found[row]
-            bar.update(len(part))
-    return bits_MK, lengths
+    if isinstance(model, MusicGen):
+        return _exact(model, heldout, frames, batch)
+    found = _bound(model, heldout, frames, batch)
+    if not isinstance(model, SoundStorm):
+        return found
+    tokens = _exact(model.semantic.lm, semantic_set(heldout), None, batch)
+    return found._replace(semantic=tokens.levels[:, 0])
 
 
-def caption_conditions(model: MusicGen, captions: list[str]) -> Callable[[list[int]], Conditions]:
-    """A function from indices of captions to their conditions, in shapes that are always the same:
-    tokens of a frozen encoder are padded to the longest caption of all."""
-    if model.config.text_dim is None:
-        return lambda rows: model.encode_conditions([captions[i] for i in rows])
-    if model.text is None:
-        raise UserError("a model reads a frozen text encoder and has none; give its whole folder")
-    ids, mask = model.text.tokens(captions)
-    return lambda rows: model.encode_conditions(
-        {"input_ids": ids[rows], "attention_mask": mask[rows]}
-    )
-
-
-def check_codes(model: MusicGen, heldout: CodeSet, name: str = "the model") -> None:
+def check_codes(model: Generator, heldout: CodeSet, name: str = "the model") -> None:
     """Raises UserError unless a model, of this name, can score the codes."""
     config, levels = model.config, len(heldout.codes[0])
     if (levels, heldout.codebook_size) != (config.levels, config.codebook_size):
@@ -81,36 +95,125 @@ def check_codes(model: MusicGen, heldout: CodeSet, name: str = "the model") -> N
             f"the held-out codes have {levels} levels of {heldout.codebook_size}, {name} "
             f"{config.levels} of {config.codebook_size}; give the codes of its codec"
         )
+    if isinstance(model, SoundStorm):
+        _check_semantics(model, heldout, name)
+    if not isinstance(model, MusicGen):
+        return
     if config.melody_bins not in (None, heldout.melody_bins):
         raise UserError(
             f"{name} follows a melody: build the held-out codes with --melody {config.melody_bins}"
         )
     if config.end:
-        raise UserError("{name} ends rows itself, and windows of clips do not end as it says")
+        raise UserError(f"{name} ends rows itself, and windows of clips do not end as it says")
+
+
+def _check_semantics(model: SoundStorm, heldout: CodeSet, name: str) -> None:
+    if model.semantic is None:
+        raise UserError(
+            f"{name} has no semantic model, whose bits count too; train it with --semantic, the "
+            "folder of one"
+        )
+    wanted = model.config.semantic_size, model.config.semantic_ratio
+    have = heldout.semantic_size, heldout.semantic_ratio
+    if heldout.semantics is None or have != wanted:
+        what = "none" if heldout.semantics is None else f"{have[0]}, one of every {have[1]} frames"
+        raise UserError(
+            f"{name} reads {wanted[0]} semantic tokens, one of every {wanted[1]} frames, and the "
+            f"held-out codes have {what}; build them with --semantic as those it was trained on"
+        )
+
+
+def _exact(model: MusicGen, heldout: CodeSet, frames: int | None, batch: int) -> ClipBits:
+    """Bits of teacher-forced passes; of a model that ends rows also those of each clip's end."""
+    config, lengths = model.config, _lengths(heldout)
+    longest = int(lengths.max())
+    frames = min(config.window or longest, longest) if frames is None else frames
+    room = frames + config.end  # for the end of a clip that fills its last window
+    pattern = patterns.padded_pattern(model.pattern, config.levels, room)
+    conditions_of = caption_conditions(model, heldout.captions)
+    bits_MK = np.zeros((len(heldout), config.levels))
+    for part in _windows(heldout, frames, room, batch):
+        conditions = conditions_of([i for i, _ in part.rows])
+        conditions = conditions | melodies(model, heldout, part.rows, part.counts)
+        mask = np.arange(room) < part.counts[:, None]
+        found = score_codes(config, model.params, pattern, part.codes, conditions, mask)
+        found = np.asarray(found, np.float64)
+        if config.end:  # a window inside of a clip ends without it
+            found = np.where((mask | part.last[:, None])[:, None], found, 0.0)
+        found = found.sum(2)
+        for row, (i, _) in enumerate(part.rows[: part.used]):
+            bits_MK[i] += found[row]
+    return ClipBits(bits_MK, lengths)
+
+
+def _bound(model: Generator, heldout: CodeSet, frames: int | None, batch: int) -> ClipBits:
+    """The mean of samples of the bound; each window's masks are its own, whatever its batch."""
+    config, lengths = model.config, _lengths(heldout)
+    longest = int(lengths.max())
+    frames = min(frames or config.window or longest, longest)
+    if isinstance(model, SoundStorm) and frames < longest:
+        # Windows begin with a semantic token, as crops do in training.
+        frames = max(1, frames // config.semantic_ratio) * config.semantic_ratio
+    conditions_of = _masked_conditions(model, heldout, frames)
+    bits_MK, variance_M = np.zeros((len(heldout), config.levels)), np.zeros(len(heldout))
+    for part in _windows(heldout, frames, frames, batch):
+        found = bound_codes(
+            config,
+            model.params,
+            part.codes,
+            conditions_of(part.rows),
+            _keys(part.rows),
+            part.counts,
+            samples=SAMPLES,
+        )
+        found_SBK = np.asarray(found, np.float64)
+        # Samples of a level have masks of their own, so their variances add up.
+        variances_B = found_SBK.var(0, ddof=1).sum(1) / SAMPLES
+        for row, (i, _) in enumerate(part.rows[: part.used]):
+            bits_MK[i] += found_SBK[:, row].mean(0)
+            variance_M[i] += variances_B[row]
+    return ClipBits(bits_MK, lengths, None, variance_M)
+
+
+def _masked_conditions(
+    model: Generator, heldout: CodeSet, frames: int
+) -> Callable[[list[tuple[int, int]]], dict]:
+    """A function from windows of so many frames to what a masked model reads beside codes."""
+    if isinstance(model, SoundStorm):
+        return lambda rows: semantic_conditions(model, heldout, rows, frames)
+    conditions_of = caption_conditions(model, heldout.captions)
+    return lambda rows: conditions_of([i for i, _ in rows])
+
+
+def _windows(heldout: CodeSet, frames: int, room: int, batch: int) -> Iterator[Windows]:
+    """All clips in consecutive windows of so many frames, padded to `room`, in batches of one size,
+    with a progress bar."""
+    lengths = _lengths(heldout)
+    windows = [(i, begin) for i, n in enumerate(lengths) for begin in range(0, n, frames)]
+    with tqdm(total=len(windows), desc="bits", unit="window", delay=2, leave=False) as bar:
+        for first in range(0, len(windows), batch):
+            part = windows[first : first + batch]
+            # What fills the last batch is a copy, and counts for nothing.
+            rows = part + part[-1:] * (batch - len(part))
+            pieces = [heldout.codes[i][:, begin : begin + frames] for i, begin in rows]
+            counts = np.array([piece.shape[1] for piece in pieces])
+            codes = np.stack([_padded(piece, room) for piece in pieces])
+            last = np.array([begin + frames >= lengths[i] for i, begin in rows])
+            yield Windows(rows, codes, counts, last, len(part))
+            bar.update(len(part))
+
+
+def _keys(rows: list[tuple[int, int]]) -> jax.Array:
+    """A key of each window, by its clip and its first frame."""
+    keys = jax.random.key(SEED)
+    for numbers in np.array(rows, np.uint32).T:
+        keys = jax.vmap(jax.random.fold_in, (0 if keys.ndim else None, 0))(keys, numbers)
+    return keys
+
+
+def _lengths(heldout: CodeSet) -> np.ndarray:
+    return np.array([codes.shape[1] for codes in heldout.codes])
 
 
 def _padded(codes_KF: np.ndarray, frames: int) -> np.ndarray:
     return np.pad(codes_KF, ((0, 0), (0, frames - codes_KF.shape[1])))
-
-
-def melodies(
-    model: MusicGen, heldout: CodeSet, rows: list[tuple[int, int]], frames: list[int]
-) -> Conditions:
-    """The melody of windows as training cuts it, of a model that follows one; else nothing.
-
-    Args:
-      model: the token model.
-      heldout: codes with their melodies.
-      rows: clip and first frame of each window.
-      frames: how many each window has.
-    """
-    config = model.config
-    if not config.melody_bins:
-        return {}
-    per_frame = heldout.melody_rate / heldout.frame_rate
-    cut = MelodyCut(per_frame, config.melody_bins, config.melody_frames)
-    found = [
-        cut.conditions(heldout[i], begin, count)["melody"]
-        for (i, begin), count in zip(rows, frames, strict=True)
-    ]
-    return {"melody": condition(np.stack(found))}

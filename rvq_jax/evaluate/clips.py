@@ -8,7 +8,7 @@ import numpy as np
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.systems.decoding import audio as sound
-from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.generators import Generator
 from rvq_jax.typing import Audio
 
 
@@ -57,7 +57,7 @@ def choose(heldout: CodeSet, clips: int, seed: int, seconds: float | None = None
 
 
 def real_audio(
-    model: MusicGen, heldout: CodeSet, rows: np.ndarray, frames: int, audio: Sequence[dict] | None
+    model: Generator, heldout: CodeSet, rows: np.ndarray, frames: int, audio: Sequence[dict] | None
 ) -> Audio:
     """The beginnings of held-out clips.
 

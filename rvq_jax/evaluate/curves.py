@@ -6,7 +6,7 @@ import numpy as np
 
 from rvq_jax.errors import clipped
 from rvq_jax.evaluate import plots
-from rvq_jax.evaluate.summary import title
+from rvq_jax.evaluate.summary import is_bound, title
 
 SIZE = (4.8, 3.4)  # inches: letters are read on a phone too
 NAME = 28  # letters of a name that a legend has room for
@@ -48,33 +48,36 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
     axis.set_xlabel("kbps")
     axis.set_ylabel(title(metric).rstrip(" ↑↓") + f" ({metric['better']} is better)")
     if len(families) > 1:
-        _legend(figure, families)
+        _legend(figure, [clipped(family, NAME) for family in families])
     return plots.svg(figure, letters=True)
 
 
 def bits_by_level(models: Sequence[dict]) -> str:
-    """Held-out bits per frame of each level: a line for each model, with intervals."""
+    """Held-out bits per frame of each level: a line for each model, with intervals; ≤ marks bounds.
+
+    models: as results.json has them.
+    """
     figure, axis = plots.figure(*SIZE)
+    names = [clipped(model["name"], NAME) + " (≤)" * is_bound(model) for model in models]
     for i, model in enumerate(models):
         points = [(k + 1, *_ends(x)) for k, x in enumerate(model["bits_by_level"]) if _has(x)]
         if not points:
             continue
         levels, means, lows, highs = np.array(points).T
         errors = np.nan_to_num(np.maximum([means - lows, highs - means], 0.0))
-        name = plots.label(clipped(model["name"], NAME))
         style = {"color": plots.colour(i), "fmt": plots.mark(i), "ls": "-", "lw": 1.4}
-        axis.errorbar(levels, means, errors, ms=6, capsize=3, label=name, **style)
+        axis.errorbar(levels, means, errors, ms=6, capsize=3, label=plots.label(names[i]), **style)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("level")
     axis.set_ylabel("bits per frame (less is better)")
     if len(models) > 1:
-        _legend(figure, [model["name"] for model in models])
+        _legend(figure, names)
     return plots.svg(figure, letters=True)
 
 
 def _legend(figure, names: Sequence[str]) -> None:
     """Above the axes, where no line passes, in as many columns as there is room for."""
-    longest = max(len(clipped(name, NAME)) for name in names)
+    longest = max(map(len, names))
     columns = max(1, min(3, len(names), 46 // (longest + 6)))
     figure.legend(loc="outside upper left", ncols=columns, frameon=False)
 

@@ -18,6 +18,7 @@ from rvq_jax.evaluate.pieces import Clip
 from rvq_jax.evaluate.points import CodecPoints, CoderPoint, levels_of
 from rvq_jax.evaluate.rows import Rows
 from rvq_jax.evaluate.tokens import evaluate_tokens
+from rvq_jax.systems import generators
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train.codes import MUSICGENS
 
@@ -122,8 +123,7 @@ def evaluate_models(
     _check_place(out)
     given = [load_embedding(path) for path in embeddings]
     opened = dict(zip(labels(paths), map(open_model, paths), strict=True))
-    heard = [one.model for one in opened.values() if one.model.codec is not None]
-    held = open_heldout(data, (heard or [one.model for one in opened.values()])[0], out)
+    held = open_heldout(data, [one.model for one in opened.values()], out)
     done = evaluate_tokens(
         {name: one.model for name, one in opened.items()},
         held.codes,
@@ -154,7 +154,8 @@ def are_codecs(paths: Sequence[Path]) -> bool:
 
 def _is_codec(path: Path) -> bool:
     fields = files.load_config(model_folder(path))
-    return not {f"{fields.get(name)}" for name in ("model", "model_type")} & MUSICGENS
+    known = MUSICGENS | generators.KINDS.keys()
+    return not {f"{fields.get(name)}" for name in ("model", "model_type")} & known
 
 
 class Kept:

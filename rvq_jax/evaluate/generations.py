@@ -14,10 +14,12 @@ from rvq_jax import files, opening
 from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING, UserError
-from rvq_jax.evaluate.bits import caption_conditions, melodies
 from rvq_jax.evaluate.clips import Chosen
+from rvq_jax.evaluate.conditions import caption_conditions, melodies
 from rvq_jax.lm.decode import row_keys
+from rvq_jax.systems.generators import Generator, kind
 from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.typing import Audio
 
 NOTE = "generated.json"
@@ -29,12 +31,15 @@ class GenerationSettings:
     """What is generated to be compared, and how."""
 
     clips: int = 32  # at most, and at most half of the held-out clips
-    seconds: float | None = None  # of a clip at most; None for the model's window or longer
+    # Of a clip at most. None: as long as the clips, or as what every model can make.
+    seconds: float | None = None
     batch: int = 8  # clips generated at a time
-    guidance_scale: float = 3.0  # weight of classifier-free guidance, 1 for none
-    temperature: float = 1.0
-    top_k: int | None = 250  # most likely codes to sample from; None for all
-    top_p: float | None = None  # of these the fewest that have this probability; None for all
+    # Weight of classifier-free guidance, 1 for none. None, here and below: as the kind of model was
+    # published; for MusicGen 3, for MAGNeT from 10 to 1, for SoundStorm none.
+    guidance_scale: float | None = None
+    temperature: float | None = None  # of sampling; for MAGNeT 3, falling, for the others 1
+    top_k: int | None = None  # most likely codes to sample from, 0 for all; for MusicGen 250
+    top_p: float | None = None  # of these the fewest of this probability; for MAGNeT 0.9
     seed: int = 0  # of the draw of clips and of codes
 
 
@@ -50,7 +55,7 @@ class Place:
         return f"audio/{clip}/{self.number}.flac"
 
 
-def within(model: MusicGen, frames: int | None) -> MusicGen:
+def within(model: Generator, frames: int | None) -> Generator:
     """The model with a window of the crops that it was trained on, where they are known and it has
     none: what is longer is then generated window by window, and no position is beyond them."""
     if frames is None or model.config.window is not None:
@@ -58,8 +63,27 @@ def within(model: MusicGen, frames: int | None) -> MusicGen:
     return replace(model, config=replace(model.config, window=frames))
 
 
+def stride(model: Generator, frames: int) -> int | None:
+    """Frames that every further window of a clip adds; None for a model that makes it at once."""
+    window = model.config.window
+    if not isinstance(model, MusicGen) or window is None or window >= frames:
+        return None
+    return max(1, round(STRIDE * window))
+
+
+def most_frames(model: Generator) -> int | None:
+    """Frames of the longest clip that a model makes; None for any: a MusicGen has windows."""
+    if isinstance(model, MusicGen):
+        return None
+    most = [] if model.config.window is None else [model.config.window]
+    if isinstance(model, SoundStorm):
+        tokens = model.semantic.lm.config.window
+        most += [] if tokens is None else [tokens * model.config.semantic_ratio]
+    return min(most, default=None)
+
+
 def generate_clips(
-    model: MusicGen,
+    model: Generator,
     heldout: CodeSet,
     chosen: Chosen,
     settings: GenerationSettings,
@@ -67,7 +91,8 @@ def generate_clips(
 ) -> tuple[Audio, float]:
     """Generates a clip for each caption that is asked, and its melody if the model follows one.
 
-    A clip longer than the model's window is generated in windows that share two fifths.
+    A clip longer than a MusicGen's window is generated in windows that share two fifths. Semantic
+    tokens are never the held-out clip's: a SoundStorm's are those that its semantic model samples.
 
     Args:
       model: token model with a codec.
@@ -86,12 +111,14 @@ def generate_clips(
     """
     asked, frames, config = chosen.asked, chosen.frames, model.codec.config
     rows, batch = len(asked), min(settings.batch, len(asked))
-    conditions_of = caption_conditions(model, [heldout.captions[i] for i in asked])
+    captions = [heldout.captions[i] for i in asked]
+    conditions_of = caption_conditions(model, captions)
     keys = row_keys(jax.random.key(settings.seed), rows)
     names = ("guidance_scale", "temperature", "top_k", "top_p")
-    options = {name: getattr(settings, name) or 0 for name in names}  # None is 0: all codes
-    if model.config.window and model.config.window < frames:
-        options["stride"] = max(1, round(STRIDE * model.config.window)) / config.frame_rate
+    options = {name: getattr(settings, name) for name in names}
+    options = {name: value for name, value in options.items() if value is not None}
+    if (step := stride(model, frames)) is not None:
+        options["stride"] = step / config.frame_rate
     note = _Note(place, _key(model, heldout, chosen, settings), rows)
     clips: list[np.ndarray | None] = [note.kept(i) for i in range(rows)]
 
@@ -99,6 +126,8 @@ def generate_clips(
         began = time.perf_counter()
         windows = [(int(asked[i]), 0) for i in at]
         conditions = conditions_of(at) | melodies(model, heldout, windows, [frames] * len(at))
+        # A model that reads no text still asks how many clips there are.
+        conditions = conditions or [captions[i] for i in at]
         try:
             audio = model.generate(conditions, frames / config.frame_rate, keys[at], **options)
         except ValueError as error:
@@ -180,11 +209,14 @@ class _Note:
         return {name: said for name, said in found.items() if isinstance(said, dict)}
 
 
-def _key(model: MusicGen, heldout: CodeSet, chosen: Chosen, settings: GenerationSettings) -> str:
+def _key(model: Generator, heldout: CodeSet, chosen: Chosen, settings: GenerationSettings) -> str:
     """Of all that the audio depends on."""
     parts = [files.fingerprint(files.named(model.params)).hex(), model.codec.fingerprint().hex()]
     if model.text is not None:
         parts.append(files.fingerprint(model.text.tensors).hex())
-    parts += [repr(model.config), model.pattern, heldout.describe()["contents"]]
+    if isinstance(model, SoundStorm):
+        lm = model.semantic.lm
+        parts += [files.fingerprint(files.named(lm.params)).hex(), repr(lm.config)]
+    parts += [repr(model.config), kind(model), heldout.describe()["contents"]]
     words = json.dumps([parts, chosen.asked.tolist(), chosen.frames, asdict(settings)])
     return hashlib.sha256(words.encode()).hexdigest()

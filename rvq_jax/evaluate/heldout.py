@@ -10,8 +10,10 @@ from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import LeftOut, UserError, reading
 from rvq_jax.evaluate.pieces import check_apart
+from rvq_jax.systems.generators import Generator, load_generator
 from rvq_jax.systems.musicgen import MusicGen
-from rvq_jax.train.codes import cached_codes, sound_of
+from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.train.codes import Semantic, cached_codes, sound_of
 
 CODES, DATASET = "heldout.npz", "records"
 
@@ -19,7 +21,7 @@ CODES, DATASET = "heldout.npz", "records"
 class OpenedModel(NamedTuple):
     """A token model, and how it was trained as far as that is known."""
 
-    model: MusicGen
+    model: Generator
     frames: int | None  # of the crops that it was trained on
 
 
@@ -40,25 +42,26 @@ def is_run(path: str | Path) -> bool:
 def open_model(path: str | Path) -> OpenedModel:
     """The token model in a folder: a model's own, `RUN/model`, or that of a run, `RUN`.
 
-    Raises UserError if there is none (see `MusicGen.load`).
+    Raises UserError if there is none (see `load_generator`).
     """
     path = Path(path)
     path = path / "model" if is_run(path) else path
-    return OpenedModel(MusicGen.load(path), _crop(path.parent / "config.json"))
+    return OpenedModel(load_generator(path), _crop(path.parent / "config.json"))
 
 
-def open_heldout(path: str | Path, model: MusicGen, out: str | Path) -> Heldout:
+def open_heldout(path: str | Path, models: Sequence[Generator], out: str | Path) -> Heldout:
     """The held-out clips that a path means.
 
     Args:
       path: a code cache (.npz); a dataset of `rvq-jax data build`, whose heldout.npz is taken if
         there is one; or a folder of audio, of which all clips are held out but those that its
         metadata.csv has in split train.
-      model: that is to be evaluated, with whose codec audio is encoded.
+      models: that are to be evaluated, with the codec of the first of which audio is encoded; with
+        the melody and the semantic tokens that any of them reads.
       out: folder in which what is made of audio is kept.
 
     Raises:
-      UserError: no such file or folder, one without audio, or audio of a model without a codec.
+      UserError: no such file or folder, one without audio, or audio of models without a codec.
     """
     path, out = Path(path), Path(out)
     if not path.exists():
@@ -68,7 +71,8 @@ def open_heldout(path: str | Path, model: MusicGen, out: str | Path) -> Heldout:
         is_split = cache.name == CODES and (cache.parent / DATASET).is_dir()
         audio = builder.open_split(cache.parent, "heldout") if is_split else None
         return Heldout(CodeSet.load(cache), audio, f"{path}")
-    if model.codec is None:
+    model = next((model for model in models if model.codec is not None), None)
+    if model is None:
         raise UserError(f"{path} has audio and the model no codec to encode it; give a {CODES}")
     rate, channels = sound_of(model.codec, None, model.channels)
     dataset, left_out = path, None
@@ -81,10 +85,23 @@ def open_heldout(path: str | Path, model: MusicGen, out: str | Path) -> Heldout:
     elif _rate(dataset) != rate:
         raise UserError(f"{path} is of {_rate(dataset)} Hz, the codec of {rate}; build it anew")
     audio = builder.open_split(dataset, "heldout")
-    codes = cached_codes(out / CODES, model.codec, audio, "held-out", model.config.melody_bins)
+    beside = _melody(models), _semantic(models)
+    codes = cached_codes(out / CODES, model.codec, audio, "held-out", *beside)
     if codes.names != [audio[i]["name"] for i in range(len(audio))]:
         raise UserError(f"{out / CODES} is of other clips; choose another --out or delete it")
     return Heldout(codes, audio, f"{path}", left_out)
+
+
+def _melody(models: Sequence[Generator]) -> int | None:
+    """Pitch classes of the melody that one of the models follows."""
+    found = (model.config.melody_bins for model in models if isinstance(model, MusicGen))
+    return next(filter(None, found), None)
+
+
+def _semantic(models: Sequence[Generator]) -> Semantic | None:
+    """What makes the semantic tokens that one of the models reads, if it has that."""
+    stages = (model.semantic for model in models if isinstance(model, SoundStorm))
+    return next((stage.tokenizer for stage in stages if stage and stage.tokenizer), None)
 
 
 def _crop(config: Path) -> int | None:

@@ -14,6 +14,11 @@ MUSHRA = """Scores from 0 (bad) to 100 (excellent), after ITU-R BS.1534-3; inter
 or over clips, whichever are wider."""
 ABX = """How often listeners told which of two sounds the third was; p is the chance of so many by
 guessing (exact binomial), for each pair alone."""
+BOUND = """≤ is a bound: the mean over orders of decoding. The model's own bits are at most that, so
+beside exact ones it may be better than it looks. {} random masks of each level and window estimate
+it; their standard error, {} bits, is part of the ±."""
+SEMANTIC = """A SoundStorm's bits are those of its codes given the clip's semantic tokens, and those
+of the tokens, which are exact."""
 FRECHET = """The floor is the distance of real audio from other real audio of as many clips: what is
 near to it is as good as the distance can tell. Through the codec is that real audio encoded and
 decoded: no model over these codes can be expected to come nearer."""
@@ -72,23 +77,43 @@ def token_tables(results: dict) -> list[Table]:
     less = {"name": "bits_per_frame", "better": "less"}
     alike = _best(bits, less, names, results["pairs"])
     rows = [
-        [model["name"], model["pattern"], str(model["levels"]), text, _short(factor)]
-        for model, text in zip(models, column(bits), strict=True)
-        for factor in [model["real_time_factor"]]
+        [
+            model["name"],
+            model["pattern"],
+            str(model["levels"]),
+            text,
+            _count(model["forwards"]),
+            _short(model["real_time_factor"]),
+        ]
+        for model, text in zip(models, _bounded(models, bits), strict=True)
     ]
-    head = ["model", "pattern", "levels", "bits per frame ↓", "real-time factor ↓"]
-    notes = [INTERVALS, *([MARKED] if alike else [])]
-    notes += ["The real-time factor is seconds of computing per second of audio."]
+    head = ["model", "pattern or kind", "levels", "bits per frame ↓", "forwards ↓"]
+    head += ["real-time factor ↓"]
+    notes = [INTERVALS, *([MARKED] if alike else []), *_of_bits(models)]
+    notes += _of_cost(results["data"].get("generated"))
     marks = frozenset((row, 3) for row in alike)
     chief = Table("Likelihood of held-out audio", head, rows, notes, marks)
     most = max((len(model["bits_by_level"]) for model in models), default=0)
     columns = [
-        column([m["bits_by_level"][k] if k < len(m["bits_by_level"]) else None for m in models])
+        _bounded(
+            models,
+            [m["bits_by_level"][k] if k < len(m["bits_by_level"]) else None for m in models],
+        )
         for k in range(most)
     ]
+    head = ["model", *_levels(most)]
+    semantic = [model["bits_of_semantic_tokens"] for model in models]
+    if any(semantic):
+        columns.insert(0, column(semantic))
+        head.insert(1, "semantic tokens")
     levels = [list(row) for row in zip(names, *columns, strict=True)]
-    by_level = Table("Bits by level", ["model", *_levels(most)], levels, [INTERVALS])
+    by_level = Table("Bits by level", head, levels, [INTERVALS])
     return [chief, by_level, _frechet(models), _agreement(models), _pairs(results)]
+
+
+def is_bound(model: dict) -> bool:
+    """Whether the bits of a token model are a bound on those that it needs."""
+    return model["bits"] == "bound"
 
 
 def measured(results: dict) -> list[dict]:
@@ -275,6 +300,36 @@ def _best(scores: Sequence, metric: dict, names: Sequence[str], pairs: Sequence[
     return [i for i in means if frozenset((names[i], names[best])) not in differ]
 
 
+def _bounded(models: Sequence[dict], scores: Sequence[dict | None]) -> list[str]:
+    """A column of bits, in which those that are a bound say so."""
+    return [
+        f"≤ {text}" if is_bound(model) and text != NONE else text
+        for model, text in zip(models, column(scores), strict=True)
+    ]
+
+
+def _of_bits(models: Sequence[dict]) -> list[str]:
+    """What is to be said of bits that are not just exact bits of codes."""
+    bounds = [model for model in models if is_bound(model)]
+    lines = []
+    if bounds:
+        error = max(model["standard_error"] for model in bounds)
+        lines.append(BOUND.format(bounds[0]["samples"], f"{error:.2g}"))
+    if any(model["bits_of_semantic_tokens"] for model in models):
+        lines.append(SEMANTIC)
+    return lines
+
+
+def _of_cost(generated: dict | None) -> list[str]:
+    """What the columns of cost are of; nothing where nothing was generated."""
+    if not generated:
+        return []
+    return [
+        f"Forwards are how many times token models run for a clip of {generated['seconds']:.3g} s; "
+        "the real-time factor is seconds of computing per second of audio."
+    ]
+
+
 def _half(score: dict) -> float | None:
     if score["low"] is None or score["high"] is None:
         return None
@@ -299,8 +354,12 @@ def _short(value: float | None) -> str:
     return NONE if value is None else f"{value:.3g}"
 
 
+def _count(value: int | None) -> str:
+    return NONE if value is None else f"{value:,}"
+
+
 def _is_number(text: str) -> bool:
-    return text == NONE or text.lstrip("-")[:1].isdecimal()
+    return text == NONE or text.lstrip("-≤ ")[:1].isdecimal()
 
 
 def _levels(count: int) -> list[str]:

@@ -9,12 +9,19 @@ from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import agreement, distances, embeddings
-from rvq_jax.evaluate.bits import check_codes, clip_bits
+from rvq_jax.evaluate.bits import SAMPLES, ClipBits, check_codes, clip_bits
 from rvq_jax.evaluate.clips import Chosen, choose, real_audio
 from rvq_jax.evaluate.embeddings import Embedding, Vectors
-from rvq_jax.evaluate.generations import GenerationSettings, Place, generate_clips, within
+from rvq_jax.evaluate.generations import (
+    GenerationSettings,
+    Place,
+    generate_clips,
+    most_frames,
+    stride,
+    within,
+)
 from rvq_jax.evaluate.intervals import Interval, interval, pairs
-from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.generators import Generator, forwards, kind
 from rvq_jax.train.codes import check_codec, check_whole
 from rvq_jax.typing import Audio
 
@@ -22,7 +29,7 @@ PLAYERS = 8  # clips that can be heard
 
 
 def evaluate_tokens(
-    models: Mapping[str, MusicGen],
+    models: Mapping[str, Generator],
     heldout: CodeSet,
     *,
     audio: Sequence[dict] | None = None,
@@ -34,10 +41,11 @@ def evaluate_tokens(
 ) -> dict:
     """Evaluates token models on the same held-out clips.
 
-    Bits are of all clips. Half of them at most are the real audio that everything is compared with.
-    Models generate audio for the captions of as many others, whose own audio is at the distance
-    called floor: that of a model which cannot be told from real. Called codec is the distance of
-    that audio as the codec decodes it, beyond which no model over its codes can be expected.
+    Bits are of all clips, exact or a bound (see `bits.clip_bits`). Half of the clips at most are
+    the real audio that everything is compared with. Models generate audio for the captions of as
+    many others, whose own audio is at the distance called floor: that of a model which cannot be
+    told from real. Called codec is the distance of that audio as the codec decodes it, beyond which
+    no model over its codes can be expected.
 
     Args:
       models: by name; those without a codec are scored and generate nothing.
@@ -59,8 +67,10 @@ def evaluate_tokens(
     """
     settings, frames = settings or GenerationSettings(), dict(frames or {})
     heard = _check(models, heldout, audio, source)
+    heard = {name: within(model, frames.get(name)) for name, model in heard.items()}
+    chosen = _chosen(heard, heldout, settings) if heard else None
     bits = {name: clip_bits(model, heldout, frames.get(name)) for name, model in models.items()}
-    per_frame = {name: bits_MK.sum(1) / frames_M for name, (bits_MK, frames_M) in bits.items()}
+    per_frame = {name: found.per_frame for name, found in bits.items()}
     results = {
         "kind": "tokens",
         "data": {
@@ -70,13 +80,12 @@ def evaluate_tokens(
             "real": "decoded" if audio is None else "recorded",
             "generated": None,
         },
-        "models": [_row(name, model, *bits[name]) for name, model in models.items()],
-        "pairs": pairs("bits_per_frame", per_frame, next(iter(bits.values()))[1]),
+        "models": [_row(name, model, bits[name]) for name, model in models.items()],
+        "pairs": pairs("bits_per_frame", per_frame, next(iter(bits.values())).frames),
         "players": [],
     }
-    if not heard:
+    if chosen is None:
         return results
-    chosen = choose(heldout, settings.clips, settings.seed, settings.seconds)
     seconds = chosen.frames / heldout.frame_rate
     results["data"]["generated"] = {"clips": len(chosen.asked), "seconds": seconds}
     rows = {row["name"]: row for row in results["models"]}
@@ -85,7 +94,7 @@ def evaluate_tokens(
     }
     generated = {}
     for name, model in heard.items():
-        model = within(model, frames.get(name))
+        rows[name]["forwards"] = forwards(model, chosen.frames, stride(model, chosen.frames))
         made = generate_clips(model, heldout, chosen, settings, places[name])
         generated[name], rows[name]["real_time_factor"] = made
     first = next(iter(heard.values()))
@@ -107,8 +116,8 @@ def evaluate_tokens(
 
 
 def _check(
-    models: Mapping[str, MusicGen], heldout: CodeSet, audio: Sequence[dict] | None, source: str
-) -> dict[str, MusicGen]:
+    models: Mapping[str, Generator], heldout: CodeSet, audio: Sequence[dict] | None, source: str
+) -> dict[str, Generator]:
     """The models that can be heard; raises UserError for what does not fit."""
     if not models or not len(heldout):
         raise UserError("there is nothing to evaluate; give a model, and a held-out clip")
@@ -136,23 +145,53 @@ def _check(
     return heard
 
 
-def _row(name: str, model: MusicGen, bits_MK: np.ndarray, frames_M: np.ndarray) -> dict:
+def _chosen(
+    heard: Mapping[str, Generator], heldout: CodeSet, settings: GenerationSettings
+) -> Chosen:
+    """Clips of a length that every model makes; raises UserError where a longer one is asked."""
+    most = {name: most_frames(model) for name, model in heard.items()}
+    most = {name: frames for name, frames in most.items() if frames is not None}
+    seconds = settings.seconds
+    if seconds is None and most:
+        seconds = min(most.values()) / heldout.frame_rate
+    found = choose(heldout, settings.clips, settings.seed, seconds)
+    for name, frames in most.items():
+        if found.frames > frames:
+            longest = frames / heldout.frame_rate
+            raise UserError(
+                f"{name} makes {longest:.3g} s at most, and clips of {settings.seconds:g} s are "
+                "asked for; give fewer --generate.seconds"
+            )
+    return found
+
+
+def _row(name: str, model: Generator, bits: ClipBits) -> dict:
     """What is known of a model before it generates anything."""
-    per_frame = bits_MK / frames_M[:, None]
+
+    def mean(bits_M: np.ndarray | None) -> dict | None:
+        """Bits per frame of what clips' bits are of."""
+        return None if bits_M is None else interval(bits_M / bits.frames, bits.frames).as_json()
+
+    bound = bits.standard_error is not None
     return {
         "name": name,
-        "pattern": model.pattern,
+        "pattern": kind(model),
         "levels": model.config.levels,
-        "bits_per_frame": interval(per_frame.sum(1), frames_M).as_json(),
-        "bits_by_level": [interval(level_M, frames_M).as_json() for level_M in per_frame.T],
+        "bits": "bound" if bound else "exact",
+        "samples": SAMPLES if bound else None,
+        "standard_error": bits.standard_error,
+        "bits_per_frame": interval(bits.per_frame, bits.frames).as_json(),
+        "bits_by_level": [mean(level_M) for level_M in bits.levels.T],
+        "bits_of_semantic_tokens": mean(bits.semantic),
         "frechet": [],
         "agreement": None,
+        "forwards": None,
         "real_time_factor": None,
     }
 
 
 def _real(
-    model: MusicGen, heldout: CodeSet, audio: Sequence[dict] | None, chosen: Chosen
+    model: Generator, heldout: CodeSet, audio: Sequence[dict] | None, chosen: Chosen
 ) -> dict[str, Audio]:
     """Real audio by what it is for."""
 
@@ -224,7 +263,7 @@ def _players(
     names: list[str],
     captions: list[str],
     real: Audio,
-    model: MusicGen,
+    model: Generator,
     places: dict[str, Place],
 ) -> list[dict]:
     """Players of the first clips: real audio, which is written, beside every model's."""

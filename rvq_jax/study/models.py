@@ -41,8 +41,8 @@ def bits_by_level(
       Bits `[K]`; their sum is bits per frame.
     """
     model = MusicGen(run.lm, run.pattern, params, None, text)
-    bits_MK, frames_M = clip_bits(model, heldout, run.frames, batch)
-    return bits_MK.sum(0) / frames_M.sum()
+    found = clip_bits(model, heldout, run.frames, batch)
+    return found.levels.sum(0) / found.frames.sum()
 
 
 def train_and_score(
@@ -176,8 +176,8 @@ def _seconds_of(folder: Path, updates: int) -> float:
 def _bits_by_clip(run: LMRun, params, heldout: CodeSet) -> np.ndarray:
     """Bits per frame `[M, K]` of each held-out clip and level."""
     model = MusicGen(run.lm, run.pattern, params, None)
-    bits_MK, frames_M = clip_bits(model, heldout, run.frames)
-    return bits_MK / frames_M[:, None]
+    found = clip_bits(model, heldout, run.frames)
+    return found.levels / found.frames[:, None]
 
 
 def _score_of(path: Path, shape: tuple[int, int]) -> dict | None:

@@ -47,6 +47,6 @@ def forwards(model: Generator, frames: int, stride: int | None = None) -> int:
         window = min(config.window or frames, frames) if stride else frames
         return windows.forwards(model.pattern, config.levels, frames, window, stride or frames)
     if isinstance(model, MAGNeT):
-        return sum(magnet.default_iterations(config))
+        return sum(model.iterations)
     tokens = 0 if model.semantic is None else config.semantic_tokens(frames)
     return tokens + sum(soundstorm.default_iterations(config))

@@ -102,6 +102,23 @@ def test_token_models_have_their_tables():
     assert "Agreement" not in table.table(results)
 
 
+def test_a_bound_is_marked_and_explained():
+    """And the bits of semantic tokens have a column of their own."""
+    results = tokens(names=("delay", "storm"))
+    for each in summary.token_tables(results)[:2]:
+        assert "≤" not in f"{each.rows}" and "semantic tokens" not in each.head
+    bound = {"bits": "bound", "samples": 8, "standard_error": 0.0123}
+    results["models"][1] |= bound | {"bits_of_semantic_tokens": score(2.5, 0.05), "forwards": 1234}
+    chief, by_level = summary.token_tables(results)[:2]
+    assert [row[3] for row in chief.rows] == ["20.00 ± 0.20", "≤ 19.00 ± 0.20"]
+    assert chief.rows[1][4] == "1,234" and 3 not in chief.left and 4 not in chief.left
+    said = " ".join(chief.said("Bold"))
+    assert "8 random masks" in said and "standard error, 0.012 bits" in said
+    assert by_level.head[1] == "semantic tokens"
+    assert [row[1] for row in by_level.rows] == ["–", "2.500 ± 0.050"]
+    assert by_level.rows[1][2].startswith("≤ 2.750")
+
+
 def test_listeners_are_in_the_table():
     results = codecs()
     results["listening"] = {

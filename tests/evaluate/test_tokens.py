@@ -17,8 +17,9 @@ from rvq_jax import metrics
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import agreement, distances, embeddings, heldout, tokens
-from rvq_jax.evaluate.bits import clip_bits, melodies
+from rvq_jax.evaluate.bits import clip_bits
 from rvq_jax.evaluate.clips import choose, real_audio
+from rvq_jax.evaluate.conditions import melodies
 from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.intervals import Interval
 from rvq_jax.evaluate.tokens import evaluate_tokens
@@ -26,7 +27,7 @@ from rvq_jax.systems.musicgen import MusicGen
 
 FRAMES, CLIPS = 48, 6
 KEYS = ("C major", "A minor")
-SETTINGS = GenerationSettings(clips=2, batch=2, top_k=None)
+SETTINGS = GenerationSettings(clips=2, batch=2, top_k=0)
 
 
 def code_set(model: MusicGen, lengths, **fields) -> CodeSet:
@@ -81,8 +82,8 @@ def test_bits_are_those_of_scoring_clip_by_clip(own, kind):
     codes = code_set(model, lengths)
     if kind == "melody":
         codes = dataclasses.replace(codes, **melody_fields(len(lengths)))
-    bits_MK, frames_M = clip_bits(model, codes, 5, batch=3)
-    assert frames_M.tolist() == lengths
+    found = clip_bits(model, codes, 5, batch=3)
+    assert found.frames.tolist() == lengths and found.standard_error is None
     for i, clip in enumerate(codes.codes):
         want = np.zeros(model.config.levels)
         for begin in range(0, lengths[i], 5):
@@ -90,14 +91,15 @@ def test_bits_are_those_of_scoring_clip_by_clip(own, kind):
             conditions = model.encode_conditions([codes.captions[i]])
             conditions |= melodies(model, codes, [(i, begin)], [piece.shape[2]])
             want += np.asarray(model.score(piece, conditions)).sum((0, 2))
-        np.testing.assert_allclose(bits_MK[i], want, rtol=1e-4)
+        np.testing.assert_allclose(found.levels[i], want, rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_model_is_scored_in_windows_of_its_own_length(own, rows):
     short = dataclasses.replace(own, config=dataclasses.replace(own.config, window=12))
-    np.testing.assert_allclose(clip_bits(short, rows)[0], clip_bits(own, rows, 12)[0], rtol=1e-5)
-    assert np.abs(clip_bits(own, rows)[0] - clip_bits(own, rows, 12)[0]).max() > 0.1
+    given, whole = clip_bits(own, rows, 12).levels, clip_bits(own, rows).levels
+    np.testing.assert_allclose(clip_bits(short, rows).levels, given, rtol=1e-5)
+    assert np.abs(whole - given).max() > 0.1
 
 
 def test_results_hold_what_they_promise(evaluated, rows):
@@ -105,9 +107,9 @@ def test_results_hold_what_they_promise(evaluated, rows):
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert results["data"]["seconds"] == pytest.approx(CLIPS * FRAMES / 100)
     for row in results["models"]:
-        bits_MK, frames_M = clip_bits(models[row["name"]], rows)
+        found = clip_bits(models[row["name"]], rows)
         bits = row["bits_per_frame"]
-        assert bits["mean"] == pytest.approx(bits_MK.sum() / frames_M.sum())
+        assert bits["mean"] == pytest.approx(found.levels.sum() / found.frames.sum())
         assert bits["low"] < bits["mean"] < bits["high"] and bits["count"] == CLIPS
         assert sum(x["mean"] for x in row["bits_by_level"]) == pytest.approx(bits["mean"])
         assert [x["embedding"] for x in row["frechet"]] == ["log-mel statistics", "codec latents"]
@@ -361,28 +363,28 @@ def test_pieces_are_found_from_paths(own, rows, tmp_path):
         found = heldout.open_model(tmp_path / path)
         assert found.frames == 40 and found.model.pattern == own.pattern
     rows.save(tmp_path / "codes.npz")
-    opened = heldout.open_heldout(tmp_path / "codes.npz", own, tmp_path / "out")
+    opened = heldout.open_heldout(tmp_path / "codes.npz", [own], tmp_path / "out")
     assert opened.audio is None and opened.codes.names == rows.names
     (tmp_path / "songs").mkdir()
     with pytest.raises(UserError, match="has no audio"):
-        heldout.open_heldout(tmp_path / "songs", own, tmp_path / "out")
+        heldout.open_heldout(tmp_path / "songs", [own], tmp_path / "out")
     with pytest.raises(UserError, match="is not there"):
-        heldout.open_heldout(tmp_path / "nowhere", own, tmp_path / "out")
+        heldout.open_heldout(tmp_path / "nowhere", [own], tmp_path / "out")
     rng = np.random.default_rng(0)
     for i in range(3):
         noise = (0.1 * rng.normal(size=2000 - i)).astype(np.float32)
         soundfile.write(tmp_path / "songs" / f"song {i}.wav", noise, 1000)
     (tmp_path / "songs" / "damaged.wav").write_bytes(b"RIFF")
-    opened = heldout.open_heldout(tmp_path / "songs", own, tmp_path / "out")
+    opened = heldout.open_heldout(tmp_path / "songs", [own], tmp_path / "out")
     assert sorted(opened.codes.captions) == ["song 0", "song 1", "song 2"]  # all of them
     assert "damaged.wav" in str(opened.left_out) and len(opened.audio) == 3
     want = own.codec.encode(opened.audio[1]["audio"][None]).codes[0]
     np.testing.assert_array_equal(opened.codes.codes[1], want)
-    again = heldout.open_heldout(tmp_path / "songs", own, tmp_path / "out")
+    again = heldout.open_heldout(tmp_path / "songs", [own], tmp_path / "out")
     assert again.codes.describe() == opened.codes.describe()
     with pytest.raises(UserError, match="no codec to encode it"):
         heldout.open_heldout(
-            tmp_path / "songs", dataclasses.replace(own, codec=None), tmp_path / "out"
+            tmp_path / "songs", [dataclasses.replace(own, codec=None)], tmp_path / "out"
         )
 
 

@@ -78,12 +78,17 @@ def tokens(names=("delay", "flatten"), levels: int = 4) -> dict:
             "name": name,
             "pattern": name,
             "levels": levels,
+            "bits": "exact",
+            "samples": None,
+            "standard_error": None,
             "bits_per_frame": score(20.0 - i),
+            "bits_of_semantic_tokens": None,
             "bits_by_level": [score(3.0 + k - i / 4, 0.05) for k in range(levels)],
             "frechet": [{"embedding": "log-mel statistics", "distance": score(31.4 + i, 3.0),
                          "floor": score(12.0, 1.0), "clips": 64}],
             "agreement": None if i else [
                 {"what": "tempo", "generated": score(0.4, 0.1), "real": score(0.9, 0.05)}],
+            "forwards": 1503,
             "real_time_factor": 0.31,
         }
         for i, name in enumerate(names)
