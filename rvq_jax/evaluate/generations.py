@@ -18,6 +18,7 @@ from rvq_jax.evaluate.clips import Chosen
 from rvq_jax.evaluate.conditions import caption_conditions, melodies
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.systems.generators import Generator, kind
+from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.typing import Audio
@@ -217,6 +218,8 @@ def _key(model: Generator, heldout: CodeSet, chosen: Chosen, settings: Generatio
     if isinstance(model, SoundStorm):
         lm = model.semantic.lm
         parts += [files.fingerprint(files.named(lm.params)).hex(), repr(lm.config)]
+    if isinstance(model, MAGNeT):
+        parts.append(repr(model.defaults))
     parts += [repr(model.config), kind(model), heldout.describe()["contents"]]
     words = json.dumps([parts, chosen.asked.tolist(), chosen.frames, asdict(settings)])
     return hashlib.sha256(words.encode()).hexdigest()
