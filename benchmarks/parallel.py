@@ -80,6 +80,7 @@ def soundstorm(rate: float) -> dict:
     flops = forwards * (2 * multiplied(STORM) * FRAMES + pairs)
     return {
         "system": "soundstorm",
+        "audio_seconds": parsed.seconds,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "forwards": forwards,
         "seconds": best,
@@ -108,6 +109,7 @@ def causal(system: str, rate: float) -> dict:
     read = sum(x.nbytes for n, x in files.named(params).items() if cases.is_read(n))
     return {
         "system": system,
+        "audio_seconds": parsed.seconds,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "forwards": whole,
         "measured_steps": steps,
