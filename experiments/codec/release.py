@@ -113,6 +113,7 @@ def curve(lines: list[dict]) -> list[dict]:
     return [
         {"updates": line["step"], "hours": line["seconds"] / 3600}
         | {name: line["heldout"][name] for name in names}
+        | {"discriminators": line.get("discriminators")}
         for line in lines
         if "heldout" in line
     ]
@@ -137,12 +138,17 @@ def text(steps: list[dict]) -> str:
         rows.append(f"| {' | '.join([*cells, 'taken' if step['taken'] else 'not taken'])} |")
     head = "# The built-in codec, step by step"
     said = "All 8 levels, 4 kbps: of the version that was there, and of the candidate."
-    lines = ["| updates | hours | held-out loss | mel distance | SI-SDR, dB |"]
-    lines.append("|" + "---:|" * 5)
+    lines = ["| updates | hours | held-out loss | mel distance | SI-SDR, dB | discriminators |"]
+    lines.append("|" + "---:|" * 6)
     for at in steps[-1]["curve"]:
+        judged = at.get("discriminators")
         first = f"| {at['updates']} | {at['hours']:.2f} | {at['loss']:.2f} "
-        lines.append(first + f"| {at['mel_distance']:.3f} | {at['si_sdr']:.2f} |")
-    last = "The last step, on held-out clips of the corpus while it was trained:"
+        second = f"| {at['mel_distance']:.3f} | {at['si_sdr']:.2f} "
+        lines.append(first + second + f"| {'' if judged is None else f'{judged:.2f}'} |")
+    last = (
+        "The last step, on held-out clips of the corpus while it was trained, and the loss of its"
+    )
+    last += "\ndiscriminators (hinge: 2 where they cannot tell, 0 where they tell all):"
     return "\n".join([head, "", said, "", *rows, "", last, "", *lines])
 
 

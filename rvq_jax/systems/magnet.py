@@ -13,7 +13,7 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
-from rvq_jax.lm.sampling import Sampling
+from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.patterns import BUCKET
 from rvq_jax.systems import captions as texts
@@ -25,7 +25,7 @@ from rvq_jax.systems.decoding import windows
 from rvq_jax.systems.decoding.masked import Rescorer
 from rvq_jax.systems.decoding.windows import GenerationRequest, SamplingSettings
 from rvq_jax.systems.masked import Parts, Request
-from rvq_jax.systems.musicgen import MusicGen, checks
+from rvq_jax.systems.musicgen import MusicGen, checks, sizes
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Audio, Codes, Key
 
@@ -51,29 +51,23 @@ class Decoding:
 
 def magnet_small() -> MaskedLMConfig:
     """The model called 300M, of 10 seconds: MusicGen small's sizes."""
-    return _sized(dim=1024, layers=24, heads=16)
+    return _sized_as(sizes.musicgen_small())
 
 
 def magnet_medium() -> MaskedLMConfig:
     """The 1.5B model, of 10 seconds: MusicGen medium's sizes."""
-    return _sized(dim=1536, layers=48, heads=24)
+    return _sized_as(sizes.musicgen_medium())
 
 
-def _sized(dim: int, layers: int, heads: int) -> MaskedLMConfig:
+def _sized_as(lm: LMConfig) -> MaskedLMConfig:
+    names = "levels codebook_size dim layers heads mlp_dim positions text_dim".split()
     return MaskedLMConfig(
-        levels=4,
-        codebook_size=2048,
-        dim=dim,
-        layers=layers,
-        heads=heads,
-        mlp_dim=4 * dim,
+        **{name: getattr(lm, name) for name in names},
         block="transformer",
-        positions="sinusoidal",
         masking="spans",
         span=3,
         context=5,
         text=True,
-        text_dim=768,
         window=500,
     )
 
@@ -176,9 +170,9 @@ class MAGNeT:
             tempered_confidence=True,
             guidance=None if scale == 1.0 else scale,
         )
-        sampling = Sampling(
-            1.0, own.top_k if top_k is None else top_k, own.top_p if top_p is None else top_p
-        )
+        # The timetable has the temperature.
+        top_k, top_p = own.top_k if top_k is None else top_k, own.top_p if top_p is None else top_p
+        sampling = SamplingSettings(temperature=1.0, top_k=top_k, top_p=top_p).options["sampling"]
         codes = masked.sample(
             self.config, self.params, table, conditions, keys, asked, sampling, rescorer
         )
@@ -212,7 +206,7 @@ class MAGNeT:
 
     def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
         """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
-        return masked.frames_of(seconds, self.codec.config.frame_rate)
+        return checks.frames(seconds, self.codec.config.frame_rate)
 
     def _check_other(self, other: MusicGen | None, rescore: float, hybrid: float) -> None:
         if not 0 <= rescore <= 1:

@@ -19,7 +19,7 @@ from rvq_jax.lm.schedule import Timetable
 from rvq_jax.patterns import BUCKET
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding.masked import Rescorer, generate_masked
-from rvq_jax.systems.musicgen import checks
+from rvq_jax.systems.musicgen import checks, folder
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Audio, Codes, Key
 
@@ -56,7 +56,7 @@ def load(path: str | Path, kind: str, generation: type | None = None) -> Parts:
     if have != kind:
         have = have if isinstance(have, str) else "model of unknown kind"
         raise UserError(f"{path} holds a {have}, not a {kind}")
-    where, alone = f"{path}/config.json", data.pop("alone", False) is True
+    where, alone = f"{path}/config.json", data.pop(folder.ALONE, False) is True
     decoding = None
     if generation is not None:
         said = data.pop(GENERATION, {})
@@ -66,9 +66,7 @@ def load(path: str | Path, kind: str, generation: type | None = None) -> Parts:
     config = configs.from_dict(MaskedLMConfig, data, where)
     limits.laid_out(lambda: files.named(forms.abstract(config)), where)
     params = files.load_weights(path, forms.abstract(config))
-    for name, array in files.named(params).items():
-        if not np.isfinite(array).all():
-            raise UserError(f"{path}: {name} has numbers that are not finite; get it again")
+    folder.check_finite(files.named(params), path)
     codec = None if alone else Codec.load(path / "codec")
     text = TextEncoder.load(path / "text") if config.text_dim else None
     return Parts(config, jax.device_put(params), codec, text, decoding)
@@ -78,7 +76,7 @@ def save(path: Path, kind: str, parts: Parts) -> None:
     """Writes a folder's parts; path: a folder that is being written."""
     data = {"model": kind, **configs.to_dict(parts.config)}
     if parts.codec is None:
-        data["alone"] = True
+        data[folder.ALONE] = True
     if parts.generation is not None:
         data[GENERATION] = configs.to_dict(parts.generation)
     files.save_folder(path, data, parts.params)
@@ -115,7 +113,7 @@ def request(
     if codec is None:
         raise ValueError("this model has no codec: sample codes by systems.decoding.masked")
     frame_rate = codec.config.frame_rate
-    lengths = frames_of(seconds, frame_rate)
+    lengths = checks.frames(seconds, frame_rate)
     if lengths.shape not in ((), (1,), (rows,)):
         raise ValueError(f"seconds must be one number, or {rows}, one for each row")
     lengths = np.broadcast_to(lengths, (rows,))
@@ -141,14 +139,6 @@ def request(
     forced[:, :levels, :frames] = prompt
     checks.codes(config, forced, least=-1)
     return Request(forced, lengths)
-
-
-def frames_of(seconds: float | Sequence[float], frame_rate: float) -> np.ndarray:
-    """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
-    given = np.asarray(seconds, float)
-    if not (np.isfinite(given) & (given > 0)).all():
-        raise ValueError(f"seconds must be positive, got {seconds}")
-    return np.maximum(1, np.round(given * frame_rate)).astype(np.int32)
 
 
 def checked(config: MaskedLMConfig, iterations: Sequence[int]) -> tuple[int, ...]:

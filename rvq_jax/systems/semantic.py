@@ -15,9 +15,9 @@ from rvq_jax import files, patterns
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
-from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.decoding import programs
+from rvq_jax.systems.decoding.windows import SamplingSettings
 from rvq_jax.systems.musicgen import MusicGen, checks
 from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 from rvq_jax.typing import Array, Key
@@ -139,8 +139,8 @@ class SemanticModel:
             checks.codes(self.lm.config, prompt[:, None])
             forced[:, 0, : prompt.shape[1]] = prompt
         keys = row_keys(checks.key(key, rows), rows)
-        guidance = None if guidance_scale == 1 else guidance_scale
-        found = self._generate(conditions, keys, forced, guidance, (temperature, top_k, top_p))
+        settings = SamplingSettings(guidance_scale, None, temperature, top_k, top_p)
+        found = self._generate(conditions, keys, forced, settings)
         lengths = np.asarray(found.lengths)
         return SemanticTokens(np.asarray(found.codes)[:, 0, :steps], lengths, lengths < steps)
 
@@ -157,13 +157,12 @@ class SemanticModel:
         """
         return self.lm.score(np.asarray(tokens)[:, None], captions, mask)[:, 0]
 
-    def _generate(self, conditions: Conditions, keys: Key, forced, guidance, sampling):
+    def _generate(self, conditions: Conditions, keys: Key, forced, settings: SamplingSettings):
         """All steps up to a multiple of a bucket in one program, those beyond without codes."""
         rows, _, steps = forced.shape
         pattern = patterns.padded_pattern(PATTERN, 1, steps, pad_frames=True)
         padded = np.full((rows, 1, pattern.frames), -1, np.int32)
         padded[:, :, :steps] = forced
-        temperature, top_k, top_p = sampling
         return programs.generate_codes(
             self.lm.config,
             self.lm.params,
@@ -172,6 +171,5 @@ class SemanticModel:
             keys,
             padded,
             np.full(rows, steps, np.int32),
-            guidance=guidance,
-            sampling=Sampling(temperature, top_k or 0, top_p or 0.0),
+            **settings.options,
         )

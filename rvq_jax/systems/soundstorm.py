@@ -13,13 +13,13 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions, condition
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
-from rvq_jax.lm.sampling import Sampling
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
 from rvq_jax.systems import masked
 from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
+from rvq_jax.systems.decoding.windows import SamplingSettings
 from rvq_jax.systems.masked import Parts
 from rvq_jax.systems.musicgen import checks
 from rvq_jax.systems.semantic import SemanticModel
@@ -141,7 +141,8 @@ class SoundStorm:
         conditions = self.conditions(tokens, asked.forced.shape[2])
         counts = masked.checked(self.config, iterations or default_iterations(self.config))
         table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
-        sampling = Sampling(1.0, top_k or 0, top_p or 0.0)
+        # The timetable has the temperature.
+        sampling = SamplingSettings(temperature=1.0, top_k=top_k, top_p=top_p).options["sampling"]
         codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
         audio_BSC = sound.decode(self.codec, codes, asked.lengths)
         # Rows whose tokens ended are silent from there on, those that ended at once throughout.
@@ -200,7 +201,7 @@ class SoundStorm:
 
     def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
         """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
-        return masked.frames_of(seconds, self.codec.config.frame_rate)
+        return checks.frames(seconds, self.codec.config.frame_rate)
 
     def _needed(self) -> SemanticModel:
         if self.semantic is None:

@@ -8,7 +8,7 @@ from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.train.runs import CodecRun
-from rvq_jax.train.runs.lm import TOKENS
+from rvq_jax.train.runs.shapes import TOKENS
 
 LM = LMConfig(
     levels=3,

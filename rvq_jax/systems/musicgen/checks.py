@@ -1,6 +1,7 @@
 """What callers of MusicGen can get wrong, said in one line."""
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,14 @@ def seconds(value: float | None, name: str) -> None:
     """Raises ValueError unless None or a number of seconds above 0."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be seconds above 0, got {value}")
+
+
+def frames(value: float | Sequence[float], frame_rate: float) -> np.ndarray:
+    """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
+    given = np.asarray(value, float)
+    if not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(f"seconds must be positive, got {value}")
+    return np.maximum(1, np.round(given * frame_rate)).astype(np.int32)
 
 
 def guidance_scales(config: LMConfig, guidance_scale: float | None, text_guidance_scale) -> None:

@@ -52,7 +52,7 @@ def load(path: str | Path) -> Loaded:
     config = configs.from_dict(LMConfig, data, f"{path}/config.json")
     _leaves(config, path)
     params = files.load_weights(path, forms.abstract(config), _of_0_1)
-    _check_finite(files.named(params), path)
+    check_finite(files.named(params), path)
     text = TextEncoder.load(path / "text") if config.text_dim else None
     codec = None if alone else Codec.load(path / "codec")
     return config, pattern, jax.device_put(params), codec, text
@@ -118,7 +118,7 @@ def _load_published(path: Path, data: dict) -> Loaded:
     if alone:
         return config, parts.pattern, params, None, None
     for part, part_tensors in zip(PARTS, inner, strict=True):
-        _check_finite(part_tensors, path)
+        check_finite(part_tensors, path)
         if not part_tensors:
             raise UserError(f"{path} has no tensors {part}*: get the whole folder of the model")
     text = TextEncoder.of_tensors(parts.text, inner[0], path)
@@ -144,7 +144,7 @@ def of_tensors(
     Raises:
       UserError: tensors that do not fit the config, or are not finite.
     """
-    _check_finite(found, path)
+    check_finite(found, path)
     places = musicgen.layout(config, prefix)
     wanted = layout.shapes(places, _leaves(config, path))
     read = layout.read(places, tensors.take(found, wanted, path))
@@ -181,7 +181,8 @@ def _window(path: Path) -> int:
         return WINDOW
 
 
-def _check_finite(found: dict[str, Array], path: Path) -> None:
+def check_finite(found: dict[str, Array], path: Path) -> None:
+    """Raises UserError for arrays by name, of a folder, with numbers that are not finite."""
     for name, array in found.items():
         if np.issubdtype(np.asarray(array).dtype, np.floating) and not np.isfinite(array).all():
             raise UserError(f"{path}: {_short(name)} has numbers that are not finite; get it again")

@@ -187,10 +187,7 @@ class MusicGen:
 
     def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
         """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
-        given = np.asarray(seconds, float)
-        if not (np.isfinite(given) & (given > 0)).all():
-            raise ValueError(f"seconds must be positive, got {seconds}")
-        return np.maximum(1, np.round(given * self.codec.config.frame_rate)).astype(np.int32)
+        return checks.frames(seconds, self.codec.config.frame_rate)
 
     @property
     def channels(self) -> int:

@@ -16,7 +16,6 @@ from rvq_jax.data.codes import CodeSet
 from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.sampling import Sampling
@@ -29,14 +28,14 @@ from rvq_jax.train.heldout import check_codes
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.run import Decoding, Run, Savable
+from rvq_jax.train.runs.shapes import PROMPTS, batch_shapes, decoding_shapes
 from rvq_jax.train.state import OptimizerConfig, Program, Task, make_program
-from rvq_jax.train.tasks.lm import PREFIX, ConditionDropout, lm_task
+from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
 from rvq_jax.train.tasks.lora import lora_task, merged
 
 HELDOUT = "heldout.npz"  # as `rvq-jax data build --codes` has it
-TOKENS = 64  # that captions are padded to where a frozen encoder reads them
 # What `rvq-jax generate` does by default.
-PROMPTS, GUIDANCE, TOP_K = 8, 3.0, 250
+GUIDANCE, TOP_K = 3.0, 250
 
 
 @dataclass(frozen=True)
@@ -63,24 +62,7 @@ class LMRun(Run):
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """As of `Run`."""
-
-        def array(*shape, dtype="float32"):
-            return jax.ShapeDtypeStruct((self.batch, *shape), dtype)
-
-        others = self.lm.condition_shapes(self.frames, TOKENS)
-        text = others.pop("text", None)
-        batch = {
-            "index": array(dtype="int32"),
-            "codes": array(self.lm.levels, self.frames, dtype="int32"),
-            "mask": array(self.frames, dtype="bool"),
-        }
-        if text is not None and len(text) == 1:
-            batch["text"] = array(*text, dtype="int32")
-        elif text is not None:
-            batch |= {"states": array(*text), "text_mask": array(text[0], dtype="bool")}
-        if "melody" in others:
-            batch["melody"] = array(*others.pop("melody"))
-        return batch | {f"{PREFIX}{name}": array(*shape) for name, shape in others.items()}
+        return batch_shapes(self.lm, self.batch, self.frames)
 
     def train(
         self,
@@ -119,31 +101,17 @@ class LMRun(Run):
         return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=False))
 
     def decoding(self, device) -> Decoding:
-        """All steps of as many frames as the run's crops, as `rvq-jax generate` runs them.
-
-        The model is whole on the device, in float32 as trained parameters are.
-        """
+        """All steps of as many frames as the run's crops, as `rvq-jax generate` runs them."""
+        params, conditions, key, forced, lengths, _ = decoding_shapes(self.lm, self.frames, device)
         place = SingleDeviceSharding(device)
-
-        def array(*shape, dtype="float32"):
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-        lm = self.lm
-        params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
-        pattern = jax.tree.map(lambda x: array(*np.shape(x), dtype="int32"), self._pattern())
-        conditions = {}
-        for name, shape in lm.condition_shapes(self.frames, TOKENS).items():
-            states = array(PROMPTS, *shape, dtype="int32" if len(shape) == 1 else "float32")
-            mask, kept = array(PROMPTS, shape[0], dtype="bool"), array(PROMPTS, dtype="bool")
-            conditions[name] = Condition(states, mask, kept)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place)
-        forced = array(PROMPTS, lm.levels, self.frames, dtype="int32")
+        pattern = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(np.shape(x), "int32", sharding=place), self._pattern()
+        )
         lowered = generate_codes.lower(
-            lm, params, pattern, conditions, key, forced, array(PROMPTS, dtype="int32"),
+            self.lm, params, pattern, conditions, key, forced, lengths,
             guidance=GUIDANCE, sampling=Sampling(1.0, TOP_K, 0.0),
         )  # fmt: skip
-        steps = patterns.named(self.pattern, lm.levels, self.frames).steps
+        steps = patterns.named(self.pattern, self.lm.levels, self.frames).steps
         return Decoding(lowered, params, PROMPTS, steps)
 
     def _pattern(self) -> Pattern:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import magnet, soundstorm
@@ -29,10 +28,11 @@ from rvq_jax.train.codes import check_codec, load_codec
 from rvq_jax.train.heldout import check_codes
 from rvq_jax.train.loop import LoopConfig, fit, open_run
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
-from rvq_jax.train.runs.lm import PROMPTS, TOKENS, heldout_beside
+from rvq_jax.train.runs.lm import heldout_beside
 from rvq_jax.train.runs.run import Decoding, Run, Savable
+from rvq_jax.train.runs.shapes import PROMPTS, batch_shapes, decoding_shapes
 from rvq_jax.train.state import OptimizerConfig, Task
-from rvq_jax.train.tasks.lm import PREFIX, ConditionDropout
+from rvq_jax.train.tasks.lm import ConditionDropout
 from rvq_jax.train.tasks.masked import masked_task
 
 
@@ -55,24 +55,7 @@ class MaskedRun(Run):
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """As of `Run`."""
-
-        def array(*shape, dtype="float32"):
-            return jax.ShapeDtypeStruct((self.batch, *shape), dtype)
-
-        batch = {
-            "index": array(dtype="int32"),
-            "codes": array(self.lm.levels, self.frames, dtype="int32"),
-            "mask": array(self.frames, dtype="bool"),
-        }
-        shapes = self.lm.condition_shapes(self.frames, TOKENS)
-        if "semantic" in shapes:
-            batch[f"{PREFIX}semantic"] = array(*shapes["semantic"], dtype="int32")
-        if "text" in shapes and self.lm.text_dim is None:
-            batch["text"] = array(*shapes["text"], dtype="int32")
-        elif "text" in shapes:
-            text = shapes["text"]
-            batch |= {"states": array(*text), "text_mask": array(text[0], dtype="bool")}
-        return batch
+        return batch_shapes(self.lm, self.batch, self.frames)
 
     def train(
         self,
@@ -112,37 +95,13 @@ class MaskedRun(Run):
         return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=False))
 
     def decoding(self, device) -> Decoding:
-        """All iterations for as many frames as the run's crops, as `rvq-jax generate` runs them.
-
-        The model is whole on the device, in float32 as trained parameters are.
-        """
-        place, lm = SingleDeviceSharding(device), self.lm
-
-        def array(*shape, dtype="float32"):
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-        params = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), forms.abstract(lm))
-        conditions = {}
-        for name, shape in lm.condition_shapes(self.frames, TOKENS).items():
-            states = array(PROMPTS, *shape, dtype="int32" if len(shape) == 1 else "float32")
-            mask, kept = array(PROMPTS, shape[0], dtype="bool"), array(PROMPTS, dtype="bool")
-            conditions[name] = Condition(states, mask, kept)
-        counts = (
-            soundstorm.default_iterations(lm) if lm.semantic_size else magnet.default_iterations(lm)
-        )
-        table = timetable(counts, guidance=None if lm.semantic_size else magnet.GUIDANCE)
-        table = jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype), table)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        lowered = lower_masked(
-            lm,
-            params,
-            table,
-            conditions,
-            jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place),
-            array(PROMPTS, lm.levels, self.frames, dtype="int32"),
-            array(PROMPTS, dtype="int32"),
-        )
-        return Decoding(lowered, params, PROMPTS, len(table.level))
+        """All iterations for as many frames as the run's crops, as `rvq-jax generate` runs them."""
+        lm, system = self.lm, magnet if self.lm.semantic_size is None else soundstorm
+        guidance = magnet.GUIDANCE if system is magnet else None
+        table = timetable(system.default_iterations(lm), guidance=guidance)
+        params, conditions, key, forced, lengths, placed = decoding_shapes(lm, self.frames, device)
+        args = params, placed(table), conditions, key, forced, lengths
+        return Decoding(lower_masked(lm, *args), params, PROMPTS, len(table.level))
 
 
 def masked_recipe(lm: MaskedLMConfig, batch: int) -> MaskedRun:

@@ -14,11 +14,7 @@ from rvq_jax.train.tasks.lm import ConditionDropout, apply_dropout, conditions_o
 from rvq_jax.typing import Array, Key
 
 
-def masked_task(
-    config: MaskedLMConfig,
-    condition_dropout: ConditionDropout,
-    init_params: nnx.State | None = None,
-) -> Task:
+def masked_task(config: MaskedLMConfig, condition_dropout: ConditionDropout) -> Task:
     """Training a masked token model: mean bits per masked code.
 
     Batches are as of `lm_task`; semantic tokens `[B, L]` are `condition/semantic`. Levels and masks
@@ -27,15 +23,12 @@ def masked_task(
     Args:
       config: of the model.
       condition_dropout: shares of examples trained without their conditions.
-      init_params: parameters to begin with, with lists of layers; random for None.
 
     Returns:
       The task.
     """
 
     def init(key: Key):
-        if init_params is not None:
-            return jax.tree.map(jnp.zeros_like, forms.abstract(config, stacked=True))
         return forms.init(config, key)
 
     def loss(params, aux, batch, key):
@@ -53,9 +46,7 @@ def masked_task(
         bits, count = sum_of_bits(config, params, batch, conditions, key)
         return {"loss": bits}, count
 
-    stacked = None if init_params is None else forms.stack(config, init_params)
-    aux = jnp.zeros(())
-    return Task(init, aux, loss, init_params=stacked, weight=weight, evaluate=evaluate)
+    return Task(init, jnp.zeros(()), loss, weight=weight, evaluate=evaluate)
 
 
 def sum_of_bits(
