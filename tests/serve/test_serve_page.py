@@ -85,6 +85,17 @@ def test_a_clip_is_generated_shown_and_can_be_kept(tab, page):
     assert call.prompts == ["a sine, rather <b>loud</b>"] and call.options["top_k"] == 9
 
 
+def test_done_is_said_when_the_button_asks_again(tab, page):
+    """A click at "Done" is a new request, however long the answer's connection takes to end."""
+    page(Sines())
+    tab.see("""void new MutationObserver(() => {
+        if (document.querySelector('#status').textContent === 'Done')
+            window.seen = [document.querySelector('#go').textContent, request];
+    }).observe(document.querySelector('#status'), {childList: true})""")
+    ask(tab, "a sine", seconds=0.2)
+    assert tab.wait("window.seen") == ["Generate", None]
+
+
 def test_a_clip_of_a_real_model(tab, page):
     """MusicGen's own stream, from the fields of the page to the samples of the file."""
     model = small_folders.own()
