@@ -22,12 +22,13 @@ def nearest(vectors_MD: Vectors, codebook_ND: Array, size: Array | None = None) 
     to the lowest index. Distances are float32 at the highest matmul precision. Codes from `size`
     on are never chosen.
     """
+    return portable(_nearest, "MD", "M")(vectors_MD, codebook_ND, size)
 
-    def run(vectors_MD, codebook_ND, size):
-        sizes_K = None if size is None else jnp.reshape(size, (1,))
-        return greedy_codes(codebook_ND[None], vectors_MD, sizes_K)[0]
 
-    return portable(run, "MD", "M")(vectors_MD, codebook_ND, size)
+@jax.jit
+def _nearest(vectors_MD: Vectors, codebook_ND: Array, size: Array | None) -> Array:
+    sizes_K = None if size is None else jnp.reshape(size, (1,))
+    return greedy_codes(codebook_ND[None], vectors_MD, sizes_K)[0]
 
 
 def greedy_codes(vectors_KND: Array, latents_MD: Vectors, sizes_K: Array | None = None) -> Array:
