@@ -15,6 +15,7 @@ from rvq_jax.systems.decoding.masked import bound_codes
 from rvq_jax.systems.decoding.programs import score_codes
 from rvq_jax.systems.generators import Generator
 from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.semantic import SemanticModel
 from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.train.runs.semantic import semantic_set
 
@@ -83,8 +84,24 @@ def clip_bits(
     found = _bound(model, heldout, frames, batch)
     if not isinstance(model, SoundStorm):
         return found
-    tokens = _exact(model.semantic.lm, semantic_set(heldout), None, batch)
-    return found._replace(semantic=tokens.levels[:, 0])
+    return found._replace(semantic=semantic_bits(model.semantic, heldout, batch).levels[:, 0])
+
+
+def semantic_bits(model: SemanticModel, heldout: CodeSet, batch: int = 16) -> ClipBits:
+    """Scores a model of semantic tokens on those of held-out codes, with the end of each clip.
+
+    Args:
+      model: the model; tokens are scored in windows as long as its own.
+      heldout: held-out codes with semantic tokens.
+      batch: windows that are scored at a time.
+
+    Returns:
+      Exact bits `[M, 1]` of each clip, and how many tokens it has.
+
+    Raises:
+      UserError: codes without semantic tokens.
+    """
+    return _exact(model.lm, semantic_set(heldout), None, batch)
 
 
 def check_codes(model: Generator, heldout: CodeSet, name: str = "the model") -> None:

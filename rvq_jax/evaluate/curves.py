@@ -1,4 +1,7 @@
-"""Plots of an evaluation: a metric against bitrate, and bits by level. Each an SVG data URI."""
+"""Plots of an evaluation: a metric against bitrate, bits by level, and what forwards buy.
+
+Each is an SVG data URI.
+"""
 
 from collections.abc import Sequence
 
@@ -70,6 +73,63 @@ def bits_by_level(models: Sequence[dict]) -> str:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("level")
     axis.set_ylabel("bits per frame (less is better)")
+    if len(models) > 1:
+        _legend(figure, names)
+    return plots.svg(figure, letters=True)
+
+
+def bits_against_forwards(models: Sequence[dict]) -> str:
+    """Held-out bits per frame of each model against its forwards for a clip; ≤ marks bounds.
+
+    models: as results.json has them, those that generated audio.
+    """
+    scores = [model["bits_per_frame"] for model in models]
+    return _against_forwards(models, scores, "bits per frame (less is better)", mark_bounds=True)
+
+
+def distance_against_forwards(models: Sequence[dict], embedding: str) -> str:
+    """The Fréchet distance of each model's audio in an embedding against its forwards for a clip;
+    dashed: of real audio, dotted: of real audio that the codec decodes.
+
+    models: as results.json has them, those that generated audio.
+    """
+    found = [next(x for x in m["frechet"] if x["embedding"] == embedding) for m in models]
+    real = {"--": found[0]["floor"], ":": found[0]["codec"]}
+    label = f"Fréchet distance, {embedding} (less is better)"
+    return _against_forwards(models, [x["distance"] for x in found], label, real)
+
+
+def _against_forwards(
+    models: Sequence[dict],
+    scores: Sequence[dict],
+    label: str,
+    real: dict[str, dict | None] | None = None,
+    mark_bounds: bool = False,
+) -> str:
+    """A mark with an interval for each model; real: line styles of what does not depend on one."""
+    figure, axis = plots.figure(*SIZE)
+    bounds = [mark_bounds and is_bound(model) for model in models]
+    names = [
+        clipped(model["name"], NAME) + " (≤)" * bound
+        for model, bound in zip(models, bounds, strict=True)
+    ]
+    for i, (model, score) in enumerate(zip(models, scores, strict=True)):
+        if not _has(score):
+            continue
+        mean, low, high = _ends(score)
+        errors = np.nan_to_num(np.maximum([[mean - low], [high - mean]], 0.0))
+        style = {"color": plots.colour(i), "fmt": plots.mark(i)}
+        # Colours come again after seven: hollow then, as a second look.
+        style |= {"mfc": "white"} if i >= len(plots.COLOURS) else {}
+        label_i = plots.label(names[i])
+        axis.errorbar([model["forwards"]], [mean], errors, ms=7, capsize=3, label=label_i, **style)
+    for style, score in (real or {}).items():
+        if _has(score):
+            axis.axhline(score["mean"], ls=style, lw=1.2, color="#808080")
+    axis.set_xscale("log")
+    _mark_rates(axis, [model["forwards"] for model in models])
+    axis.set_xlabel("forwards for a clip")
+    axis.set_ylabel(label)
     if len(models) > 1:
         _legend(figure, names)
     return plots.svg(figure, letters=True)
