@@ -7,6 +7,7 @@ import time
 from typing import NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from rvq_jax.plan import chips, hlo
 from rvq_jax.plan.chips import Chip, GiB
@@ -85,7 +86,7 @@ def compile_for(
     print(f"compiling {label} …", end="", file=sys.stderr, flush=True)
     began = time.perf_counter()
     try:
-        with _effort(level):
+        with _anew(level):
             done = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         took = time.perf_counter() - began
@@ -106,13 +107,20 @@ def compile_for(
 
 
 @contextlib.contextmanager
-def _effort(level: str | None):
-    before = jax.config.jax_optimization_level
-    jax.config.update("jax_optimization_level", level or before)
+def _anew(level: str | None):
+    """Compiling to so much effort, past the persistent cache of compiled programs: of one that
+    comes from there XLA says less, and one for chips that are not here cannot be read at all."""
+    effort, cached = jax.config.jax_optimization_level, jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_optimization_level", level or effort)
+    jax.config.update("jax_enable_compilation_cache", False)
+    # Whether there is a cache is otherwise asked once in a process.
+    compilation_cache.reset_cache()
     try:
         yield
     finally:
-        jax.config.update("jax_optimization_level", before)
+        jax.config.update("jax_optimization_level", effort)
+        jax.config.update("jax_enable_compilation_cache", cached)
+        compilation_cache.reset_cache()
 
 
 def _refused(message: str, chip: Chip, error) -> tuple[dict, bool, float | None]:

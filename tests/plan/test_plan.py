@@ -6,8 +6,10 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 from command import refuses, run
+from jax.experimental.compilation_cache import compilation_cache
 from small_plans import BIG, LM, by_hand, codec_run
 from small_runs import CONFIG_FILE, RUN, one_device
 from tiers import slow
@@ -19,8 +21,6 @@ from rvq_jax.plan.collectives import Collective
 from rvq_jax.plan.compiled import Compiled, Cost, compile_for, roofline
 from rvq_jax.plan.report import table
 from rvq_jax.train import sharding
-
-pytestmark = pytest.mark.usefixtures("compiled_anew")
 
 
 def config_file(tmp_path, run=RUN):
@@ -34,6 +34,25 @@ def single():
     """On one chip, layers recomputed."""
     asked = dataclasses.replace(BIG, lm=dataclasses.replace(LM, remat=True))
     return plan(asked, "cpu:1", decode=False)
+
+
+def test_a_plan_goes_past_the_persistent_cache(tmp_path):
+    """Of a program that comes from there XLA may say less, and one for TPUs cannot be read."""
+
+    def product(size: int) -> jax.stages.Lowered:
+        return jax.jit(jnp.dot).lower(*[jax.ShapeDtypeStruct((size, size), "float32")] * 2)
+
+    kept = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation_cache.reset_cache()
+    try:
+        compile_for(chips.CHIPS["cpu"], product(61), "a product")
+        assert not list(tmp_path.iterdir())
+        product(62).compile()
+        assert list(tmp_path.iterdir())
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
+        compilation_cache.reset_cache()
 
 
 @dataclasses.dataclass
