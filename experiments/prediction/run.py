@@ -170,7 +170,7 @@ def study(source: Path, out: Path, updates: int, short: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--codes", type=Path, required=True, help="what data build wrote")
-    parser.add_argument("--updates", type=int, default=1200, help="of every last training")
+    parser.add_argument("--updates", type=int, default=800, help="of every last training")
     parser.add_argument("--out", type=Path, default=Path("runs/prediction"), help="run folder")
     parser.add_argument("--sweep-updates", type=int, default=400, help="of those in the sweep")
     arguments = parser.parse_args()

@@ -88,14 +88,14 @@ def bits_against_forwards(models: Sequence[dict]) -> str:
 
 
 def distance_against_forwards(models: Sequence[dict], embedding: str) -> str:
-    """The Fréchet distance of each model's audio in an embedding against its forwards for a clip;
-    dashed: of real audio, dotted: of real audio that the codec decodes.
+    """The Fréchet distance of each model's audio in an embedding against its forwards for a clip,
+    beside that of other real audio, and of it as the codec decodes it.
 
     models: as results.json has them, those that generated audio.
     """
     found = [next(x for x in m["frechet"] if x["embedding"] == embedding) for m in models]
-    real = {"--": found[0]["floor"], ":": found[0]["codec"]}
-    label = f"Fréchet distance, {embedding} (less is better)"
+    real = {"real audio": found[0]["floor"], "decoded": found[0].get("codec")}
+    label = f"Fréchet distance, {embedding}\n(less is better)"
     return _against_forwards(models, [x["distance"] for x in found], label, real)
 
 
@@ -106,7 +106,7 @@ def _against_forwards(
     real: dict[str, dict | None] | None = None,
     mark_bounds: bool = False,
 ) -> str:
-    """A mark with an interval for each model; real: line styles of what does not depend on one."""
+    """A mark with an interval for each model; real: what depends on none, as lines."""
     figure, axis = plots.figure(*SIZE)
     bounds = [mark_bounds and is_bound(model) for model in models]
     names = [
@@ -123,9 +123,10 @@ def _against_forwards(
         style |= {"mfc": "white"} if i >= len(plots.COLOURS) else {}
         label_i = plots.label(names[i])
         axis.errorbar([model["forwards"]], [mean], errors, ms=7, capsize=3, label=label_i, **style)
-    for style, score in (real or {}).items():
+    for style, (name, score) in zip(("--", ":"), (real or {}).items(), strict=False):
         if _has(score):
-            axis.axhline(score["mean"], ls=style, lw=1.2, color="#808080")
+            axis.axhline(score["mean"], ls=style, lw=1.2, color="#808080", label=name)
+            names.append(name)
     axis.set_xscale("log")
     _mark_rates(axis, [model["forwards"] for model in models])
     axis.set_xlabel("forwards for a clip")

@@ -77,12 +77,19 @@ def _codecs(folder: Path, results: dict) -> str:
 
 def _models(folder: Path, results: dict) -> str:
     chief, *others = summary.tables(results)
-    chart = page.plot(curves.bits_by_level(results["models"]), "Bits per frame by level")
+    charts = [page.plot(curves.bits_by_level(results["models"]), "Bits per frame by level")]
+    heard = [model for model in results["models"] if model["forwards"]]
+    if len(heard) > 1:
+        uri, name = curves.bits_against_forwards(heard), "Bits per frame against forwards"
+        charts.append(page.plot(uri, name))
+        name = heard[0]["frechet"][0]["embedding"]
+        uri = curves.distance_against_forwards(heard, name)
+        charts.append(page.plot(uri, "Fréchet distance against forwards"))
     names = [model["name"] for model in results["models"]]
     main = [
         *_head(results),
         *_section(chief),
-        f"<div class='plots'>{chart}</div>",
+        f"<div class='plots'>{''.join(charts)}</div>",
         *_sounds(folder, results["players"], names),
         *(line for each in others for line in _section(each)),
     ]

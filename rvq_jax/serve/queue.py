@@ -158,10 +158,7 @@ class Line:
             [request.prompt],
             request.seconds,
             jax.random.key(request.seed),
-            guidance_scale=request.guidance_scale,
-            temperature=request.temperature,
-            top_k=request.top_k,
-            top_p=request.top_p,
+            **request.sampling,
         )
         with contextlib.closing(chunks):
             for chunk in chunks:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 from rvq_jax import limits
 from rvq_jax.errors import LINE, UserError, clipped, printable
+from rvq_jax.systems.generators import SAMPLING
 
 SHORTEST = 0.1  # seconds
 NUMBERS = {"guidance_scale": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
@@ -48,15 +49,21 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Request:
-    """A clip to generate; the fields are those of `rvq-jax generate`."""
+    """A clip to generate; the fields are those of `rvq-jax generate`, None for the model's own."""
 
     prompt: str
     seconds: float
-    guidance_scale: float
-    temperature: float
-    top_k: int
-    top_p: float
     seed: int
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What is asked of how the model samples."""
+        asked = {name: getattr(self, name) for name in SAMPLING}
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 class Refused(Exception):
@@ -68,15 +75,9 @@ class Refused(Exception):
 
 
 def defaults(limits: Limits) -> dict:
-    """Values of the fields that a request leaves out; the prompt has none."""
-    return {
-        "seconds": min(10.0, limits.seconds),
-        "guidance_scale": 3.0,
-        "temperature": 1.0,
-        "top_k": 250,
-        "top_p": 0.0,
-        "seed": 0,
-    }
+    """Values of the fields that a request leaves out and that are not the model's; the prompt has
+    none."""
+    return {"seconds": min(10.0, limits.seconds), "seed": 0}
 
 
 def parse(body: bytes, limits: Limits) -> Request:
@@ -98,10 +99,12 @@ def parse(body: bytes, limits: Limits) -> Request:
     _check_prompt(given["prompt"], limits.prompt)
     filled = {**defaults(limits), **given}
     for name, bounds in {"seconds": (SHORTEST, limits.seconds), **NUMBERS}.items():
-        _check_number(name, filled[name], int | float, "a number", *bounds)
-        filled[name] = float(filled[name])
+        if name in filled:
+            _check_number(name, filled[name], int | float, "a number", *bounds)
+            filled[name] = float(filled[name])
     for name, bounds in WHOLE_NUMBERS.items():
-        _check_number(name, filled[name], int, "a whole number", *bounds)
+        if name in filled:
+            _check_number(name, filled[name], int, "a whole number", *bounds)
     return Request(**filled)
 
 

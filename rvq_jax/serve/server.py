@@ -17,6 +17,7 @@ from rvq_jax.errors import UserError, clipped
 from rvq_jax.serve.connections import HEAD, TIMEOUTS, Timeouts, client_of, protocol
 from rvq_jax.serve.queue import Job, Line
 from rvq_jax.serve.requests import LIMITS, Limits, Refused, defaults, parse
+from rvq_jax.systems.generators import sampling
 
 CONNECTIONS = 100  # beside those that wait: pages, keep-alives
 BACKLOG = 128  # connections that the system holds until they are accepted, all at once
@@ -38,7 +39,7 @@ def serve(
     There are no passwords: on a host other than the default, whoever reaches it can use it.
 
     Args:
-      model: has `stream`, `codec` and `channels`, as MusicGen.
+      model: has `stream`, `codec` and `channels`, as MusicGen, SoundStorm and MAGNeT.
       host: name or address to listen on.
       port: port to listen on; 0 takes a free one.
       limits: the most that a request may ask for, and how many may wait.
@@ -105,7 +106,7 @@ def make_app(
                 "rate": line.rate,
                 "channels": line.channels,
                 "limits": dataclasses.asdict(limits),
-                "defaults": defaults(limits),
+                "defaults": defaults(limits) | sampling(model),
             },
             200 if line.lives else 503,
         )

@@ -1,5 +1,6 @@
 """Models that make audio of captions, whichever their kind: what a folder holds, and how to ask."""
 
+import inspect
 from pathlib import Path
 
 from rvq_jax import files
@@ -11,6 +12,8 @@ from rvq_jax.systems.soundstorm import SoundStorm
 
 Generator = MusicGen | SoundStorm | MAGNeT
 KINDS = {soundstorm.KIND: SoundStorm, magnet.KIND: MAGNeT}
+
+SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
 def load_generator(path: str | Path) -> Generator:
@@ -28,6 +31,24 @@ def kind(model: Generator) -> str:
     if isinstance(model, MusicGen):
         return model.pattern
     return next(name for name, each in KINDS.items() if isinstance(model, each))
+
+
+def sampling(model) -> dict[str, float | None]:
+    """How a model samples where nothing else is asked for.
+
+    Args:
+      model: a Generator, or anything else with `stream`.
+
+    Returns:
+      `guidance_scale`, `temperature`, `top_k` and `top_p`, 0 for no limit; None for a value that
+      changes on the way, as MAGNeT's guidance does.
+    """
+    if isinstance(model, MAGNeT):
+        own = vars(model.defaults)
+    else:
+        parameters = inspect.signature(getattr(model, "generate", model.stream)).parameters
+        own = {name: parameter.default for name, parameter in parameters.items()}
+    return {name: None if isinstance(own[name], tuple) else own[name] or 0 for name in SAMPLING}
 
 
 def forwards(model: Generator, frames: int, stride: int | None = None) -> int:

@@ -112,6 +112,20 @@ def test_a_plot_is_made_of_whatever_points_there_are(kbps, value):
     assert uri == curves.quality(evaluations.METRICS[0], systems)
 
 
+@pytest.mark.parametrize(
+    ("forwards", "plots"),
+    [((60, 240), 3), ((60, 60), 3), ((60,), 1), slow((60, None), 1), slow((None, None), 1)],
+)
+def test_what_forwards_buy_is_plotted_where_two_models_are_heard(forwards, plots, tmp_path):
+    results = tokens(names=[f"model {i}" for i in range(len(forwards))])
+    for model, count in zip(results["models"], forwards, strict=True):
+        model["forwards"] = count
+    page = written(tmp_path, results)
+    named = [image["alt"] for image in page.all("img")]
+    about = ["Bits per frame by level", "Bits per frame against forwards"]
+    assert named == [*about, "Fréchet distance against forwards"][:plots]
+
+
 def test_a_missing_sound_is_told_in_one_line_and_no_page_is_written(tmp_path):
     results = add_sounds(tmp_path, tokens(names=("delay",)), files=("one.flac",))
     (tmp_path / "audio" / "0" / "1.flac").unlink()

@@ -52,7 +52,9 @@ class Sines:
         clipped = np.clip(self.audio(seconds)[0], -1, 1)
         return np.round(clipped * 32767).astype("<i2").tobytes()
 
-    def stream(self, prompts, seconds, key, *, guidance_scale, temperature, top_k, top_p):
+    def stream(
+        self, prompts, seconds, key, *, guidance_scale=3.0, temperature=1.0, top_k=250, top_p=0.0
+    ):
         options = {
             "guidance_scale": guidance_scale,
             "temperature": temperature,

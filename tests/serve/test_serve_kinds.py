@@ -1,0 +1,34 @@
+"""Every kind of model is served as it generates by itself."""
+
+import base64
+
+import jax
+import pytest
+import small_parallel
+from serving import serving
+
+from rvq_jax.audio import io
+
+MODELS = {
+    "MusicGen": small_parallel.autoregressive,
+    "SoundStorm": small_parallel.soundstorm,
+    "MAGNeT": small_parallel.magnet,
+}
+SECONDS = 0.5
+OWN = {
+    "MusicGen": {"guidance_scale": 3, "temperature": 1, "top_k": 250, "top_p": 0},
+    "SoundStorm": {"guidance_scale": 1, "temperature": 1, "top_k": 0, "top_p": 0},
+    "MAGNeT": {"guidance_scale": None, "temperature": 3, "top_k": 0, "top_p": 0.9},
+}
+
+
+@pytest.mark.parametrize("asked", [{}, {"temperature": 0.5, "top_k": 3, "guidance_scale": 2.0}])
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_is_left_out_is_as_the_kind_has_it(kind, asked):
+    model = MODELS[kind]()
+    with serving(model) as place:
+        events = list(place.generate("slow", SECONDS, seed=3, **asked))
+        own = {name: place.health()["defaults"][name] for name in OWN[kind]}
+    found = b"".join(base64.b64decode(e["pcm"]) for e in events if e["event"] == "audio")
+    audio = model.generate(["slow"], SECONDS, jax.random.key(3), **asked)
+    assert found == io.pcm16(audio[0]) and own == OWN[kind]
