@@ -35,9 +35,9 @@ from rvq_jax.systems.musicgen import MusicGen
 
 HERE = Path(__file__).parent
 SEEDS = 0, 1, 2
-PIECES = 64, 128  # held-out ones that rates are chosen by, and that the tables are of
+PIECES = 64, 96  # held-out ones that rates are chosen by, and that the tables are of
 # Without guidance, so that what is heard is what bits are of; else as each kind was published.
-SETTINGS = GenerationSettings(clips=64, seconds=1.2, guidance_scale=1.0)
+SETTINGS = GenerationSettings(clips=48, seconds=1.2, guidance_scale=1.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def study(source: Path, out: Path, updates: int, short: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--codes", type=Path, required=True, help="what data build wrote")
-    parser.add_argument("--updates", type=int, default=800, help="of every last training")
+    parser.add_argument("--updates", type=int, default=600, help="of every last training")
     parser.add_argument("--out", type=Path, default=Path("runs/prediction"), help="run folder")
     parser.add_argument("--sweep-updates", type=int, default=400, help="of those in the sweep")
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ from rvq_jax.train.state import OptimizerConfig
 LEVELS, SIZE = 4, 1024
 FRAMES = 60  # of a crop: 1.2 s
 SEMANTIC, RATIO = 512, 2
-RATES = 1e-3, 3e-3, 9e-3
+RATES = 3e-3, 9e-3, 2.7e-2
 DEPTH, MAGNET, SOUNDSTORM, STAGE = "depth", "magnet", "soundstorm", "semantic"
 NETWORKS = (*SIX, DEPTH, MAGNET, STAGE, SOUNDSTORM)  # in an order that each finds what it needs
 
