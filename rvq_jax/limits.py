@@ -78,7 +78,7 @@ BOUNDS = {
     "groups": WIDTH,
     # Transformers of codecs, of tokens and of captions.
     "layers": DEPTH,
-    "caption_layers": DEPTH,
+    "caption_layers": Bound(0, DEPTH.high),
     "heads": Bound(1, 1024),
     "kv_heads": Bound(1, 1024),
     "head_dim": Bound(1, 4096),

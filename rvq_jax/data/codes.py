@@ -1,9 +1,11 @@
 """The code cache: a corpus encoded once, in one file."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,13 @@ class CodeSet:
             "label": self.labels[index],
             **beside,
         }
+
+    def rows(self, rows: Sequence[int]) -> "CodeSet":
+        """The set of some records, in the order that they are named in."""
+        lists = ("codes", "names", "captions", "labels", "melodies", "semantics")
+        have = {name: getattr(self, name) for name in lists}
+        some = {n: None if x is None else [x[i] for i in rows] for n, x in have.items()}
+        return dataclasses.replace(self, **some)
 
     def describe(self) -> dict:
         """JSON values that differ if what is trained on does."""

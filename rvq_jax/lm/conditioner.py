@@ -47,7 +47,8 @@ class CaptionEncoder(nnx.Module):
         def make(rngs):
             return Block(dim, heads, 4 * dim, rngs, cross=False)
 
-        self.blocks = layers(count, make, rngs, stacked=stacked)
+        # None at all have no stack: there are no arrays without numbers in a checkpoint.
+        self.blocks = layers(count, make, rngs, stacked=stacked and count > 0)
         self.norm = LayerNorm(dim)
 
     def __call__(self, given: Condition, dtype=jnp.float32) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rvq_jax.lm.conditions import Conditions, Guidance, branches, count_branches
 from rvq_jax.lm.model import ModelCache, TokenLM, frames_of_steps, teacher_inputs
-from rvq_jax.lm.sampling import PLAIN, Sampling
+from rvq_jax.lm.sampling import PLAIN, RECENT, Sampling
 from rvq_jax.patterns import Pattern
 from rvq_jax.tracing import typed, varying
 from rvq_jax.typing import Array, Codes, Key
@@ -85,7 +85,12 @@ def prefill(
 
     Returns:
       What stays the same at every step, and the state before step `prefill_steps`.
+
+    Raises:
+      ValueError: repetition-aware sampling of a model with a depth transformer.
     """
+    if sampling.repetition is not None and model.config.depth is not None:
+        raise ValueError("repetition is for heads whose levels are independent: leave it out")
     special = model.config.codebook_size
     # An end is forced by the special id; the id of any other code that there is not is the nearest.
     forced = jnp.clip(forced, -1, special if model.config.end else special - 1).astype(jnp.int32)
@@ -153,6 +158,11 @@ def decode_until(
         frames_K = jax.lax.dynamic_index_in_dim(request.frames, t, 1, keepdims=False)
         valid_BK = (frames_K >= 0)[None] & (frames_K[None] < lengths_B[:, None])
         keys = jax.vmap(jax.random.fold_in, (0, None))(request.keys, t)
+        recent = {}
+        if request.sampling.repetition is not None:
+            # Before the first step nothing repeats: no token is -1.
+            before_BKT = jnp.pad(tokens_BKT, [(0, 0), (0, 0), (RECENT, 0)], constant_values=-1)
+            recent["recent"] = jax.lax.dynamic_slice_in_dim(before_BKT, t, RECENT, axis=2)
         tokens_BK, cost_BK = model.heads.sample(
             keys,
             jnp.concatenate(hidden),
@@ -160,6 +170,7 @@ def decode_until(
             valid_BK,
             request.sampling,
             request.guidance,
+            **recent,
         )
         tokens_BKT, bits_BKT = (
             jax.lax.dynamic_update_index_in_dim(x, row, t, 2)

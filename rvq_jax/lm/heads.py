@@ -32,6 +32,7 @@ class Heads(Protocol):
         valid: Array,
         sampling: Sampling,
         guidance: Guidance = None,
+        recent: Array | None = None,
     ) -> tuple[Array, Array]:
         """Samples the tokens of one step.
 
@@ -42,6 +43,7 @@ class Heads(Protocol):
           valid: `[B, K]`, where there is a token; elsewhere it is the special id.
           sampling: how a token is taken from logits.
           guidance: weights that combine the branches, see `conditions.guide`.
+          recent: `[B, K, W]` tokens of the steps before, where sampling asks for them.
 
         Returns:
           Tokens `[B, K]` int32, and their bits `[B, K]`.
@@ -76,6 +78,7 @@ class IndependentHeads(nnx.Module):
         valid: Array,
         sampling: Sampling,
         guidance: Guidance = None,
+        recent: Array | None = None,
     ) -> tuple[Array, Array]:
         """As of `Heads`: all levels of a row with one key."""
         branches, batch, dim = hidden.shape
@@ -86,7 +89,9 @@ class IndependentHeads(nnx.Module):
         logits_CKN = logits_KNC.transpose(2, 0, 1).astype(jnp.float32)
         logits_GBKN = logits_CKN.reshape(branches, batch, *logits_CKN.shape[1:])
         logits_BKN = self._ends(guide(logits_GBKN, guidance))
-        drawn_BK = jax.vmap(lambda key, logits: sample(key, logits, sampling))(keys, logits_BKN)
+        drawn_BK = jax.vmap(lambda *row: sample(*row[:2], sampling, *row[2:]))(
+            keys, logits_BKN, *(() if recent is None else (recent,))
+        )
         tokens_BK = jnp.where(forced >= 0, forced, drawn_BK)
         cost_BK = bits(logits_BKN, jnp.minimum(tokens_BK, logits_BKN.shape[-1] - 1))
         return jnp.where(valid, tokens_BK, self.codebook_size), cost_BK

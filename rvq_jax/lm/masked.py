@@ -146,7 +146,7 @@ def _shown(tokens_BKF: Tokens, level: Array, prompt_BF: Array, mask_id: int) -> 
 
 def _sample(keys_B: Key, logits_BFN: Array, sampling: Sampling) -> Array:
     """Codes `[B, F]`, each position's with a key of its own."""
-    temperature, top_k, top_p = map(jnp.asarray, sampling)
+    temperature, top_k, top_p = map(jnp.asarray, sampling[:3])
     cold = temperature <= 0
     warm_BFN = logits_BFN / jnp.where(cold, 1.0, temperature)
     limited = (top_k > 0) | (top_p > 0)  # sorting every position's logits takes long

@@ -2,8 +2,9 @@
 
 SoundStorm (Borsos et al. 2023) is one of Conformer blocks, with semantic tokens added frame by
 frame; MAGNeT (Ziv et al. 2024) is MusicGen's transformer without causality, with a restricted
-context above the first level. Both read K levels of codes in which what is to be predicted is the
-mask id N.
+context above the first level; the second stage of VALL-E (Wang et al. 2023) predicts whole levels
+above the first, each with norms of its own, after a text. All read K levels of codes in which what
+is to be predicted is the mask id N.
 """
 
 from dataclasses import dataclass
@@ -44,12 +45,15 @@ class MaskedLMConfig:
     conv_kernel: int = 5  # frames that a Conformer's convolution sees
     positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MAGNeT's
     rope_theta: float = 10_000.0
-    masking: Literal["prompts", "spans"] = "prompts"  # of SoundStorm, of MAGNeT
+    masking: Literal["prompts", "spans", "levels"] = "prompts"  # of SoundStorm, MAGNeT, VALL-E
+    level_norms: bool = False  # norms have a scale and bias of each level
+    tied: bool = False  # the head of a level is the table that embeds its codes
     span: int = 1  # frames that are masked together
     context: int | None = None  # levels above the first attend to |i - j| <= context; None: to all
     semantic_size: int | None = None  # of the vocabulary of semantic tokens; None: it reads none
     semantic_ratio: int = 2  # frames of one semantic token
-    text: bool = False  # it reads a text, by cross-attention
+    text: bool = False  # it reads a text
+    text_as: Literal["cross", "prefix"] = "cross"  # by cross-attention, or before the codes
     text_dim: int | None = None  # features of a frozen text encoder; None: it reads texts itself
     caption_layers: int = 1  # of the model's own caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
@@ -66,8 +70,14 @@ class MaskedLMConfig:
         for name in ("span", "semantic_ratio", "conv_kernel"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.masking == "prompts" and self.span > 1:
+        if self.masking != "spans" and self.span > 1:
             raise ValueError(f"spans of {self.span} frames go with masking spans")
+        if self.masking == "levels" and self.levels < 2:
+            raise ValueError(f"masking levels needs 2 of them or more, there is {self.levels}")
+        if self.block == "conformer" and (self.level_norms or self.text_as == "prefix"):
+            raise ValueError("level_norms and text_as prefix go with block transformer")
+        if self.context is not None and self.text_as == "prefix":
+            raise ValueError("a restricted context goes with text_as cross")
         if self.text_dim and not self.text:
             raise ValueError("a frozen text encoder goes with text True")
         if self.heads < 1 or self.dim % self.heads:
@@ -81,7 +91,7 @@ class MaskedLMConfig:
     def conditions(self) -> tuple[ConditionSpec, ...]:
         """What the model is conditioned on beside codes."""
         # audio-MAGNeT small is as wide as its text encoder.
-        text = ConditionSpec("text", "cross", self.text_dim, projected=True)
+        text = ConditionSpec("text", self.text_as, self.text_dim, projected=True)
         semantic = ConditionSpec(
             "semantic", "frame", vocab=self.semantic_size, repeat=self.semantic_ratio
         )
@@ -101,7 +111,14 @@ class MaskedLMConfig:
         """What training hides of rows of these keys and lengths `[B]`."""
         if self.masking == "spans":
             return masking.span_masks(keys, lengths, self.levels, frames, self.span)
+        if self.masking == "levels":
+            return masking.level_masks(keys, lengths, self.levels, frames)
         return masking.bernoulli_masks(keys, lengths, self.levels, frames)
+
+    @property
+    def first(self) -> int:
+        """The first level that it predicts; those before it must be given."""
+        return 1 if self.masking == "levels" else 0
 
     def build(self, rngs: nnx.Rngs, *, stacked: bool = False) -> "MaskedLM":
         """The model of this config; stacked: layers as one module, for training."""
@@ -120,12 +137,14 @@ class MaskedLM(nnx.Module):
         def make(rngs):
             if c.block == "conformer":
                 return ConformerBlock(c.dim, c.heads, c.mlp_dim, c.conv_kernel, rngs, cross=c.text)
-            return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=c.text)
+            cross = c.text and c.text_as == "cross"
+            return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=cross, levels=norms)
 
+        norms = c.levels if c.level_norms else None
         self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
         # A Conformer's blocks end with one.
-        self.norm = LayerNorm(c.dim) if c.block == "transformer" else None
-        self.heads = IndependentHeads(c.levels, c.codebook_size, c.dim, rngs)
+        self.norm = LayerNorm(c.dim, norms) if c.block == "transformer" else None
+        self.heads = None if c.tied else IndependentHeads(c.levels, c.codebook_size, c.dim, rngs)
 
     def read(self, conditions: Conditions) -> Features:
         """Features of the conditions, to be read once for all iterations of a decode."""
@@ -153,7 +172,11 @@ class MaskedLM(nnx.Module):
         """
         level = jnp.broadcast_to(level, len(tokens)) if jnp.ndim(level) else jnp.asarray(level)
         x_BFD = self.hidden(tokens, level, features, lengths)
-        weights = self.heads.weight[...]
+        if self.heads is None:
+            # Embeddings are as long as the square root of their width, heads' weights of one.
+            weights = self.embed[...][:, :-1] * self.config.dim**-0.5
+        else:
+            weights = self.heads.weight[...]
         if level.ndim:
             rows_BND = weights[level].astype(x_BFD.dtype)
             y_BFN = jnp.einsum("bfd,bnd->bfn", x_BFD, rows_BND)
@@ -176,19 +199,28 @@ class MaskedLM(nnx.Module):
                     f"every {c.semantic_ratio} frames; got {have}"
                 )
             x_BFD = x_BFD + features.frames[:, :frames]
-        added, angles = positions(c, jnp.arange(frames)[None], frames)
         here_BF = None if lengths is None else jnp.arange(frames)[None] < lengths[:, None]
         extra = {"here_BT": here_BF} if c.block == "conformer" else {}
+        own = {"level": level} if c.level_norms else {}
+        places, before = jnp.arange(frames)[None], 0
+        if c.text and c.text_as == "prefix":
+            before = features.prefix.shape[1]
+            x_BFD = jnp.concatenate([features.prefix, x_BFD], axis=1)
+            inside_BF = jnp.ones((len(tokens), frames), bool) if here_BF is None else here_BF
+            here_BF = jnp.concatenate([features.prefix_mask, inside_BF], axis=1)
+            # Padding of the text takes no place: codes stand where they would without it.
+            places = jnp.maximum(jnp.cumsum(here_BF, axis=1) - 1, 0)
+        added, angles = positions(c, places, before + frames)
         mask = self._seen(level, here_BF, frames)
 
-        def body(block, x_BFD):
+        def body(block, x_BTD):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
-            return block(x_BFD, cross_kv, angles, mask=mask, **extra)
+            return block(x_BTD, cross_kv, angles, mask=mask, **extra, **own)
 
-        x_BFD = transformer.scan_layers(self.blocks, x_BFD + added, body, remat=c.remat)
-        x_BFD = x_BFD if self.norm is None else self.norm(x_BFD)
+        x_BTD = transformer.scan_layers(self.blocks, x_BFD + added, body, remat=c.remat)
+        x_BTD = x_BTD if self.norm is None else self.norm(x_BTD, **own)
         # Every frame where its part of the vocabulary is: else the heads would be gathered.
-        return place(x_BFD, "batch", None, None)
+        return place(x_BTD[:, before:], "batch", None, None)
 
     def _seen(self, level: Array, here_BF: Array | None, frames: int) -> Array | None:
         """What self-attention sees `[B or 1, 1, F, F]`; None for all."""
@@ -246,6 +278,6 @@ def generate(
         c.codebook_size,
         sampling=sampling,
         span=c.span,
-        show_prompts=c.masking == "prompts",
+        show_prompts=c.masking != "spans",
         confidence=confidence,
     )

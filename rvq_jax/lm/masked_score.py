@@ -62,6 +62,30 @@ def bound(
     return order_bound(logits_of, codes, lengths, row_keys(key, len(codes)), samples, size)
 
 
+def level_bits(model: MaskedLM, codes: Codes, lengths: Array, conditions: Conditions) -> Array:
+    """Bits of levels that are predicted whole, each from all levels below it: exact.
+
+    Args:
+      model: with stacked layers or with lists of them; masking "levels".
+      codes: `[B, K, F]`; one outside of [0, N) is taken for the nearest code.
+      lengths: `[B]` frames of each row.
+      conditions: of B rows.
+
+    Returns:
+      Bits `[B, K - 1, F]` of the levels above the first, 0 after a row's end.
+    """
+    features, (rows, levels, frames) = model.read(conditions), codes.shape
+    inside_BF = jnp.arange(frames)[None] < lengths[:, None]
+    k_K = jnp.arange(levels)[None, :, None]
+
+    def one(level: Array) -> Array:
+        hidden_BKF = jnp.broadcast_to(k_K >= level, codes.shape)
+        masks = Masks(jnp.full(rows, level), hidden_BKF, inside_BF)
+        return masked_bits(model, codes, masks, features, lengths)
+
+    return jax.lax.map(one, jnp.arange(1, levels)).swapaxes(0, 1)
+
+
 def order_bound(
     logits_of: LogitsOf,
     codes: Codes,

@@ -1,4 +1,5 @@
-"""Masks that masked token models are trained with, SoundStorm's and MAGNeT's, and measured with."""
+"""Masks that masked token models are trained with, of SoundStorm, MAGNeT and VALL-E, and measured
+with."""
 
 from typing import NamedTuple
 
@@ -52,6 +53,33 @@ def bernoulli_masks(keys: Key, lengths: Array, levels: int, frames: int) -> Mask
         masked_F = jax.random.uniform(parts[3], (frames,)) < share
         f_F = jnp.arange(frames)
         return level, masked_F & (f_F >= prompt) & (f_F < length), f_F >= prompt
+
+    level_B, scored_BF, after_BF = jax.vmap(row)(keys, lengths)
+    return Masks(level_B, _hidden(level_B, scored_BF, after_BF, levels), scored_BF)
+
+
+def level_masks(keys: Key, lengths: Array, levels: int, frames: int) -> Masks:
+    """Masks of VALL-E's second stage: all of one level after a prompt, of the levels above it too.
+
+    The prompt of t frames, t uniform on 0 … length - 1, is shown in all levels; the level is
+    uniform on those above the first (Wang et al. 2023).
+
+    Args:
+      keys: `[B]`, one of each row, see `record_keys`.
+      lengths: `[B]` frames of each row; nothing after them is scored.
+      levels: K.
+      frames: F.
+
+    Returns:
+      The masks.
+    """
+
+    def row(key: Key, length: Array):
+        parts = jax.random.split(key)
+        level = jax.random.randint(parts[0], (), 1, levels)
+        prompt = jax.random.randint(parts[1], (), 0, jnp.maximum(length, 1))
+        f_F = jnp.arange(frames)
+        return level, (f_F >= prompt) & (f_F < length), f_F >= prompt
 
     level_B, scored_BF, after_BF = jax.vmap(row)(keys, lengths)
     return Masks(level_B, _hidden(level_B, scored_BF, after_BF, levels), scored_BF)

@@ -14,22 +14,42 @@ class Sampling(NamedTuple):
     temperature: float | Array = 1.0  # 0 takes the largest logit
     top_k: int | Array = 0  # largest logits to sample from; 0 for all
     top_p: float | Array = 0.0  # of these the fewest that have this probability; 0 for all
+    # Share of the last `RECENT` tokens above which one of them is sampled again, from all; None for
+    # any (repetition-aware sampling, Chen et al. 2024, VALL-E 2).
+    repetition: float | Array | None = None
 
 
+RECENT = 10  # tokens
 PLAIN = Sampling()
 
 
-def sample(key: Key, logits: Array, sampling: Sampling = PLAIN) -> Array:
+def sample(
+    key: Key, logits: Array, sampling: Sampling = PLAIN, recent: Array | None = None
+) -> Array:
     """Samples indices `[...]` int32 from logits `[..., N]`, all with one key.
 
     Top-p is of what top-k leaves, as in transformers (Holtzman et al. 2020).
+
+    Args:
+      key: for random numbers.
+      logits: `[..., N]`.
+      sampling: how.
+      recent: `[..., W]`, the tokens before, for `sampling.repetition`.
+
+    Returns:
+      The indices.
     """
-    temperature, top_k, top_p = sampling
+    temperature, top_k, top_p, repetition = sampling
     greedy = jnp.argmax(logits, axis=-1)
     cold = jnp.asarray(temperature) <= 0
-    logits = limit(logits / jnp.where(cold, 1.0, temperature), top_k, top_p)
-    drawn = jax.random.categorical(key, logits, axis=-1)
-    return jnp.where(cold, greedy, drawn).astype(jnp.int32)
+    warm = logits / jnp.where(cold, 1.0, temperature)
+    drawn = jax.random.categorical(key, limit(warm, top_k, top_p), axis=-1)
+    drawn = jnp.where(cold, greedy, drawn)
+    if repetition is not None:
+        often = (recent == drawn[..., None]).mean(axis=-1) > repetition
+        free = jax.random.categorical(jax.random.fold_in(key, 1), warm, axis=-1)
+        drawn = jnp.where(often, free, drawn)
+    return drawn.astype(jnp.int32)
 
 
 def limit(logits: Array, top_k: int | Array, top_p: float | Array) -> Array:

@@ -60,17 +60,27 @@ def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> 
 class LayerNorm(nnx.Module):
     """Layer normalization with scale and bias, statistics in float32 (Ba et al. 2016)."""
 
-    def __init__(self, dim: int):
-        self.scale = nnx.Param(jnp.ones(dim), axes=(None,))
-        self.bias = nnx.Param(jnp.zeros(dim), axes=(None,))
+    def __init__(self, dim: int, levels: int | None = None):
+        """levels: K, each with a scale and bias of its own (VALL-E's adaptive norm); None: one."""
+        shape = (dim,) if levels is None else (levels, dim)
+        axes = (None,) * len(shape)
+        self.scale = nnx.Param(jnp.ones(shape), axes=axes)
+        self.bias = nnx.Param(jnp.zeros(shape), axes=axes)
 
-    def __call__(self, x: Array, axis: int = -1) -> Array:
-        """x with the features along one of its axes normalized."""
+    def __call__(self, x: Array, axis: int = -1, level: Array | None = None) -> Array:
+        """x with the features along one of its axes normalized.
+
+        level: of all rows or `[B]` of each, where levels have their own; features are last then.
+        """
         y = x.astype(jnp.float32)
         y = y - y.mean(axis, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(y**2, axis, keepdims=True) + 1e-5)
-        others = [i for i in range(x.ndim) if i != axis % x.ndim]
-        scale, bias = (jnp.expand_dims(p[...], others) for p in (self.scale, self.bias))
+        if self.scale.ndim == 1:
+            others = [i for i in range(x.ndim) if i != axis % x.ndim]
+            scale, bias = (jnp.expand_dims(p[...], others) for p in (self.scale, self.bias))
+        else:
+            rows = jnp.reshape(level, -1)
+            scale, bias = (p[...][rows][:, None] for p in (self.scale, self.bias))
         return (y * scale + bias).astype(x.dtype)
 
 
@@ -175,39 +185,57 @@ class Block(nnx.Module):
         *,
         kv_heads: int | None = None,
         cross: bool = True,
+        levels: int | None = None,
     ):
         """kv_heads: of keys and values, each for heads / kv_heads queries; None: as many as of
-        queries."""
-        self.norm_self, self.norm_mlp = LayerNorm(dim), LayerNorm(dim)
+        queries. levels: K, whose norms are their own; None: one norm."""
+        self.norm_self, self.norm_mlp = LayerNorm(dim, levels), LayerNorm(dim, levels)
         self.attend_self = Attention(dim, heads, rngs, kv_heads)
         if cross:
-            self.norm_cross = LayerNorm(dim)
+            self.norm_cross = LayerNorm(dim, levels)
             self.attend_cross = Attention(dim, heads, rngs, kv_heads)
         self.up = weight(rngs, (mlp_dim, dim), ("mlp", "embed"), dim)
         self.down = weight(rngs, (dim, mlp_dim), ("embed", "mlp"), mlp_dim)
 
     def __call__(
-        self, x_BTD: Array, cross_kv: CrossKV | None = None, angles: Array | None = None, **mask
+        self,
+        x_BTD: Array,
+        cross_kv: CrossKV | None = None,
+        angles: Array | None = None,
+        *,
+        level: Array | None = None,
+        **mask,
     ) -> Array:
         """The whole sequence at once; the rotary angles `[B, T, D / 2H]` and the `mask`
-        (is_causal=True or mask=…) are self-attention's."""
-        return self.prefill(x_BTD, cross_kv, angles, **mask)[0]
+        (is_causal=True or mask=…) are self-attention's, the level is the norms'."""
+        return self.prefill(x_BTD, cross_kv, angles, level=level, **mask)[0]
 
     def prefill(
-        self, x_BTD: Array, cross_kv: CrossKV | None = None, angles: Array | None = None, **mask
+        self,
+        x_BTD: Array,
+        cross_kv: CrossKV | None = None,
+        angles: Array | None = None,
+        *,
+        level: Array | None = None,
+        **mask,
     ) -> tuple[Array, KVCache]:
         """The whole sequence, and the keys and values that later steps will attend to."""
+
+        def normed(norm, x_BTD: Array) -> Array:
+            y_BTD = norm(x_BTD) if level is None else norm(x_BTD, level=level)
+            return place(y_BTD, "batch", None, None)
+
         x_BTD = place(x_BTD, "batch", "time", None)
-        y_BTD = place(self.norm_self(x_BTD), "batch", None, None)
+        y_BTD = normed(self.norm_self, x_BTD)
         cache = self.attend_self.project(y_BTD, angles)
         y_BTD = self.attend_self(y_BTD, *cache, angles, **mask)
         x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         if cross_kv is not None:
             seen = cross_kv.mask[:, None, None, :]
-            y_BTD = place(self.norm_cross(x_BTD), "batch", None, None)
+            y_BTD = normed(self.norm_cross, x_BTD)
             y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, mask=seen)
             x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
-        y_BTD = place(self.norm_mlp(x_BTD), "batch", None, None)
+        y_BTD = normed(self.norm_mlp, x_BTD)
         y_BTF = self.inner(lambda matrix: place(project(y_BTD, matrix), "batch", None, "mlp"))
         y_BTD = place(project(y_BTF, self.down[...]), "batch", "time", None)
         return x_BTD + y_BTD, cache

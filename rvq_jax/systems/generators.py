@@ -4,20 +4,21 @@ import inspect
 from pathlib import Path
 
 from rvq_jax import files
-from rvq_jax.systems import magnet, soundstorm
+from rvq_jax.systems import magnet, soundstorm, valle
 from rvq_jax.systems.decoding import windows
 from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.systems.valle import VALLE
 
-Generator = MusicGen | SoundStorm | MAGNeT
-KINDS = {soundstorm.KIND: SoundStorm, magnet.KIND: MAGNeT}
+Generator = MusicGen | SoundStorm | MAGNeT | VALLE
+KINDS = {soundstorm.KIND: SoundStorm, magnet.KIND: MAGNeT, valle.KIND: VALLE}
 
 SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
 def load_generator(path: str | Path) -> Generator:
-    """The model in a folder: a MusicGen, SoundStorm or MAGNeT.
+    """The model in a folder: a MusicGen, SoundStorm, MAGNeT or VALL-E.
 
     Raises UserError if it is none of them, parts are missing, or weights do not fit.
     """
@@ -46,8 +47,9 @@ def sampling(model) -> dict[str, float | None]:
     if isinstance(model, MAGNeT):
         own = vars(model.defaults)
     else:
-        parameters = inspect.signature(getattr(model, "generate", model.stream)).parameters
-        own = {name: parameter.default for name, parameter in parameters.items()}
+        how = [getattr(model, name, None) for name in ("stream", "generate", "speak")]
+        parameters = [inspect.signature(f).parameters for f in how if f is not None]
+        own = {name: x.default for some in parameters for name, x in some.items()}
     return {name: None if isinstance(own[name], tuple) else own[name] or 0 for name in SAMPLING}
 
 
@@ -61,7 +63,8 @@ def forwards(model: Generator, frames: int, stride: int | None = None) -> int:
 
     Returns:
       Steps of the pattern, or iterations of all levels; of a SoundStorm beside them the steps of
-      its semantic model. A guided step counts as one.
+      its semantic model, of a VALL-E steps of the first level and one for each other. A guided step
+      counts as one.
     """
     config = model.config
     if isinstance(model, MusicGen):
@@ -69,5 +72,7 @@ def forwards(model: Generator, frames: int, stride: int | None = None) -> int:
         return windows.forwards(model.pattern, config.levels, frames, window, stride or frames)
     if isinstance(model, MAGNeT):
         return sum(model.iterations)
+    if isinstance(model, VALLE):
+        return frames + config.levels - 1
     tokens = 0 if model.semantic is None else config.semantic_tokens(frames)
     return tokens + sum(soundstorm.default_iterations(config))

@@ -97,6 +97,7 @@ class SemanticModel:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        repetition: float | None = None,
     ) -> SemanticTokens:
         """Samples tokens for captions, until they say that they end.
 
@@ -104,11 +105,14 @@ class SemanticModel:
           captions: as of `MusicGen.generate`.
           seconds: at most; rows that have not ended by then are cut.
           key: one key, from which every row folds its own, or keys `[B]`.
-          prompt: first tokens `[B, T']` of each row; none for None.
+          prompt: first tokens `[B, T']` of each row, -1 after the end of a shorter one; none for
+            None.
           guidance_scale: weight of classifier-free guidance, 1 for none.
           temperature: of sampling; 0 takes the likeliest token.
           top_k: likeliest tokens to sample from; all for None.
           top_p: of these the fewest that have this probability together; all for None.
+          repetition: share of the last tokens above which one of them is sampled again, from all
+            (see `rvq_jax.lm.sampling.Sampling`); any for None.
 
         Returns:
           Tokens of every row.
@@ -136,10 +140,14 @@ class SemanticModel:
                     f"a prompt must be tokens [{rows}, fewer than {steps}], got "
                     f"{list(prompt.shape)}"
                 )
-            checks.codes(self.lm.config, prompt[:, None])
+            checks.codes(self.lm.config, prompt[:, None], least=-1)
+            if (np.diff((prompt >= 0).astype(int), axis=1) > 0).any():
+                raise ValueError("a prompt must be the first tokens of its row: it has a hole")
             forced[:, 0, : prompt.shape[1]] = prompt
         keys = row_keys(checks.key(key, rows), rows)
-        settings = SamplingSettings(guidance_scale, None, temperature, top_k, top_p)
+        settings = SamplingSettings(
+            guidance_scale, None, temperature, top_k, top_p, repetition=repetition
+        )
         found = self._generate(conditions, keys, forced, settings)
         lengths = np.asarray(found.lengths)
         return SemanticTokens(np.asarray(found.codes)[:, 0, :steps], lengths, lengths < steps)

@@ -147,6 +147,30 @@ def bound_codes(
     return portable(run, "BKF", "SBK")(codes, params, conditions, typed(key), lengths)
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def level_bits(
+    config: MaskedLMConfig, params: nnx.State, codes: Codes, conditions: Conditions, lengths: Array
+) -> Array:
+    """Exact bits of levels that are predicted whole (see `lm.masked_score.level_bits`).
+
+    Args:
+      config: of the model.
+      params: its parameters, with lists of layers.
+      codes: `[B, K, F]`; one outside of [0, N) is taken for the nearest code.
+      conditions: of B rows.
+      lengths: `[B]` frames of each row.
+
+    Returns:
+      Bits `[B, K - 1, F]`, 0 after a row's end.
+    """
+
+    def run(codes, params, conditions, lengths):
+        model = forms.model(config, params)
+        return masked_score.level_bits(model, codes, lengths, conditions)
+
+    return portable(run, "BKF", "BKF")(codes, params, conditions, lengths)
+
+
 def lower_masked(config, params, table, conditions, key, forced, lengths):
     """Lowers the program of `generate_masked` for shapes, and runs nothing.
 

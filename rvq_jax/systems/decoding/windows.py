@@ -33,9 +33,10 @@ class SamplingSettings:
     sequential_guidance: bool = (
         False  # guided and unguided one after another: less memory, more time
     )
+    repetition: float | None = None  # see `rvq_jax.lm.sampling.Sampling`; of heads without a depth
 
     def __post_init__(self):
-        for name in ("temperature", "top_k", "top_p"):
+        for name in ("temperature", "top_k", "top_p", "repetition"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
@@ -52,7 +53,8 @@ class SamplingSettings:
         guidance = None if self.guidance_scale == 1.0 else float(self.guidance_scale)
         if self.text_guidance_scale is not None:
             guidance = float(self.guidance_scale), float(self.text_guidance_scale)
-        sampling = Sampling(float(self.temperature), int(self.top_k or 0), float(self.top_p or 0))
+        limits = int(self.top_k or 0), float(self.top_p or 0)
+        sampling = Sampling(float(self.temperature), *limits, self.repetition)
         return {
             "guidance": guidance,
             "sampling": sampling,

@@ -13,6 +13,7 @@ from rvq_jax.train.runs.lm import LMRun, lm_program, musicgen_recipe, train_lm
 from rvq_jax.train.runs.masked import MaskedRun, train_masked
 from rvq_jax.train.runs.run import Run
 from rvq_jax.train.runs.semantic import SemanticRun
+from rvq_jax.train.runs.valle import VALLERun, train_valle
 
 __all__ = [
     "CodecRun",
@@ -24,10 +25,12 @@ __all__ = [
     "Run",
     "SemanticRun",
     "TrainedCodec",
+    "VALLERun",
     "check_batch",
     "lm_program",
     "musicgen_recipe",
     "train_codec",
     "train_lm",
     "train_masked",
+    "train_valle",
 ]

@@ -1,0 +1,283 @@
+"""VALL-E (Wang et al. 2023): text, and a voice to say it with → codes → speech.
+
+The first level is sampled code after code and says where it ends, by a model of one level that
+reads the text before it; the other levels are predicted whole, one after another, in both
+directions of time. A voice is a few seconds of someone and the words that they say: both stages go
+on from it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rvq_jax import files
+from rvq_jax.errors import UserError
+from rvq_jax.lm.conditions import Conditions
+from rvq_jax.lm.decode import row_keys
+from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.sampling import PLAIN
+from rvq_jax.lm.schedule import timetable
+from rvq_jax.systems import captions as texts
+from rvq_jax.systems import masked
+from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding import audio as sound
+from rvq_jax.systems.masked import Parts
+from rvq_jax.systems.musicgen import checks
+from rvq_jax.systems.semantic import SemanticModel
+from rvq_jax.systems.spelling import Spelling
+from rvq_jax.typing import Audio, Key
+
+KIND = "valle"
+FIRST = "first"  # inside of a model's folder, and the stage's network in training
+REST = "rest"
+SHORTEST = 0.1  # seconds of a voice
+SILENT = 1e-4  # amplitude below which nothing is heard, -80 dB
+
+
+class Speech(NamedTuple):
+    """Speech of B rows."""
+
+    audio: Audio  # [B, S, C], silent after a row's end
+    samples: np.ndarray  # [B], of each row
+    ended: np.ndarray  # [B] bool, False for rows that were cut before they said that they end
+
+
+class Voice(NamedTuple):
+    """Someone to speak as."""
+
+    audio: Audio  # [S, C] at the codec's rate
+    text: str  # what they say in it
+
+
+@dataclass(frozen=True, eq=False)
+class VALLE:
+    """Two stages over the codes of a codec, conditioned on text and a voice."""
+
+    config: MaskedLMConfig  # of the levels above the first
+    params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
+    codec: Codec | None
+    first: SemanticModel  # of the first level, at the codec's frame rate
+    spelling: Spelling = field(default_factory=Spelling)  # how texts are written for it
+
+    @classmethod
+    def load(cls, path: str | Path) -> "VALLE":
+        """A model from a folder that `save` wrote.
+
+        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        """
+        path = Path(path)
+        config, params, codec, _, spelling = masked.load(path, KIND, Spelling)
+        first = SemanticModel.load(path / FIRST)
+        have, want = first.size, config.codebook_size
+        if have != want:
+            raise UserError(f"{path / FIRST} makes {have} codes, the other levels have {want}")
+        return cls(config, params, codec, first, spelling)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a folder, whole or not at all."""
+        with files.writing_folder(path) as target:
+            masked.save(
+                target, KIND, Parts(self.config, self.params, self.codec, None, self.spelling)
+            )
+            self.first.save(target / FIRST)
+
+    def speak(
+        self,
+        words: Sequence[str],
+        key: Key,
+        *,
+        voices: Sequence[Voice] | None = None,
+        seconds: float | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition: float | None = None,
+    ) -> Speech:
+        """Says texts.
+
+        Args:
+          words: a text for each row.
+          key: one key, from which every row folds its own, or keys `[B]`: what a row says does not
+            depend on the others.
+          voices: whom to speak as, one for all rows or one for each; None for anyone.
+          seconds: of new speech at most; rows that have not ended by then are cut. None: as many as
+            the model was trained on, less those of the voice.
+          temperature: of the first level; 0 takes the likeliest code.
+          top_k: likeliest codes to sample from; all for None.
+          top_p: of these the fewest that have this probability together; all for None.
+          repetition: as of `SemanticModel.sample`.
+
+        Returns:
+          The speech, without the voice.
+
+        Raises:
+          ValueError: no codec, no text or one that the model cannot read, a voice that is silent or
+            too long, and seconds beyond what it was trained on.
+        """
+        if self.codec is None:
+            raise ValueError("this model has no codec: it makes no audio")
+        rows = len(texts.some(words))
+        prompts = [self._prompt(voice) for voice in voices or ()]
+        if len(prompts) not in (0, 1, rows):
+            raise ValueError(
+                f"voices must be one, or {rows}, one for each text; got {len(prompts)}"
+            )
+        prompts = prompts * (rows if len(prompts) == 1 else 1)
+        said = [voice.text for voice in voices or ()] * (rows if len(voices or ()) == 1 else 1)
+        spoken = [" ".join(pair) for pair in zip(said, words, strict=True)] if said else words
+        begun_B = np.array([codes.shape[1] for codes in prompts] or [0] * rows)
+        frames_B = begun_B + self._room(seconds, int(begun_B.max()))
+        total, K = int(frames_B.max()), self.config.levels
+        forced = np.full((rows, K, total), -1, np.int32)
+        for row, codes_KF in zip(forced, prompts, strict=False):
+            row[:, : codes_KF.shape[1]] = codes_KF
+        keys = row_keys(checks.key(key, rows), rows)
+        first_keys, rest_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
+        found = self.first.sample(
+            self._written(spoken),
+            total / self.first.frame_rate,
+            first_keys,
+            prompt=forced[:, 0, : begun_B.max()] if begun_B.any() else None,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition=repetition,
+        )
+        # A row of a short voice is cut where its own room ends.
+        ends_B = np.minimum(found.lengths, frames_B)
+        ended_B = found.ended & (found.lengths < frames_B)
+        lengths_B = np.maximum(ends_B, 1)  # of rows that end at once, one that is not heard
+        inside_BF = np.arange(total)[None] < lengths_B[:, None]
+        forced[:, 0] = np.where(inside_BF, found.tokens, -1)
+        codes = self.refine(spoken, forced, lengths_B, rest_keys)
+        return self._heard(codes, begun_B, ends_B, ended_B)
+
+    def refine(
+        self, words: Sequence[str], forced: np.ndarray, lengths: np.ndarray, key: Key
+    ) -> np.ndarray:
+        """The levels above the first, each the likeliest of all its codes at once.
+
+        Args:
+          words: texts, with those of voices.
+          forced: `[B, K, F]` codes, the first level of each row and all levels of its voice; -1
+            elsewhere.
+          lengths: `[B]` frames of each row.
+          key: as of `speak`; nothing is drawn.
+
+        Returns:
+          Codes `[B, K, F]`.
+        """
+        table = timetable((1,) * (self.config.levels - 1), first=1, temperature=0.0)
+        conditions = self.conditions(words)
+        keys = row_keys(key, len(forced))
+        asked = masked.Request(forced, lengths)
+        return masked.sample(self.config, self.params, table, conditions, keys, asked, PLAIN)
+
+    def conditions(self, words: Sequence[str]) -> Conditions:
+        """Texts as the levels above the first read them; raises ValueError for ones it cannot."""
+        return {"text": texts.encode(self._written(words), self.config, None)}
+
+    def generate(
+        self,
+        captions: Sequence[str],
+        seconds: float | Sequence[float],
+        key: Key,
+        *,
+        guidance_scale: float = 1.0,
+        **options,
+    ) -> Audio:
+        """Audio `[B, S, C]` of `speak`, of so many seconds at most, silent after each row's end.
+
+        Raises ValueError for any guidance: it was trained without.
+        """
+        if guidance_scale != 1.0:
+            raise ValueError("VALL-E has no guidance: leave guidance_scale at 1")
+        frames_B = np.broadcast_to(self.frames(seconds), (len(texts.some(captions)),))
+        rate = self.codec.config.frame_rate
+        found = self.speak(captions, key, seconds=int(frames_B.max()) / rate, **options)
+        hop = self.codec.config.hop
+        audio_BSC = found.audio[:, : frames_B.max() * hop]
+        room = frames_B.max() * hop - audio_BSC.shape[1]
+        audio_BSC = np.pad(audio_BSC, [(0, 0), (0, room), (0, 0)])
+        inside_BS = np.arange(audio_BSC.shape[1])[None] < frames_B[:, None] * hop
+        return np.where(inside_BS[..., None], audio_BSC, np.float32(0))
+
+    def stream(
+        self, captions: Sequence[str], seconds: float, key: Key, *, chunk: float = 1.0, **options
+    ) -> Iterator[Audio]:
+        """Yields the audio of `generate` in pieces of `chunk` seconds, once all of it is there."""
+        yield from masked.pieces(
+            self.generate(captions, seconds, key, **options), self.codec, chunk
+        )
+
+    @property
+    def text(self) -> None:
+        """No frozen text encoder."""
+        return None
+
+    @property
+    def channels(self) -> int:
+        """Of the audio it makes."""
+        return self.codec.config.channels
+
+    def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
+        """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
+        return checks.frames(seconds, self.codec.config.frame_rate)
+
+    def _written(self, words: Sequence[str]) -> list[str]:
+        return self.spelling.written(texts.some(words), self.config.caption_bytes)
+
+    def _prompt(self, voice: Voice) -> np.ndarray:
+        """Codes `[K, F]` of a voice, whole frames alone."""
+        audio_SC, config = np.asarray(voice.audio, np.float32), self.codec.config
+        if audio_SC.ndim != 2 or audio_SC.shape[1] != config.channels:
+            raise ValueError(
+                f"a voice must be audio [S, {config.channels}], got {list(audio_SC.shape)}"
+            )
+        whole_SC = audio_SC[: len(audio_SC) // config.hop * config.hop]
+        if len(whole_SC) < SHORTEST * config.rate:
+            raise ValueError(f"a voice must be {SHORTEST} s or longer: take a longer clip")
+        if np.abs(whole_SC).max() < SILENT:
+            raise ValueError("the voice is silent: take another clip")
+        return np.asarray(self.codec.encode(whole_SC[None]).codes)[0, : self.config.levels]
+
+    def _room(self, seconds: float | None, begun: int) -> int:
+        """Frames of new speech after the longest voice."""
+        checks.seconds(seconds, "seconds")
+        window, rate = self.first.lm.config.window, self.first.frame_rate
+        if window is not None and begun >= window:
+            raise ValueError(
+                f"the voice has {begun / rate:.3g} s, and the model was trained on "
+                f"{window / rate:g} in all: take a shorter clip"
+            )
+        if seconds is None:
+            if window is None:
+                raise ValueError("this model has no window: say how many seconds at most")
+            return window - begun
+        room = max(1, round(seconds * rate))
+        if window is not None and begun + room > window:
+            raise ValueError(
+                f"{seconds:g} s after {begun / rate:.3g} s of the voice are more than the "
+                f"{window / rate:g} s that the model was trained on: ask for at most "
+                f"{(window - begun) / rate:.3g}"
+            )
+        return room
+
+    def _heard(
+        self, codes: np.ndarray, begun_B: np.ndarray, ends_B: np.ndarray, ended_B: np.ndarray
+    ) -> Speech:
+        """Audio of the codes after each voice, which the decoder has heard."""
+        audio_BSC = np.asarray(sound.decode(self.codec, codes, np.maximum(ends_B, 1)))
+        hop = self.codec.config.hop
+        samples_B = (ends_B - begun_B) * hop
+        spoken = np.zeros((len(codes), max(1, samples_B.max()), audio_BSC.shape[2]), np.float32)
+        for row, audio_SC, begin, count in zip(
+            spoken, audio_BSC, begun_B * hop, samples_B, strict=True
+        ):
+            row[:count] = audio_SC[begin : begin + count]
+        return Speech(spoken, samples_B, ended_B)
