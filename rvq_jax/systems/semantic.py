@@ -20,6 +20,7 @@ from rvq_jax.systems.decoding import programs
 from rvq_jax.systems.decoding.windows import SamplingSettings
 from rvq_jax.systems.musicgen import MusicGen, checks
 from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
+from rvq_jax.systems.spelling import Spelling
 from rvq_jax.typing import Array, Key
 
 KIND = "semantic"
@@ -32,6 +33,7 @@ class _Fields:
     """What its config.json says."""
 
     frame_rate: float
+    spelling: Spelling | None = None
 
 
 class SemanticTokens(NamedTuple):
@@ -49,6 +51,7 @@ class SemanticModel:
     lm: MusicGen  # of one level, without a codec
     frame_rate: float  # tokens per second
     tokenizer: SemanticTokenizer | None = None  # of prompts; None for tokens made elsewhere
+    spelling: Spelling | None = None  # how words are written for it; None: it reads captions
 
     @classmethod
     def load(cls, path: str | Path) -> "SemanticModel":
@@ -71,12 +74,13 @@ class SemanticModel:
             said.frame_rate,
         ):
             raise UserError(f"{path / TOKENIZER} makes other tokens than the model beside it")
-        return cls(lm, said.frame_rate, tokenizer)
+        return cls(lm, said.frame_rate, tokenizer, said.spelling)
 
     def save(self, path: str | Path) -> None:
         """Writes a folder, whole or not at all."""
         with files.writing_folder(path) as target:
-            files.write_json(target / "config.json", {"model": KIND, "frame_rate": self.frame_rate})
+            said = configs.to_dict(_Fields(self.frame_rate, self.spelling))
+            files.write_json(target / "config.json", {"model": KIND, **said})
             self.lm.save(target / LM)
             if self.tokenizer is not None:
                 self.tokenizer.save(target / TOKENIZER)

@@ -15,7 +15,7 @@ from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
-from rvq_jax.systems import masked
+from rvq_jax.systems import masked, speech
 from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
@@ -23,6 +23,7 @@ from rvq_jax.systems.decoding.windows import SamplingSettings
 from rvq_jax.systems.masked import Parts
 from rvq_jax.systems.musicgen import checks
 from rvq_jax.systems.semantic import SemanticModel
+from rvq_jax.systems.speech import Speech, Voice
 from rvq_jax.typing import Array, Audio, Codes, Key
 
 KIND = "soundstorm"
@@ -149,6 +150,72 @@ class SoundStorm:
         audio_BSC = np.where((ends > 0)[:, None, None], audio_BSC, np.float32(0))
         samples = asked.forced.shape[2] * self.codec.config.hop
         return np.pad(audio_BSC, [(0, 0), (0, samples - audio_BSC.shape[1]), (0, 0)])
+
+    def speak(
+        self,
+        words: Sequence[str],
+        key: Key,
+        *,
+        voices: Sequence[Voice] | None = None,
+        seconds: float | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition: float | None = None,
+    ) -> Speech:
+        """Says texts; its semantic model must have been trained on the words of whole utterances.
+
+        A voice goes on in semantic tokens and in codes (Borsos et al. 2023).
+
+        Args:
+          words: as of `VALLE.speak`, and so are all.
+          key: one key, or one for each row.
+          voices: whom to speak as, one for all rows or one for each; None for anyone.
+          seconds: of new speech at most; None for as many as there is room for.
+          temperature: of both stages; 0 takes the likeliest.
+          top_k: likeliest to sample from, in both stages; all for None.
+          top_p: of these the fewest that have this probability together; all for None.
+          repetition: of the semantic model, as of `SemanticModel.sample`.
+
+        Returns:
+          The speech, without the voice.
+
+        Raises:
+          ValueError: as of `VALLE.speak`; no semantic model of words, or with voices no tokenizer.
+        """
+        semantic, ratio, rows = self._needed(), self.config.semantic_ratio, len(texts.some(words))
+        if semantic.spelling is None:
+            raise ValueError("the semantic model was not trained on words: it cannot say any")
+        begun = speech.begin(self.codec, self.config.levels, words, voices, ratio)
+        longest = int(begun.frames.max())
+        frames_B = begun.frames + speech.room(semantic, seconds, longest, ratio)
+        total = int(frames_B.max())
+        prompt = None
+        if voices:
+            prompt = np.full((rows, longest // ratio), -1)
+            for row, audio_SC in zip(prompt, begun.audio, strict=True):
+                heard = self._heard(audio_SC[None], 1)[0]
+                row[: len(heard)] = heard
+        keys = row_keys(checks.key(key, rows), rows)
+        first_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        found = semantic.sample(
+            semantic.spelling.written(begun.words, self.caption_bytes),
+            total / self.codec.config.frame_rate,
+            first_keys,
+            prompt=prompt,
+            repetition=repetition,
+            **options,
+        )
+        ends_B = np.minimum(found.lengths * ratio, frames_B)
+        ended_B = found.ended & (found.lengths * ratio < frames_B)
+        counts = default_iterations(self.config)
+        table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
+        sampling = SamplingSettings(temperature=1.0, top_k=top_k, top_p=top_p).options["sampling"]
+        asked = masked.Request(speech.forced(begun, total), np.maximum(ends_B, 1))
+        conditions = self.conditions(found.tokens, total)
+        codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
+        return speech.heard(self.codec, codes, begun.frames, ends_B, ended_B)
 
     def stream(
         self, captions: Captions, seconds: float, key: Key, *, chunk: float = 1.0, **options

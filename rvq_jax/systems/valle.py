@@ -9,7 +9,6 @@ on from it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,35 +22,18 @@ from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.sampling import PLAIN
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
-from rvq_jax.systems import masked
+from rvq_jax.systems import masked, speech
 from rvq_jax.systems.codec import Codec
-from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.masked import Parts
 from rvq_jax.systems.musicgen import checks
 from rvq_jax.systems.semantic import SemanticModel
+from rvq_jax.systems.speech import Speech, Voice
 from rvq_jax.systems.spelling import Spelling
 from rvq_jax.typing import Audio, Key
 
 KIND = "valle"
 FIRST = "first"  # inside of a model's folder, and the stage's network in training
 REST = "rest"
-SHORTEST = 0.1  # seconds of a voice
-SILENT = 1e-4  # amplitude below which nothing is heard, -80 dB
-
-
-class Speech(NamedTuple):
-    """Speech of B rows."""
-
-    audio: Audio  # [B, S, C], silent after a row's end
-    samples: np.ndarray  # [B], of each row
-    ended: np.ndarray  # [B] bool, False for rows that were cut before they said that they end
-
-
-class Voice(NamedTuple):
-    """Someone to speak as."""
-
-    audio: Audio  # [S, C] at the codec's rate
-    text: str  # what they say in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,30 +101,18 @@ class VALLE:
           ValueError: no codec, no text or one that the model cannot read, a voice that is silent or
             too long, and seconds beyond what it was trained on.
         """
-        if self.codec is None:
-            raise ValueError("this model has no codec: it makes no audio")
         rows = len(texts.some(words))
-        prompts = [self._prompt(voice) for voice in voices or ()]
-        if len(prompts) not in (0, 1, rows):
-            raise ValueError(
-                f"voices must be one, or {rows}, one for each text; got {len(prompts)}"
-            )
-        prompts = prompts * (rows if len(prompts) == 1 else 1)
-        said = [voice.text for voice in voices or ()] * (rows if len(voices or ()) == 1 else 1)
-        spoken = [" ".join(pair) for pair in zip(said, words, strict=True)] if said else words
-        begun_B = np.array([codes.shape[1] for codes in prompts] or [0] * rows)
-        frames_B = begun_B + self._room(seconds, int(begun_B.max()))
-        total, K = int(frames_B.max()), self.config.levels
-        forced = np.full((rows, K, total), -1, np.int32)
-        for row, codes_KF in zip(forced, prompts, strict=False):
-            row[:, : codes_KF.shape[1]] = codes_KF
+        begun = speech.begin(self.codec, self.config.levels, words, voices)
+        frames_B = begun.frames + speech.room(self.first, seconds, int(begun.frames.max()))
+        total = int(frames_B.max())
+        forced = speech.forced(begun, total)
         keys = row_keys(checks.key(key, rows), rows)
         first_keys, rest_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
         found = self.first.sample(
-            self._written(spoken),
+            self._written(begun.words),
             total / self.first.frame_rate,
             first_keys,
-            prompt=forced[:, 0, : begun_B.max()] if begun_B.any() else None,
+            prompt=forced[:, 0, : begun.frames.max()] if voices else None,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -154,8 +124,8 @@ class VALLE:
         lengths_B = np.maximum(ends_B, 1)  # of rows that end at once, one that is not heard
         inside_BF = np.arange(total)[None] < lengths_B[:, None]
         forced[:, 0] = np.where(inside_BF, found.tokens, -1)
-        codes = self.refine(spoken, forced, lengths_B, rest_keys)
-        return self._heard(codes, begun_B, ends_B, ended_B)
+        codes = self.refine(begun.words, forced, lengths_B, rest_keys)
+        return speech.heard(self.codec, codes, begun.frames, ends_B, ended_B)
 
     def refine(
         self, words: Sequence[str], forced: np.ndarray, lengths: np.ndarray, key: Key
@@ -231,53 +201,3 @@ class VALLE:
 
     def _written(self, words: Sequence[str]) -> list[str]:
         return self.spelling.written(texts.some(words), self.config.caption_bytes)
-
-    def _prompt(self, voice: Voice) -> np.ndarray:
-        """Codes `[K, F]` of a voice, whole frames alone."""
-        audio_SC, config = np.asarray(voice.audio, np.float32), self.codec.config
-        if audio_SC.ndim != 2 or audio_SC.shape[1] != config.channels:
-            raise ValueError(
-                f"a voice must be audio [S, {config.channels}], got {list(audio_SC.shape)}"
-            )
-        whole_SC = audio_SC[: len(audio_SC) // config.hop * config.hop]
-        if len(whole_SC) < SHORTEST * config.rate:
-            raise ValueError(f"a voice must be {SHORTEST} s or longer: take a longer clip")
-        if np.abs(whole_SC).max() < SILENT:
-            raise ValueError("the voice is silent: take another clip")
-        return np.asarray(self.codec.encode(whole_SC[None]).codes)[0, : self.config.levels]
-
-    def _room(self, seconds: float | None, begun: int) -> int:
-        """Frames of new speech after the longest voice."""
-        checks.seconds(seconds, "seconds")
-        window, rate = self.first.lm.config.window, self.first.frame_rate
-        if window is not None and begun >= window:
-            raise ValueError(
-                f"the voice has {begun / rate:.3g} s, and the model was trained on "
-                f"{window / rate:g} in all: take a shorter clip"
-            )
-        if seconds is None:
-            if window is None:
-                raise ValueError("this model has no window: say how many seconds at most")
-            return window - begun
-        room = max(1, round(seconds * rate))
-        if window is not None and begun + room > window:
-            raise ValueError(
-                f"{seconds:g} s after {begun / rate:.3g} s of the voice are more than the "
-                f"{window / rate:g} s that the model was trained on: ask for at most "
-                f"{(window - begun) / rate:.3g}"
-            )
-        return room
-
-    def _heard(
-        self, codes: np.ndarray, begun_B: np.ndarray, ends_B: np.ndarray, ended_B: np.ndarray
-    ) -> Speech:
-        """Audio of the codes after each voice, which the decoder has heard."""
-        audio_BSC = np.asarray(sound.decode(self.codec, codes, np.maximum(ends_B, 1)))
-        hop = self.codec.config.hop
-        samples_B = (ends_B - begun_B) * hop
-        spoken = np.zeros((len(codes), max(1, samples_B.max()), audio_BSC.shape[2]), np.float32)
-        for row, audio_SC, begin, count in zip(
-            spoken, audio_BSC, begun_B * hop, samples_B, strict=True
-        ):
-            row[:count] = audio_SC[begin : begin + count]
-        return Speech(spoken, samples_B, ended_B)

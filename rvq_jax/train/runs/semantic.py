@@ -11,19 +11,24 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.systems.semantic import PATTERN, TOKENIZER, SemanticModel
 from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
+from rvq_jax.systems.spelling import Spelling
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train.runs.lm import LMRun, heldout_beside
 from rvq_jax.train.runs.musicgen import train_musicgen
+from rvq_jax.train.utterances import utterances
 
 
 @dataclass(frozen=True)
 class SemanticRun(LMRun):
     """Training a token model on random crops of the semantic tokens beside codes.
 
-    Records shorter than a crop teach it where clips end.
+    Records shorter than a crop teach it where clips end. Of speech it is trained on whole
+    utterances, whose captions are the words that are said.
     """
 
     pattern: str = PATTERN
+    speech: bool = False
+    phonemes: str | None = None  # espeak-ng's name of a language; None: words are letters
     lm: LMConfig = field(default_factory=lambda: LMConfig(levels=1, codebook_size=512, end=True))
 
     def train(
@@ -44,19 +49,30 @@ class SemanticRun(LMRun):
             raise UserError("semantic tokens are of no codec: leave --codec out")
         if self.lm.levels != 1 or not self.lm.end:
             raise UserError("a semantic model has one level and an end: set lm.levels 1, lm.end")
+        if self.phonemes is not None and not self.speech:
+            raise UserError("phonemes are of speech: set speech True, or leave them out")
+        if self.speech and self.lm.text_dim:
+            raise UserError("words are read without a frozen text encoder: set no lm.text-dim")
         if self.init_from is not None:
             raise UserError("a semantic model begins with random weights: leave --init-from out")
         encoder = None if text is None else TextEncoder.load(text)
         tokens = semantic_set(CodeSet.load(data))
         heldout = None if self.loop.evaluate_every == 0 else heldout_beside(data)
         heldout = None if heldout is None else semantic_set(heldout)
+        spelling = Spelling(self.phonemes) if self.speech else None
+        if spelling is not None:
+            reads = self.frames, spelling, self.lm.caption_bytes
+            tokens = utterances(tokens, *reads)
+            heldout = None if heldout is None else utterances(heldout, *reads, "heldout")
+            spelling = spelling.trained_on(tokens.captions)
         options = {"heldout": heldout, "profile": profile}
         model = train_musicgen(folder, tokens, self, mesh, None, encoder, **options)
         # It is asked for no more than it was trained on.
         lm = dataclasses.replace(model.config, window=self.frames)
         path = Path(data).with_name(TOKENIZER)
         tokenizer = SemanticTokenizer.load(path) if path.exists() else None
-        return SemanticModel(dataclasses.replace(model, config=lm), tokens.frame_rate, tokenizer)
+        model = dataclasses.replace(model, config=lm)
+        return SemanticModel(model, tokens.frame_rate, tokenizer, spelling)
 
 
 def semantic_set(codes: CodeSet) -> CodeSet:

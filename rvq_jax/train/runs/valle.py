@@ -30,6 +30,7 @@ from rvq_jax.train.runs.run import Decoding, Run
 from rvq_jax.train.runs.shapes import batch_shapes
 from rvq_jax.train.state import OptimizerConfig, Task
 from rvq_jax.train.tasks.valle import valle_task
+from rvq_jax.train.utterances import utterances
 
 BYTES = 128  # of a text
 READS = {"caption_layers": 0, "caption_bytes": BYTES}
@@ -138,14 +139,15 @@ def train_valle(
     _check(run, codes, codec)
     check_batch(run, mesh)
     spelling = Spelling(run.phonemes)
-    codes = _spelled(codes, run, spelling, "train")
+    reads = run.frames, spelling, run.rest.caption_bytes
+    codes = utterances(codes, *reads)
     open_run(folder, configs.to_dict(run))
     dataset, held = codes.describe(), []
     cut = loader.cut_codes(run.frames, run.rest.caption_bytes)
     if heldout is not None:
         check_codes(codes, heldout)
         _check(run, heldout, None)
-        heldout = _spelled(heldout, run, spelling, "heldout")
+        heldout = utterances(heldout, *reads, "heldout")
         dataset["heldout"] = heldout.describe()
         held = heldout_batches(heldout, cut, run, mesh)
     state = fit(
@@ -172,27 +174,6 @@ def train_valle(
     lm = MusicGen(first, PATTERN, params[FIRST], None)
     model = SemanticModel(lm, codes.frame_rate)
     return VALLE(rest, params[REST], codec, model, spelling.trained_on(codes.captions))
-
-
-def _spelled(codes: CodeSet, run: VALLERun, spelling: Spelling, name: str) -> CodeSet:
-    """Utterances that fit a crop with their end, their words as the model reads them."""
-    rows = [i for i, x in enumerate(codes.codes) if x.shape[1] < run.frames]
-    if not rows:
-        shortest = min(x.shape[1] for x in codes.codes)
-        raise UserError(
-            f"the shortest utterance of {name} has {shortest} frames: set --frames to more"
-        )
-    if len(rows) < len(codes):
-        hosts.warn(
-            f"{len(codes) - len(rows)} of {len(codes)} utterances of {name} have {run.frames} "
-            "frames or more, and are left out"
-        )
-    kept = codes.rows(rows)
-    try:
-        words = spelling.written(kept.captions, run.rest.caption_bytes)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
-    return dataclasses.replace(kept, captions=words)
 
 
 def _check(run: VALLERun, codes: CodeSet, codec) -> None:
