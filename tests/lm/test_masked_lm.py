@@ -38,7 +38,7 @@ from rvq_jax.train import sharding
 B = K * F + 2  # rows of all batches here, so that programs are shared
 LENGTHS = np.tile([6, 4, 6, 5, 1], B // 5)
 TABLE = timetable((4, 2, 1), confidence_temperature=1.0, guidance=(2.0, 1.0))
-each_model = pytest.mark.parametrize("name", ["soundstorm", slow("magnet")])
+each_model = pytest.mark.parametrize("name", ["soundstorm", slow("magnet"), slow("valle")])
 
 
 @functools.partial(jax.jit, static_argnames=("config", "stacked"))

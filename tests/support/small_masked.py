@@ -33,7 +33,19 @@ MAGNET = dataclasses.replace(
     text=True,
     caption_bytes=8,
 )
-CONFIGS = {"soundstorm": SOUNDSTORM, "magnet": MAGNET}
+VALLE = dataclasses.replace(
+    SOUNDSTORM,
+    block="transformer",
+    masking="levels",
+    level_norms=True,
+    tied=True,
+    semantic_size=None,
+    text=True,
+    text_as="prefix",
+    caption_layers=0,
+    caption_bytes=8,
+)
+CONFIGS = {"soundstorm": SOUNDSTORM, "magnet": MAGNET, "valle": VALLE}
 PARAMS = {name: filled(forms.abstract(config)) for name, config in CONFIGS.items()}
 KEY = jax.random.key(3)
 

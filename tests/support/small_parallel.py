@@ -1,4 +1,4 @@
-"""A SoundStorm and a MAGNeT of the codec of small MusicGens, small enough to draw from often."""
+"""A SoundStorm, a MAGNeT and a VALL-E of the codec of small MusicGens, to be drawn from often."""
 
 import functools
 from dataclasses import replace
@@ -16,6 +16,8 @@ from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.semantic import PATTERN, SemanticModel
 from rvq_jax.systems.semantic_tokenizer import BANDS, SemanticTokenizer
 from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.systems.spelling import Spelling
+from rvq_jax.systems.valle import VALLE
 
 K, N, RATE = small_musicgen.K, small_musicgen.N, small_musicgen.RATE
 TOKENS, RATIO = 5, 4  # semantic: 25 a second of 100 frames
@@ -25,6 +27,20 @@ MAGNET = MaskedLMConfig(
     **SIZES, block="transformer", masking="spans", span=3, context=5, text=True, caption_bytes=8
 )
 SEMANTIC = LMConfig(**SIZES | {"levels": 1, "codebook_size": TOKENS}, caption_bytes=8, end=True)
+REST = MaskedLMConfig(
+    **SIZES,
+    block="transformer",
+    masking="levels",
+    level_norms=True,
+    tied=True,
+    text=True,
+    text_as="prefix",
+    caption_layers=0,
+    caption_bytes=24,
+)
+FIRST = LMConfig(
+    **SIZES | {"levels": 1}, text_as="prefix", caption_layers=0, caption_bytes=24, end=True
+)
 AR = LMConfig(**SIZES, caption_bytes=8)
 
 
@@ -52,6 +68,17 @@ def soundstorm() -> SoundStorm:
 def magnet(**changes) -> MAGNeT:
     config = replace(MAGNET, **changes)
     return MAGNeT(config, params_of(config), small_musicgen.codec())
+
+
+@functools.cache
+def valle(window: int | None = 40) -> VALLE:
+    """Of random weights; window: frames that it was trained on."""
+    first, rest = replace(FIRST, window=window), replace(REST, window=window)
+    lm = MusicGen(first, PATTERN, params_of(FIRST), None)
+    spelling = Spelling(letters=" abcdeflnorstuw")
+    codec = small_musicgen.codec()
+    model = SemanticModel(lm, codec.config.frame_rate)
+    return VALLE(rest, params_of(REST), codec, model, spelling)
 
 
 @functools.cache
