@@ -14,6 +14,7 @@ from rvq_jax.cli.evaluate import Evaluate
 from rvq_jax.cli.generate import Generate, Serve
 from rvq_jax.cli.models import Data, Quickstart, Train, load_config
 from rvq_jax.cli.plan import Plan
+from rvq_jax.cli.speak import Speak
 from rvq_jax.cli.terminal import flags as _flags
 from rvq_jax.cli.terminal import nearest, parse
 from rvq_jax.errors import LINE, LeftOut, UserError, clipped, printable
@@ -27,6 +28,7 @@ COMMANDS = {
     "evaluate": Evaluate,
     "plan": Plan,
     "generate": Generate,
+    "speak": Speak,
     "serve": Serve,
     "encode": Encode,
     "decode": Decode,

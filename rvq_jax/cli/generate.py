@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json as jsons
 import os
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rvq_jax import opening
 from rvq_jax.cli.terminal import say
+from rvq_jax.cli.texts import PIPE, load_model, place_files, read_texts, refusals
 from rvq_jax.errors import UserError
 from rvq_jax.serve import Limits
 
-PIPE = "-"
 DEFAULT_SECONDS = 10.0
-CAPTIONS = 16 << 20  # bytes of a file of captions
 
 
 @dataclass(frozen=True)
@@ -80,15 +77,16 @@ class Generate:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
-        prompts = _prompts(self)
-        targets = _targets(self, len(prompts))
+        prompts = read_texts(self.prompt, self.prompts, "prompt", "caption")
+        single = self.prompts is None and len(prompts) == 1
+        targets = place_files(self.out, len(prompts), single, self.format, self.json, "captions")
         for file in (self.melody, self.continue_):
             if file is not None and not file.is_file():
                 raise UserError(f"{file} is not there; check the name")
 
         from rvq_jax.offline import generate
 
-        model = _load(self.model)
+        model = load_model(self.model)
         config = model.codec.config
         seconds = self.seconds or _most(model, DEFAULT_SECONDS)
         if self.stream and config.segment:
@@ -136,7 +134,7 @@ class Serve:
     def run(self) -> None:
         from rvq_jax import serve
 
-        model = _load(self.model)
+        model = load_model(self.model)
         if model.codec.config.segment:
             raise UserError(f"{self.model} codes segments apart, which the page cannot play")
         seconds = max(serve.requests.SHORTEST, _most(model, self.limits.seconds))
@@ -150,73 +148,6 @@ class Serve:
             # Python's own end would wait for a program that runs, or break it off within.
             sys.stdout.flush()
             os._exit(0)
-
-
-def _prompts(command: Generate) -> list[str]:
-    """The captions; raises UserError if there are none, or they are no text."""
-    if command.prompts is None:
-        if not command.prompt:
-            raise UserError("there is no caption; give --prompt or --prompts")
-        found = [prompt.strip() for prompt in command.prompt]
-    else:
-        if command.prompt:
-            raise UserError("give --prompt or --prompts, not both")
-        found = [line.strip() for line in _lines(command.prompts) if line.strip()]
-        if not found:
-            raise UserError(f"{_named(command.prompts)} has no captions; write one on each line")
-    for i, prompt in enumerate(found):
-        # Bytes of the command line that are no text arrive as halves of surrogate pairs.
-        if not prompt.isascii() and any("\ud800" <= letter <= "\udfff" for letter in prompt):
-            raise UserError(f"prompt {i} is not UTF-8 text; write it again")
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    from rvq_jax.offline import encode_file
-
-    try:
-        if str(path) == PIPE:
-            data = encode_file.read_pipe(CAPTIONS)
-        else:
-            data = opening.read_bytes(path, CAPTIONS)
-        # Lines end as in a text editor: splitlines() also splits at what a caption can contain.
-        return re.split("\r?\n", data.decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; check the name") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{_named(path)} is not UTF-8 text ({error}); convert it") from error
-
-
-def _targets(command: Generate, count: int) -> list[Path]:
-    """The file of each caption; raises UserError if one cannot be there."""
-    from rvq_jax.audio import io
-    from rvq_jax.offline import encode_file
-
-    out = command.out
-    if command.json and str(out) == PIPE:
-        raise UserError("--json and - as --out both need standard output; leave one away")
-    if command.prompts is None and count == 1:
-        encode_file.check_target(out, io.WRITTEN)
-        return [out]
-    if str(out) == PIPE or out.is_file() or out.suffix.lower() in io.WRITTEN:
-        raise UserError(f"several captions need a folder, and {out} is none; name one with --out")
-    width = len(str(count - 1))
-    targets = [out / f"{i:0{width}d}.{command.format}" for i in range(count)]
-    for target in targets:
-        encode_file.check_target(target, io.WRITTEN)
-    return targets
-
-
-def _load(path: Path):
-    """A model of captions with a codec; raises UserError."""
-    from rvq_jax.systems.generators import load_generator
-
-    model = load_generator(path)
-    if model.codec is None:
-        raise UserError(f"{path} holds a token model alone, with no codec; get the whole model")
-    return model
 
 
 def _generated(command: Generate, model, captions, targets: list[Path], seconds: float) -> int:
@@ -236,14 +167,8 @@ def _generated(command: Generate, model, captions, targets: list[Path], seconds:
     options = {name: value for name, value in options.items() if value is not None}
     key, options["stream"] = jax.random.key(command.seed), command.stream
     options["batch"] = command.batch
-    try:
+    with refusals(command.model):
         return generate.generate_files(model, captions, targets, seconds, key, **options)
-    except ValueError as error:
-        raise UserError(f"{command.model}: {error}") from error
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError("out of memory; take fewer --seconds or a smaller --batch") from error
 
 
 def _check_kind(command: Generate, model) -> None:
@@ -270,7 +195,3 @@ def _most(model, seconds: float) -> float:
     if model.config.window is None:
         return seconds
     return min(seconds, model.config.window / model.codec.config.frame_rate)
-
-
-def _named(path: Path) -> str:
-    return "standard input" if str(path) == PIPE else f"{path}"

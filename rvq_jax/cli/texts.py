@@ -1,0 +1,127 @@
+"""What commands that make audio of texts share: the texts, the files they become, the model."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rvq_jax import opening
+from rvq_jax.errors import UserError
+
+PIPE = "-"
+LONGEST = 16 << 20  # bytes of a file of texts
+
+
+def read_texts(given: tuple[str, ...], file: Path | None, flag: str, what: str) -> list[str]:
+    """The texts of a command.
+
+    Args:
+      given: those of its flag.
+      file: of one on each line that is not empty, - for standard input; None for none.
+      flag: its name, to which a file's adds an s.
+      what: a text is called.
+
+    Returns:
+      One or more texts.
+
+    Raises:
+      UserError: there are none, or they are no text.
+    """
+    if file is None:
+        if not given:
+            raise UserError(f"there is no {what}; give --{flag} or --{flag}s")
+        found = [text.strip() for text in given]
+    else:
+        if given:
+            raise UserError(f"give --{flag} or --{flag}s, not both")
+        found = [line.strip() for line in _lines(file) if line.strip()]
+        if not found:
+            raise UserError(f"{_named(file)} has no {what}s; write one on each line")
+    for i, text in enumerate(found):
+        # Bytes of the command line that are no text arrive as halves of surrogate pairs.
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UserError(f"{flag} {i} is not UTF-8 text; write it again")
+    return found
+
+
+def place_files(
+    out: Path, count: int, single: bool, extension: str, json: bool, what: str
+) -> list[Path]:
+    """The file of each text.
+
+    Args:
+      out: what --out names.
+      count: of texts.
+      single: out is the file of the one text; else a folder.
+      extension: of files in a folder.
+      json: standard output is needed for something else.
+      what: texts are called.
+
+    Returns:
+      Files, 0.wav, 1.wav, … in a folder.
+
+    Raises:
+      UserError: one that cannot be there.
+    """
+    from rvq_jax.audio import io
+    from rvq_jax.offline import encode_file
+
+    if json and str(out) == PIPE:
+        raise UserError("--json and - as --out both need standard output; leave one away")
+    if single:
+        encode_file.check_target(out, io.WRITTEN)
+        return [out]
+    if str(out) == PIPE or out.is_file() or out.suffix.lower() in io.WRITTEN:
+        raise UserError(f"several {what} need a folder, and {out} is none; name one with --out")
+    width = len(str(count - 1))
+    targets = [out / f"{i:0{width}d}.{extension}" for i in range(count)]
+    for target in targets:
+        encode_file.check_target(target, io.WRITTEN)
+    return targets
+
+
+def load_model(path: Path):
+    """A model of texts with a codec; raises UserError."""
+    from rvq_jax.systems.generators import load_generator
+
+    model = load_generator(path)
+    if model.codec is None:
+        raise UserError(f"{path} holds a token model alone, with no codec; get the whole model")
+    return model
+
+
+@contextlib.contextmanager
+def refusals(model: Path) -> Iterator[None]:
+    """Says what does not fit a model, or memory, in one line: UserError."""
+    import jax
+
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{model}: {error}") from error
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError("out of memory; take fewer --seconds or a smaller --batch") from error
+
+
+def _lines(path: Path) -> list[str]:
+    from rvq_jax.offline import encode_file
+
+    try:
+        if str(path) == PIPE:
+            data = encode_file.read_pipe(LONGEST)
+        else:
+            data = opening.read_bytes(path, LONGEST)
+        # Lines end as in a text editor: splitlines() also splits at what a text can contain.
+        return re.split("\r?\n", data.decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; check the name") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{_named(path)} is not UTF-8 text ({error}); convert it") from error
+
+
+def _named(path: Path) -> str:
+    return "standard input" if str(path) == PIPE else f"{path}"
