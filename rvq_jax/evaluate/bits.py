@@ -1,5 +1,6 @@
 """Bits of held-out codes under a token model, clip by clip: exact, or a bound on them."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -11,12 +12,13 @@ from rvq_jax import patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate.conditions import caption_conditions, melodies, semantic_conditions
-from rvq_jax.systems.decoding.masked import bound_codes
+from rvq_jax.systems.decoding.masked import bound_codes, level_bits
 from rvq_jax.systems.decoding.programs import score_codes
 from rvq_jax.systems.generators import Generator
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.semantic import SemanticModel
 from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.systems.valle import VALLE
 from rvq_jax.train.runs.semantic import semantic_set
 
 SAMPLES = 8  # of a bound, for each window
@@ -63,7 +65,8 @@ def clip_bits(
     A MusicGen's bits are exact. Those of a masked model are bounded: they are at most the mean over
     orders of decoding (see `rvq_jax.lm.masked_score.bound`), estimated by `SAMPLES` masks of each
     level of each window. A SoundStorm's codes are scored given the clip's own semantic tokens, and
-    those cost what its semantic model says, exactly, with the end of the clip.
+    those cost what its semantic model says, exactly, with the end of the clip. Those of a VALL-E
+    are exact, with the end of each clip, which is scored whole.
 
     Args:
       model: the token model; its codec is not needed.
@@ -81,6 +84,8 @@ def clip_bits(
     check_codes(model, heldout)
     if isinstance(model, MusicGen):
         return _exact(model, heldout, frames, batch)
+    if isinstance(model, VALLE):
+        return _spoken(model, heldout, batch)
     found = _bound(model, heldout, frames, batch)
     if not isinstance(model, SoundStorm):
         return found
@@ -101,7 +106,15 @@ def semantic_bits(model: SemanticModel, heldout: CodeSet, batch: int = 16) -> Cl
     Raises:
       UserError: codes without semantic tokens.
     """
-    return _exact(model.lm, semantic_set(heldout), None, batch)
+    tokens = semantic_set(heldout)
+    if model.spelling is not None:
+        try:
+            most = model.lm.config.caption_bytes
+            words = model.spelling.written(tokens.captions, most)
+        except ValueError as error:
+            raise UserError(f"held-out clips: {error}") from None
+        tokens = dataclasses.replace(tokens, captions=words)
+    return _exact(model.lm, tokens, None, batch)
 
 
 def check_codes(model: Generator, heldout: CodeSet, name: str = "the model") -> None:
@@ -114,6 +127,12 @@ def check_codes(model: Generator, heldout: CodeSet, name: str = "the model") -> 
         )
     if isinstance(model, SoundStorm):
         _check_semantics(model, heldout, name)
+    longest = int(_lengths(heldout).max())
+    if isinstance(model, VALLE) and model.config.window and longest >= model.config.window:
+        raise UserError(
+            f"{name} says at most {model.config.window} frames with their end, and a held-out clip "
+            f"has {longest}: build them with a shorter --piece"
+        )
     if not isinstance(model, MusicGen):
         return
     if config.melody_bins not in (None, heldout.melody_bins):
@@ -160,6 +179,27 @@ def _exact(model: MusicGen, heldout: CodeSet, frames: int | None, batch: int) ->
         found = found.sum(2)
         for row, (i, _) in enumerate(part.rows[: part.used]):
             bits_MK[i] += found[row]
+    return ClipBits(bits_MK, lengths)
+
+
+def _spoken(model: VALLE, heldout: CodeSet, batch: int) -> ClipBits:
+    """Bits of whole utterances: of the first level with its end, of each other given those below;
+    without a voice."""
+    lengths, lm, levels = _lengths(heldout), model.first.lm, model.config.levels
+    frames = int(lengths.max())
+    pattern = patterns.padded_pattern(lm.pattern, 1, frames + 1)
+    conditions_of = caption_conditions(model, heldout.captions)
+    bits_MK = np.zeros((len(heldout), levels))
+    for part in _windows(heldout, frames, frames + 1, batch):
+        conditions = conditions_of([i for i, _ in part.rows])
+        mask = np.arange(frames + 1) < part.counts[:, None]
+        first = part.codes[:, :1]
+        own = score_codes(lm.config, lm.params, pattern, first, conditions, mask)
+        above = level_bits(model.config, model.params, part.codes, conditions, part.counts)
+        both = (np.asarray(x, np.float64).sum(2) for x in (own, above))
+        found = np.concatenate([*both], axis=1)
+        for row, (i, _) in enumerate(part.rows[: part.used]):
+            bits_MK[i] = found[row]
     return ClipBits(bits_MK, lengths)
 
 

@@ -10,7 +10,9 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions, condition
 from rvq_jax.systems.generators import Generator
 from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.semantic import SemanticModel
 from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.systems.valle import VALLE
 
 
 def caption_conditions(
@@ -21,7 +23,11 @@ def caption_conditions(
 
     Of a SoundStorm it is the semantic model that reads them.
     """
-    reader = model.semantic.lm if isinstance(model, SoundStorm) else model
+    reader = model.semantic if isinstance(model, SoundStorm) else model
+    if isinstance(reader, SemanticModel) and reader.spelling is None:
+        reader = reader.lm
+    if isinstance(reader, SemanticModel | VALLE):
+        return lambda rows: _read(reader, [captions[i] for i in rows])
     if reader.config.text_dim is None:
         return lambda rows: reader.encode_conditions([captions[i] for i in rows])
     if reader.text is None:
@@ -30,6 +36,14 @@ def caption_conditions(
     return lambda rows: reader.encode_conditions(
         {"input_ids": ids[rows], "attention_mask": mask[rows]}
     )
+
+
+def _read(reader: SemanticModel | VALLE, words: list[str]) -> Conditions:
+    """Conditions of words; raises UserError for those that the model cannot read."""
+    try:
+        return reader.encode_conditions(words)
+    except ValueError as error:
+        raise UserError(f"held-out clips: {error}") from None
 
 
 def melodies(

@@ -21,6 +21,7 @@ from rvq_jax.systems.generators import Generator, kind
 from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.systems.valle import VALLE
 from rvq_jax.typing import Audio
 
 NOTE = "generated.json"
@@ -127,8 +128,10 @@ def generate_clips(
         began = time.perf_counter()
         windows = [(int(asked[i]), 0) for i in at]
         conditions = conditions_of(at) | melodies(model, heldout, windows, [frames] * len(at))
-        # A model that reads no text still asks how many clips there are.
-        conditions = conditions or [captions[i] for i in at]
+        if not conditions or isinstance(model, VALLE):
+            # A model that reads no text still asks how many clips there are; one that speaks adds
+            # the words of a voice to those of the clip.
+            conditions = [captions[i] for i in at]
         try:
             audio = model.generate(conditions, frames / config.frame_rate, keys[at], **options)
         except ValueError as error:
@@ -215,8 +218,8 @@ def _key(model: Generator, heldout: CodeSet, chosen: Chosen, settings: Generatio
     parts = [files.fingerprint(files.named(model.params)).hex(), model.codec.fingerprint().hex()]
     if model.text is not None:
         parts.append(files.fingerprint(model.text.tensors).hex())
-    if isinstance(model, SoundStorm):
-        lm = model.semantic.lm
+    if isinstance(model, SoundStorm | VALLE):
+        lm = model.first.lm if isinstance(model, VALLE) else model.semantic.lm
         parts += [files.fingerprint(files.named(lm.params)).hex(), repr(lm.config)]
     if isinstance(model, MAGNeT):
         parts.append(repr(model.defaults))

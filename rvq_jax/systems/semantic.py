@@ -15,7 +15,7 @@ from rvq_jax import files, patterns
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
-from rvq_jax.systems.captions import Captions
+from rvq_jax.systems.captions import Captions, some
 from rvq_jax.systems.decoding import programs
 from rvq_jax.systems.decoding.windows import SamplingSettings
 from rvq_jax.systems.musicgen import MusicGen, checks
@@ -127,7 +127,7 @@ class SemanticModel:
         """
         checks.seconds(seconds, "seconds")
         checks.guidance_scales(self.lm.config, guidance_scale, None)
-        conditions = self.lm.encode_conditions(captions)
+        conditions = self.encode_conditions(captions)
         rows = len(next(iter(conditions.values())).kept)
         steps = max(1, round(seconds * self.frame_rate))
         window = self.lm.config.window
@@ -167,7 +167,15 @@ class SemanticModel:
         Returns:
           Bits `[B, T]`.
         """
-        return self.lm.score(np.asarray(tokens)[:, None], captions, mask)[:, 0]
+        conditions = self.encode_conditions(captions)
+        return self.lm.score(np.asarray(tokens)[:, None], conditions, mask)[:, 0]
+
+    def encode_conditions(self, captions: Captions) -> Conditions:
+        """Captions as the model reads them, words written as it was trained on them; raises
+        ValueError for none, or for words that it cannot read."""
+        if self.spelling is not None and not isinstance(captions, dict):
+            captions = self.spelling.written(some(captions), self.lm.config.caption_bytes)
+        return self.lm.encode_conditions(captions)
 
     def _generate(self, conditions: Conditions, keys: Key, forced, settings: SamplingSettings):
         """All steps up to a multiple of a bucket in one program, those beyond without codes."""

@@ -200,7 +200,7 @@ class SoundStorm:
         first_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         found = semantic.sample(
-            semantic.spelling.written(begun.words, self.caption_bytes),
+            begun.words,
             total / self.codec.config.frame_rate,
             first_keys,
             prompt=prompt,

@@ -23,6 +23,7 @@ from rvq_jax.lm.sampling import PLAIN
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
 from rvq_jax.systems import masked, speech
+from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.masked import Parts
 from rvq_jax.systems.musicgen import checks
@@ -108,8 +109,9 @@ class VALLE:
         forced = speech.forced(begun, total)
         keys = row_keys(checks.key(key, rows), rows)
         first_keys, rest_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
+        conditions = self.encode_conditions(begun.words)
         found = self.first.sample(
-            self._written(begun.words),
+            conditions,
             total / self.first.frame_rate,
             first_keys,
             prompt=forced[:, 0, : begun.frames.max()] if voices else None,
@@ -124,16 +126,16 @@ class VALLE:
         lengths_B = np.maximum(ends_B, 1)  # of rows that end at once, one that is not heard
         inside_BF = np.arange(total)[None] < lengths_B[:, None]
         forced[:, 0] = np.where(inside_BF, found.tokens, -1)
-        codes = self.refine(begun.words, forced, lengths_B, rest_keys)
+        codes = self.refine(conditions, forced, lengths_B, rest_keys)
         return speech.heard(self.codec, codes, begun.frames, ends_B, ended_B)
 
     def refine(
-        self, words: Sequence[str], forced: np.ndarray, lengths: np.ndarray, key: Key
+        self, words: Captions, forced: np.ndarray, lengths: np.ndarray, key: Key
     ) -> np.ndarray:
         """The levels above the first, each the likeliest of all its codes at once.
 
         Args:
-          words: texts, with those of voices.
+          words: texts, with those of voices, or their conditions.
           forced: `[B, K, F]` codes, the first level of each row and all levels of its voice; -1
             elsewhere.
           lengths: `[B]` frames of each row.
@@ -143,14 +145,17 @@ class VALLE:
           Codes `[B, K, F]`.
         """
         table = timetable((1,) * (self.config.levels - 1), first=1, temperature=0.0)
-        conditions = self.conditions(words)
+        conditions = self.encode_conditions(words)
         keys = row_keys(key, len(forced))
         asked = masked.Request(forced, lengths)
         return masked.sample(self.config, self.params, table, conditions, keys, asked, PLAIN)
 
-    def conditions(self, words: Sequence[str]) -> Conditions:
-        """Texts as the levels above the first read them; raises ValueError for ones it cannot."""
-        return {"text": texts.encode(self._written(words), self.config, None)}
+    def encode_conditions(self, words: Captions) -> Conditions:
+        """Texts as both stages read them; raises ValueError for none, or ones that they cannot."""
+        if texts.encoded(words):
+            return words
+        written = self.spelling.written(texts.some(words), self.config.caption_bytes)
+        return {"text": texts.encode(written, self.config, None)}
 
     def generate(
         self,
@@ -198,6 +203,3 @@ class VALLE:
     def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
         """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
         return checks.frames(seconds, self.codec.config.frame_rate)
-
-    def _written(self, words: Sequence[str]) -> list[str]:
-        return self.spelling.written(texts.some(words), self.config.caption_bytes)

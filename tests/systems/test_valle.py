@@ -77,7 +77,7 @@ def test_lengths_have_a_proper_distribution():
 def test_the_cached_decode_costs_what_the_whole_does():
     model, keys = small.valle(), jax.random.split(KEY, 4)
     words = ["a", "two", "so", "b"]
-    lm, text = model.first.lm, model.conditions(words)
+    lm, text = model.first.lm, model.encode_conditions(words)
     pattern = patterns.padded_pattern("parallel", 1, 16)
     forced, lengths = np.full((4, 1, 16), -1), np.full(4, 12)
     found = programs.generate_codes(lm.config, lm.params, pattern, text, keys, forced, lengths)
@@ -101,7 +101,7 @@ def test_the_other_levels_are_the_likeliest_given_those_below():
     given = (forced >= 0) & inside[:, None]
     np.testing.assert_array_equal(codes[given], forced[given])
     network = forms.model(model.config, model.params)
-    features = network.read(model.conditions(words))
+    features = network.read(model.encode_conditions(words))
     for level in range(1, K):
         shown = codes.copy()
         shown[:, level:, 3:] = N
