@@ -26,7 +26,10 @@ def get_config() -> LMRun:
         pattern="partial_delay",
         lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
         loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
-        optimizer=OptimizerConfig(learning_rate=3e-5, warmup=4000, weight_decay=0.1, ema=0.999),
+        # In three parts, or 64 chips of 16 GB have no room for it: --mesh data=1,fsdp=64.
+        optimizer=OptimizerConfig(
+            learning_rate=3e-5, warmup=4000, weight_decay=0.1, ema=0.999, accumulate=3
+        ),
         batch=192,
         frames=lm.window,
         condition_dropout=ConditionDropout(all=0.3),
