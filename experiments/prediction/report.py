@@ -17,7 +17,7 @@ The first four levels of the built-in codec's tokens (2 kbps, 50 frames a second
 predicted in every way that is here: 1.8 million weights each (SoundStorm's with its semantic
 model's), the same updates of 8 crops of 1.2 s. Every network has the same sweep of learning rates,
 of shorter trainings, by its bits on held-out recordings that are not those of the tables; the
-winner is trained with three seeds, ± is their standard deviation. The real-time factor is seconds
+winner is trained with several seeds, ± is their standard deviation. The real-time factor is seconds
 of computing per second of audio, 8 clips of 1.2 s at a time, without guidance; forwards are for
 1.2 s, a step of the depth transformer's loop over levels being none. ≤ marks bounds: the mean over
 orders of decoding, 8 samples of each level of each window. SoundStorm's bits hold those of its
@@ -117,8 +117,8 @@ def section(results: dict, rows: Sequence[dict]) -> list[str]:
         *_sweep(results),
         "",
         f"{results['updates']:,} updates, {results['updates_of_sweep']:,} in the sweep; "
-        f"{results['train']['records']:,} records, {results['train']['frames']:,} frames to train "
-        f"on. {machine.sentence(results)}",
+        f"{len(results['seeds'])} seeds; {results['train']['records']:,} records, "
+        f"{results['train']['frames']:,} frames to train on. {machine.sentence(results)}",
     ]
 
 

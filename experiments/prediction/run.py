@@ -7,7 +7,9 @@ and generated audio by the other half. A finished training is not done again.
 
 Command:  rvq-jax data build FOLDER --out runs/music --codes builtin --semantic kmeans
           python experiments/prediction/run.py --codes runs/music
-Time:     two hours on two cores
+          and of another corpus, at the rates that were chosen there, two seeds:
+          python experiments/prediction/run.py --codes runs/speech --rates-of music --seeds 0 1
+Time:     an hour and a half on two cores, without a sweep twenty minutes a seed
 Expect:   RESULTS.md
 """
 
@@ -34,7 +36,6 @@ from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.musicgen import MusicGen
 
 HERE = Path(__file__).parent
-SEEDS = 0, 1, 2
 PIECES = 64, 96  # held-out ones that rates are chosen by, and that the tables are of
 # Without guidance, so that what is heard is what bits are of; else as each kind was published.
 SETTINGS = GenerationSettings(clips=48, seconds=1.2, guidance_scale=1.0)
@@ -93,14 +94,9 @@ def prepare(source: Path, out: Path) -> tuple[Path, Path, CodeSet, CodeSet]:
         if heldout.codes[i].shape[1] >= systems.FRAMES:
             sides[recordings[i] not in for_rates].append(int(i))
     choose, tell = (
-        _some(heldout, sorted(side[:most])) for side, most in zip(sides, PIECES, strict=True)
+        heldout.rows(sorted(side[:most])) for side, most in zip(sides, PIECES, strict=True)
     )
     return out / "data" / "train.npz", out / "codec", choose, tell
-
-
-def _some(codes: CodeSet, rows: list[int]) -> CodeSet:
-    lists = ("codes", "names", "captions", "labels", "semantics")
-    return dataclasses.replace(codes, **{n: [getattr(codes, n)[i] for i in rows] for n in lists})
 
 
 def bits(name: str, model, heldout: CodeSet) -> float:
@@ -121,8 +117,10 @@ def helping(model: Generator) -> int:
     return forwards(model.helper, int(model.frames(model.hybrid_seconds)))
 
 
-def study(source: Path, out: Path, updates: int, short: int) -> dict:
-    """The sweep, the trainings and what comes of them."""
+def study(
+    source: Path, out: Path, updates: int, short: int, seeds: list[int], rates_of: str | None
+) -> dict:
+    """The sweep, the trainings and what comes of them; rates_of: a corpus whose sweep it was."""
     train, codec, choose, tell = prepare(source, out)
     best: dict[str, float] = {}
 
@@ -136,13 +134,16 @@ def study(source: Path, out: Path, updates: int, short: int) -> dict:
         return systems.trained(folder(name, *its), train, codec, name, run, stage)
 
     sweep: dict[str, dict] = {}
-    for name in NETWORKS:
+    if rates_of is not None:
+        sweep = json.loads((HERE / f"corpus={rates_of}.json").read_text())["sweep"]
+        best |= {name: row["best"] for name, row in sweep.items()}
+    for name in NETWORKS if rates_of is None else ():
         found = {rate: bits(name, model(name, rate, 0, short), choose) for rate in RATES}
         best[name] = min(found, key=found.get)
         sweep[name] = {"bits": {f"{r:g}": b for r, b in found.items()}, "best": best[name]}
         print(name, sweep[name], flush=True)
-    seeds = []
-    for seed in SEEDS:
+    results = []
+    for seed in seeds:
         networks = {name: model(name, best[name], seed, updates) for name in NETWORKS}
         del networks[STAGE]
         models: dict[str, Generator] = {
@@ -155,15 +156,16 @@ def study(source: Path, out: Path, updates: int, short: int) -> dict:
         found = evaluate_tokens(models, tell, frames=crops, out=place, settings=settings)
         for row in found["models"]:
             row["forwards"] += helping(models[row["name"]])
-        seeds.append(found)
+        results.append(found)
     return {
         "corpus": source.name,
         "updates": updates,
         "updates_of_sweep": short,
         "parameters": {name: systems.parameters(name) for name in NETWORKS},
         "train": CodeSet.load(train).describe(),
+        "rates_of": rates_of,
         "sweep": sweep,
-        "seeds": seeds,
+        "seeds": results,
     }
 
 
@@ -173,11 +175,14 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=600, help="of every last training")
     parser.add_argument("--out", type=Path, default=Path("runs/prediction"), help="run folder")
     parser.add_argument("--sweep-updates", type=int, default=400, help="of those in the sweep")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two or more")
+    parser.add_argument("--rates-of", help="a corpus whose sweep there was; none sweeps")
     arguments = parser.parse_args()
     began = time.perf_counter()
     os.nice(5)
     out = arguments.out / arguments.codes.name
-    results = study(arguments.codes, out, arguments.updates, arguments.sweep_updates)
+    lengths, how = (arguments.updates, arguments.sweep_updates), arguments.rates_of
+    results = study(arguments.codes, out, *lengths, arguments.seeds, how)
     results |= machine.provenance(began)
     path = HERE / f"corpus={results['corpus']}.json"
     files.write_json(path, results)
