@@ -30,10 +30,13 @@ def write(folder: Path, every: Sequence[dict]) -> None:
     lines = [HEAD]
     for results in every:
         rows = merged(results["seeds"])
+        # Marks of a system are alike in both plots.
+        alone = [row for row in rows if "," not in row["name"]]
+        helped = [row for row in rows if "," in row["name"]]
         name = f"corpus={results['corpus']}"
         for what, uri in (
-            ("bits", curves.bits_against_forwards(_without_help(rows))),
-            ("distance", curves.distance_against_forwards(rows, FEATURES)),
+            ("bits", curves.bits_against_forwards(alone)),
+            ("distance", curves.distance_against_forwards(alone + helped, FEATURES)),
         ):
             with writing(folder / f"{name},{what}.svg") as path:
                 path.write_bytes(base64.b64decode(uri.partition(",")[2]))
@@ -76,11 +79,6 @@ def _over(scores: Iterator[dict]) -> dict:
     values = np.array([score["mean"] for score in scores])
     mean, std = float(values.mean()), float(values.std(ddof=1))
     return {"mean": mean, "low": mean - std, "high": mean + std, "std": std}
-
-
-def _without_help(rows: Sequence[dict]) -> list[dict]:
-    """Rows whose bits are their own."""
-    return [row for row in rows if "," not in row["name"]]
 
 
 def section(results: dict, rows: Sequence[dict]) -> list[str]:

@@ -12,6 +12,7 @@ from rvq_jax.evaluate import plots
 from rvq_jax.evaluate.summary import is_bound, title
 
 SIZE = (4.8, 3.4)  # inches: letters are read on a phone too
+ROW = 0.22  # inches of a legend's row
 NAME = 28  # letters of a name that a legend has room for
 # Steps of a decade that a bitrate's axis is marked at: the first that mark it more than once.
 STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
@@ -137,9 +138,12 @@ def _against_forwards(
 
 
 def _legend(figure, names: Sequence[str]) -> None:
-    """Above the axes, where no line passes, in as many columns as there is room for."""
+    """Above the axes, where no line passes, in as many columns as there is room for; beyond two
+    rows the figure grows, so that the axes keep their height."""
     longest = max(map(len, names))
     columns = max(1, min(3, len(names), 46 // (longest + 6)))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(SIZE[1] + ROW * max(0, rows - 2))
     figure.legend(loc="outside upper left", ncols=columns, frameon=False)
 
 
