@@ -10,7 +10,7 @@ from rvq_jax import files, patterns
 from rvq_jax.cli import load_config
 from rvq_jax.lm import forms
 from rvq_jax.systems.codec import leaf_shapes
-from rvq_jax.train.runs import CodecRun, MaskedRun
+from rvq_jax.train.runs import CodecRun, MaskedRun, VALLERun
 from rvq_jax.train.tasks.lm import lm_task
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -29,6 +29,10 @@ def test_a_config_builds_and_says_what_it_is_for(path):
         assert leaf_shapes(run.codec)
         judges = run.adversarial.discriminators
         assert judges is None or judges.rate == run.codec.rate
+        return
+    if isinstance(run, VALLERun):
+        for part in (run.first, run.rest):
+            assert jax.tree.leaves(forms.abstract(part, stacked=True))
         return
     assert jax.tree.leaves(forms.abstract(run.lm, stacked=True))
     if isinstance(run, MaskedRun):

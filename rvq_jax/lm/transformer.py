@@ -219,7 +219,18 @@ class Block(nnx.Module):
         level: Array | None = None,
         **mask,
     ) -> tuple[Array, KVCache]:
-        """The whole sequence, and the keys and values that later steps will attend to."""
+        """The whole sequence, and the keys and values that later steps will attend to.
+
+        Args:
+          x_BTD: features.
+          cross_kv: keys and values of the condition; None without one.
+          angles: `[B, T, D / 2H]` rotary angles; None for none.
+          level: of the norms, where levels have their own; of all rows or `[B]` of each.
+          mask: of self-attention, as jax.nn.dot_product_attention takes it.
+
+        Returns:
+          Features `[B, T, D]`, and the cache.
+        """
 
         def normed(norm, x_BTD: Array) -> Array:
             y_BTD = norm(x_BTD) if level is None else norm(x_BTD, level=level)

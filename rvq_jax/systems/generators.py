@@ -47,8 +47,8 @@ def sampling(model) -> dict[str, float | None]:
     if isinstance(model, MAGNeT):
         own = vars(model.defaults)
     else:
-        how = [getattr(model, name, None) for name in ("stream", "generate", "speak")]
-        parameters = [inspect.signature(f).parameters for f in how if f is not None]
+        asked = [getattr(model, name, None) for name in ("stream", "generate", "speak")]
+        parameters = [inspect.signature(f).parameters for f in asked if f is not None]
         own = {name: x.default for some in parameters for name, x in some.items()}
     return {name: None if isinstance(own[name], tuple) else own[name] or 0 for name in SAMPLING}
 

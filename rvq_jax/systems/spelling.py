@@ -32,10 +32,10 @@ class Spelling:
         """
         found = []
         for text in words:
-            plain = " ".join(text.lower().split())
-            if not plain:
+            small = " ".join(text.lower().split())
+            if not small:
                 raise ValueError("a text is empty: give words to say")
-            spelled = plain if self.phonemes is None else phonemes(plain, self.phonemes)
+            spelled = small if self.phonemes is None else phonemes(small, self.phonemes)
             strange = sorted(set(spelled) - set(spelled if self.letters is None else self.letters))
             if strange:
                 raise ValueError(

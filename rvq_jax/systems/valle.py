@@ -166,9 +166,20 @@ class VALLE:
         guidance_scale: float = 1.0,
         **options,
     ) -> Audio:
-        """Audio `[B, S, C]` of `speak`, of so many seconds at most, silent after each row's end.
+        """Says texts in clips of one length; see `speak`.
 
-        Raises ValueError for any guidance: it was trained without.
+        Args:
+          captions: a text for each row.
+          seconds: of a clip, the same for all rows or one for each.
+          key: one key, or one for each row.
+          guidance_scale: 1 alone: it was trained without guidance.
+          options: of `speak`.
+
+        Returns:
+          Audio `[B, S, C]`, silent after each row's end.
+
+        Raises:
+          ValueError: as of `speak`; any guidance.
         """
         if guidance_scale != 1.0:
             raise ValueError("VALL-E has no guidance: leave guidance_scale at 1")

@@ -59,7 +59,17 @@ def valle_task(
 
 
 def first_bits(config: LMConfig, params: nnx.State, pattern: Pattern, batch: dict) -> Array:
-    """Bits `[B, F]` of the first level of a batch, and of where its rows end."""
+    """Bits of the first level of a batch, and of where its rows end.
+
+    Args:
+      config: of the network.
+      params: with stacked layers.
+      pattern: of one level and F frames.
+      batch: as of `valle_task`.
+
+    Returns:
+      Bits `[B, F]`.
+    """
     model = forms.model(config, params, stacked=True)
     codes = batch["codes"][:, :1]
     return score(model, pattern, codes, conditions_of(batch), batch["mask"])[:, 0]
