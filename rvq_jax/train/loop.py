@@ -36,6 +36,9 @@ PROFILE_AFTER = 3  # updates: compiles are not what a trace is for
 # Fields of a config that came later, and what runs were without them.
 NEW_FIELDS = {"evaluate_every": None, "schedule": "cosine", "cooldown": 0}
 NEW_FIELDS |= {"start": 0, "probability": 1.0, "decayed": [], "gamma": 1.0}
+NEW_FIELDS |= {"depth": None, "block": "musicgen", "kv_heads": None, "rope_theta": 10_000.0}
+NEW_FIELDS |= {"eps": 1e-5, "text_as": "cross", "level_norms": False, "tied": False}
+NEW_FIELDS |= {"speech": False, "phonemes": None}
 
 
 def open_run(folder: Path, config: dict) -> None:

@@ -18,7 +18,7 @@ from rvq_jax import config as configs
 from rvq_jax.errors import UserError
 from rvq_jax.train import guards, runs
 from rvq_jax.train.checkpoint import Checkpoints
-from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.loop import NEW_FIELDS, LoopConfig, fit, open_run
 from rvq_jax.train.optimizers import OptimizerConfig, cooldown_start, learning_rate
 from rvq_jax.train.state import make_program
 from rvq_jax.train.timetable import timetable
@@ -203,6 +203,21 @@ def test_a_config_of_before_there_were_schedules_is_the_same(tmp_path):
     other = dataclasses.replace(RUN, optimizer=dataclasses.replace(RUN.optimizer, cooldown=1))
     with pytest.raises(UserError, match=r"optimizer\.cooldown: 0 there, 1 here"):
         open_run(tmp_path, configs.to_dict(other))
+
+
+@pytest.mark.parametrize("run", [runs.LMRun(), runs.SemanticRun()])
+def test_a_config_without_any_of_the_fields_that_came_later_is_the_same(run, tmp_path):
+    """By their defaults."""
+
+    def older(part: dict) -> dict:
+        return {
+            name: older(value) if isinstance(value, dict) else value
+            for name, value in part.items()
+            if name not in NEW_FIELDS
+        }
+
+    (tmp_path / "config.json").write_text(json.dumps(older(configs.to_dict(run))))
+    open_run(tmp_path, configs.to_dict(run))
 
 
 def test_the_cosine_is_what_it_was():
