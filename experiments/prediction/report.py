@@ -18,8 +18,8 @@ predicted in every way that is here: 1.8 million weights each (SoundStorm's with
 model's), the same updates of 8 crops of 1.2 s. Every network has the same sweep of learning rates,
 of shorter trainings, by its bits on held-out recordings that are not those of the tables; the
 winner is trained with several seeds, ± is their standard deviation. The real-time factor is seconds
-of computing per second of audio, 8 clips of 1.2 s at a time, without guidance; forwards are for
-1.2 s, a step of the depth transformer's loop over levels being none. ≤ marks bounds: the mean over
+of computing per second of audio, the least of the seeds, 8 clips of 1.2 s at a time, without
+guidance; forwards are for 1.2 s, a step of the depth transformer's loop over levels being none. ≤ marks bounds: the mean over
 orders of decoding, 8 samples of each level of each window. SoundStorm's bits hold those of its
 semantic tokens. Distances are from real audio as the codec decodes it; dashed: of other such audio.
 """
@@ -102,6 +102,7 @@ def section(results: dict, rows: Sequence[dict]) -> list[str]:
         table.append("| " + " | ".join(cells) + " |")
     floor_mel, floor_latents = (found["floor"] for found in rows[0]["frechet"])
     made, minutes = data["generated"], data["seconds"] / 60
+    error = max(row["standard_error"] or 0.0 for row in rows)
     return [
         f"![bits](<corpus={name},bits.svg>) ![distance](<corpus={name},distance.svg>)",
         "",
@@ -110,7 +111,8 @@ def section(results: dict, rows: Sequence[dict]) -> list[str]:
         f"Other real audio is at a distance of {_spread(floor_mel, 2)} (log-mel), "
         f"{_spread({x: floor_latents[x] / 1e6 for x in ('mean', 'std')}, 2)} (latents, millions). "
         f"{made['clips']} clips of {made['seconds']:g} s generated with each seed; bits of "
-        f"{minutes:.0f} minutes of held-out audio.",
+        f"{minutes:.0f} minutes of held-out audio. The masks that bounds are estimated by leave a "
+        f"standard error of {error:.3f} bits at most.",
         "",
         *_sweep(results),
         "",
