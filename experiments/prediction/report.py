@@ -19,9 +19,10 @@ model's), the same updates of 8 crops of 1.2 s. Every network has the same sweep
 of shorter trainings, by its bits on held-out recordings that are not those of the tables; the
 winner is trained with several seeds, ± is their standard deviation. The real-time factor is seconds
 of computing per second of audio, the least of the seeds, 8 clips of 1.2 s at a time, without
-guidance; forwards are for 1.2 s, a step of the depth transformer's loop over levels being none. ≤ marks bounds: the mean over
-orders of decoding, 8 samples of each level of each window. SoundStorm's bits hold those of its
-semantic tokens. Distances are from real audio as the codec decodes it; dashed: of other such audio.
+guidance. Forwards are for 1.2 s, a step of the depth transformer's loop over levels being none. ≤
+marks bounds: the mean over orders of decoding, 8 samples of each level of each window. SoundStorm's
+bits hold those of its semantic tokens. Distances are from real audio as the codec decodes it;
+dashed: of other such audio.
 """
 
 
