@@ -17,6 +17,7 @@ from tiers import slow
 import rvq_jax as rj
 from rvq_jax import cli
 from rvq_jax.audio import resample
+from rvq_jax.cli.texts import read_texts
 from rvq_jax.offline import generate
 
 PROMPTS = ["slow piano", "a loud drum", "né"]
@@ -148,8 +149,8 @@ def test_captions_of_a_text(capsys, tmp_path, models, monkeypatch, place):
 def test_newlines_alone_part_captions(tmp_path, inside):
     """What other programs call line breaks can be in a caption."""
     (tmp_path / "prompts.txt").write_bytes(f"slow{inside}piano\r\na drum\n\nx".encode())
-    command = cli.Generate(tmp_path, tmp_path / "a", prompts=tmp_path / "prompts.txt")
-    assert cli.generate._prompts(command) == [f"slow{inside}piano", "a drum", "x"]
+    found = read_texts((), tmp_path / "prompts.txt", "prompt", "caption")
+    assert found == [f"slow{inside}piano", "a drum", "x"]
 
 
 def test_one_caption_of_a_text_is_in_a_folder(capsys, tmp_path, models):
