@@ -139,11 +139,12 @@ def _spread(score: dict, decimals: int) -> str:
 
 
 def _sweep(results: dict) -> list[str]:
+    if results.get("rates_of") is not None:
+        return [f"Learning rates are those of corpus={results['rates_of']}."]
     rates = list(next(iter(results["sweep"].values()))["bits"])
-    lines = [
-        "| network | weights | " + " | ".join(rates) + " |",
-        "|---|---:|" + "---:|" * len(rates),
-    ]
+    lines = ["Bits per frame in the sweep, by learning rate:", ""]
+    lines += ["| network | weights | " + " | ".join(rates) + " |"]
+    lines += ["|---|---:|" + "---:|" * len(rates)]
     for name, found in results["sweep"].items():
         best = f"{found['best']:g}"
         cells = [f"**{b:.2f}**" if r == best else f"{b:.2f}" for r, b in found["bits"].items()]
