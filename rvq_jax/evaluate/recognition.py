@@ -10,7 +10,11 @@ from rvq_jax.errors import UserError
 from rvq_jax.typing import Audio
 
 RATE = 16_000  # of the acoustic model
-SILENCE = 0.3  # seconds put before and after a clip: the recognizer looks for where speech begins
+PAUSE = 0.3  # seconds put before and after a clip: the recognizer looks for where speech begins
+# Root mean squares of a clip and of the noise under it: of quiet speech, and of digital silence
+# between words, PocketSphinx hears half as much.
+LOUD, NOISE, SILENT = 0.08, 3e-3, 1e-4
+INSERTION = 1e-3  # probability that a word more is weighed by
 
 
 class WordErrors(NamedTuple):
@@ -42,7 +46,9 @@ class Recognizer:
             raise UserError(
                 "recognizing speech needs pocketsphinx: pip install 'rvq_jax[speech]'"
             ) from error
-        self._decoder = Decoder(samprate=RATE, loglevel="FATAL")
+        # Of words in any number noise is heard as more of them, unless each costs something.
+        penalty = {} if words is None else {"wip": INSERTION}
+        self._decoder = Decoder(samprate=RATE, loglevel="FATAL", **penalty)
         if words is None:
             return
         unknown = [word for word in words if self._decoder.lookup_word(word) is None]
@@ -55,9 +61,13 @@ class Recognizer:
     def heard(self, audio_SC: Audio, rate: int) -> str:
         """The words of a clip `[S, C]` of so many samples per second; none of silence."""
         mono_S1 = resample.to_rate(np.asarray(audio_SC).mean(1, keepdims=True), rate, RATE)
-        quiet = np.zeros((round(SILENCE * RATE), 1), np.float32)
+        level = float(np.sqrt(np.mean(mono_S1**2))) if len(mono_S1) else 0.0
+        if level < SILENT:
+            return ""
+        padded_S1 = np.pad(mono_S1 * (LOUD / level), [(round(PAUSE * RATE),) * 2, (0, 0)])
+        noise_S1 = np.random.default_rng(0).normal(0.0, NOISE, padded_S1.shape)
         self._decoder.start_utt()
-        sound = io.pcm16(np.concatenate([quiet, mono_S1, quiet]))
+        sound = io.pcm16(padded_S1 + noise_S1)
         self._decoder.process_raw(sound, full_utt=True)
         self._decoder.end_utt()
         found = self._decoder.hyp()
