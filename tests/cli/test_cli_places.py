@@ -54,6 +54,8 @@ COMMANDS = {
     ),
     "generate": ("generate --model MODEL --prompt x --out OUT", ".wav", (MusicGen, "load")),
     "generate many": ("generate --model MODEL --prompt x y --out OUT", "files", (MusicGen, "load")),
+    "speak": ("speak --model MODEL --text x --out OUT", ".wav", (MusicGen, "load")),
+    "speak many": ("speak --model MODEL --text x y --out OUT", "files", (MusicGen, "load")),
     "data build": ("data build @audio --out OUT", "run", (builder, "_prepare")),
     "evaluate": ("evaluate CODEC --data @audio --out OUT", "files", (codecs, "measure")),
     "train": ("train @config.py --data @codes.npz --out OUT", "run", (runs.LMRun, "train")),
