@@ -80,7 +80,9 @@ class Speak:
             "repetition": self.repetition,
         }
         with refusals(self.model):
-            voice = None if self.voice is None else speak.read_voice(model, *self._voice())
+            voice = None
+            if self.voice is not None:
+                voice = speak.read_voice(model, self.voice, self.voice_text)
             found = speak.speak_files(
                 model, words, targets, self.seed, voice, batch=self.batch, **options
             )
@@ -104,6 +106,3 @@ class Speak:
             "rate": rate,
             "channels": model.channels,
         }
-
-    def _voice(self) -> tuple[Path, str]:
-        return self.voice, self.voice_text

@@ -1,6 +1,5 @@
 """Bits of held-out codes under a token model, clip by clip: exact, or a bound on them."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -104,17 +103,9 @@ def semantic_bits(model: SemanticModel, heldout: CodeSet, batch: int = 16) -> Cl
       Exact bits `[M, 1]` of each clip, and how many tokens it has.
 
     Raises:
-      UserError: codes without semantic tokens.
+      UserError: codes without semantic tokens, or words that the model cannot read.
     """
-    tokens = semantic_set(heldout)
-    if model.spelling is not None:
-        try:
-            most = model.lm.config.caption_bytes
-            words = model.spelling.written(tokens.captions, most)
-        except ValueError as error:
-            raise UserError(f"held-out clips: {error}") from None
-        tokens = dataclasses.replace(tokens, captions=words)
-    return _exact(model.lm, tokens, None, batch)
+    return _exact(model.lm, semantic_set(heldout), None, batch, model)
 
 
 def check_codes(model: Generator, heldout: CodeSet, name: str = "the model") -> None:
@@ -127,12 +118,13 @@ def check_codes(model: Generator, heldout: CodeSet, name: str = "the model") -> 
         )
     if isinstance(model, SoundStorm):
         _check_semantics(model, heldout, name)
-    longest = int(_lengths(heldout).max())
-    if isinstance(model, VALLE) and model.config.window and longest >= model.config.window:
-        raise UserError(
-            f"{name} says at most {model.config.window} frames with their end, and a held-out clip "
-            f"has {longest}: build them with a shorter --piece"
-        )
+    if isinstance(model, VALLE) and model.config.window is not None:
+        longest = int(_lengths(heldout).max())
+        if longest >= model.config.window:
+            raise UserError(
+                f"{name} says at most {model.config.window} frames with their end, and a held-out "
+                f"clip has {longest}: leave longer utterances out of the held-out codes"
+            )
     if not isinstance(model, MusicGen):
         return
     if config.melody_bins not in (None, heldout.melody_bins):
@@ -159,14 +151,22 @@ def _check_semantics(model: SoundStorm, heldout: CodeSet, name: str) -> None:
         )
 
 
-def _exact(model: MusicGen, heldout: CodeSet, frames: int | None, batch: int) -> ClipBits:
-    """Bits of teacher-forced passes; of a model that ends rows also those of each clip's end."""
+def _exact(
+    model: MusicGen,
+    heldout: CodeSet,
+    frames: int | None,
+    batch: int,
+    reader: MusicGen | SemanticModel | None = None,
+) -> ClipBits:
+    """Bits of teacher-forced passes; of a model that ends rows also those of each clip's end.
+
+    reader: of captions; the model itself for None."""
     config, lengths = model.config, _lengths(heldout)
     longest = int(lengths.max())
     frames = min(config.window or longest, longest) if frames is None else frames
     room = frames + config.end  # for the end of a clip that fills its last window
     pattern = patterns.padded_pattern(model.pattern, config.levels, room)
-    conditions_of = caption_conditions(model, heldout.captions)
+    conditions_of = caption_conditions(reader or model, heldout.captions)
     bits_MK = np.zeros((len(heldout), config.levels))
     for part in _windows(heldout, frames, room, batch):
         conditions = conditions_of([i for i, _ in part.rows])

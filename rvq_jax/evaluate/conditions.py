@@ -16,7 +16,7 @@ from rvq_jax.systems.valle import VALLE
 
 
 def caption_conditions(
-    model: Generator, captions: list[str]
+    model: Generator | SemanticModel, captions: list[str]
 ) -> Callable[[Sequence[int]], Conditions]:
     """A function from indices of captions to their conditions, in shapes that are always the same:
     tokens of a frozen encoder are padded to the longest caption of all.

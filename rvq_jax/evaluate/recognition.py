@@ -106,8 +106,4 @@ def word_errors(said: str, heard: str) -> WordErrors:
 
 def total(errors: Sequence[WordErrors]) -> WordErrors:
     """Errors of several clips together."""
-    return (
-        WordErrors(*(int(x) for x in np.sum([*errors], axis=0)))
-        if errors
-        else WordErrors(0, 0, 0, 0)
-    )
+    return WordErrors(*(sum(kind) for kind in zip(WordErrors(0, 0, 0, 0), *errors, strict=True)))

@@ -111,14 +111,9 @@ class MaskedLMConfig:
         """What training hides of rows of these keys and lengths `[B]`."""
         if self.masking == "spans":
             return masking.span_masks(keys, lengths, self.levels, frames, self.span)
-        if self.masking == "levels":
-            return masking.level_masks(keys, lengths, self.levels, frames)
-        return masking.bernoulli_masks(keys, lengths, self.levels, frames)
-
-    @property
-    def first(self) -> int:
-        """The first level that it predicts; those before it must be given."""
-        return 1 if self.masking == "levels" else 0
+        whole = self.masking == "levels"
+        options = {"first": int(whole), "whole": whole}
+        return masking.bernoulli_masks(keys, lengths, self.levels, frames, **options)
 
     def build(self, rngs: nnx.Rngs, *, stacked: bool = False) -> "MaskedLM":
         """The model of this config; stacked: layers as one module, for training."""

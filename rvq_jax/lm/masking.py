@@ -28,18 +28,23 @@ def hide(codes: Codes, hidden: Array, codebook_size: int) -> Array:
     return jnp.where(hidden, codebook_size, codes)
 
 
-def bernoulli_masks(keys: Key, lengths: Array, levels: int, frames: int) -> Masks:
+def bernoulli_masks(
+    keys: Key, lengths: Array, levels: int, frames: int, *, first: int = 0, whole: bool = False
+) -> Masks:
     """Masks of SoundStorm: a prompt, then every position of the level with one probability.
 
     The prompt of t frames, t uniform on 0 … length - 1, is shown in all levels. After it level q,
     uniform, is masked with probability cos(u pi / 2), u uniform; levels above q wholly, levels
-    below not at all (Borsos et al. 2023).
+    below not at all (Borsos et al. 2023). VALL-E's second stage masks a whole level above the first
+    (Wang et al. 2023).
 
     Args:
       keys: `[B]`, one of each row, see `record_keys`.
       lengths: `[B]` frames of each row; nothing after them is scored.
       levels: K.
       frames: F.
+      first: the first level that q may be.
+      whole: the level is masked with probability 1.
 
     Returns:
       The masks.
@@ -47,39 +52,12 @@ def bernoulli_masks(keys: Key, lengths: Array, levels: int, frames: int) -> Mask
 
     def row(key: Key, length: Array):
         parts = jax.random.split(key, 4)
-        level = jax.random.randint(parts[0], (), 0, levels)
+        level = jax.random.randint(parts[0], (), first, levels)
         prompt = jax.random.randint(parts[1], (), 0, jnp.maximum(length, 1))
-        share = masked_share("cosine", jax.random.uniform(parts[2]))
+        share = 1.0 if whole else masked_share("cosine", jax.random.uniform(parts[2]))
         masked_F = jax.random.uniform(parts[3], (frames,)) < share
         f_F = jnp.arange(frames)
         return level, masked_F & (f_F >= prompt) & (f_F < length), f_F >= prompt
-
-    level_B, scored_BF, after_BF = jax.vmap(row)(keys, lengths)
-    return Masks(level_B, _hidden(level_B, scored_BF, after_BF, levels), scored_BF)
-
-
-def level_masks(keys: Key, lengths: Array, levels: int, frames: int) -> Masks:
-    """Masks of VALL-E's second stage: all of one level after a prompt, of the levels above it too.
-
-    The prompt of t frames, t uniform on 0 … length - 1, is shown in all levels; the level is
-    uniform on those above the first (Wang et al. 2023).
-
-    Args:
-      keys: `[B]`, one of each row, see `record_keys`.
-      lengths: `[B]` frames of each row; nothing after them is scored.
-      levels: K.
-      frames: F.
-
-    Returns:
-      The masks.
-    """
-
-    def row(key: Key, length: Array):
-        parts = jax.random.split(key)
-        level = jax.random.randint(parts[0], (), 1, levels)
-        prompt = jax.random.randint(parts[1], (), 0, jnp.maximum(length, 1))
-        f_F = jnp.arange(frames)
-        return level, (f_F >= prompt) & (f_F < length), f_F >= prompt
 
     level_B, scored_BF, after_BF = jax.vmap(row)(keys, lengths)
     return Masks(level_B, _hidden(level_B, scored_BF, after_BF, levels), scored_BF)

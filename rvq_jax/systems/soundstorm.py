@@ -139,12 +139,7 @@ class SoundStorm:
             asked = asked._replace(lengths=np.clip(ends, 1, asked.lengths))
         else:
             tokens, ends = np.asarray(semantic), asked.lengths
-        conditions = self.conditions(tokens, asked.forced.shape[2])
-        counts = masked.checked(self.config, iterations or default_iterations(self.config))
-        table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
-        # The timetable has the temperature.
-        sampling = SamplingSettings(temperature=1.0, top_k=top_k, top_p=top_p).options["sampling"]
-        codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
+        codes = self._codes(tokens, asked, keys, iterations, temperature, top_k, top_p)
         audio_BSC = sound.decode(self.codec, codes, asked.lengths)
         # Rows whose tokens ended are silent from there on, those that ended at once throughout.
         audio_BSC = np.where((ends > 0)[:, None, None], audio_BSC, np.float32(0))
@@ -198,23 +193,20 @@ class SoundStorm:
                 row[: len(heard)] = heard
         keys = row_keys(checks.key(key, rows), rows)
         first_keys, keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         found = semantic.sample(
             begun.words,
             total / self.codec.config.frame_rate,
             first_keys,
             prompt=prompt,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
             repetition=repetition,
-            **options,
         )
         ends_B = np.minimum(found.lengths * ratio, frames_B)
         ended_B = found.ended & (found.lengths * ratio < frames_B)
-        counts = default_iterations(self.config)
-        table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
-        sampling = SamplingSettings(temperature=1.0, top_k=top_k, top_p=top_p).options["sampling"]
         asked = masked.Request(speech.forced(begun, total), np.maximum(ends_B, 1))
-        conditions = self.conditions(found.tokens, total)
-        codes = masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
+        codes = self._codes(found.tokens, asked, keys, None, temperature, top_k, top_p)
         return speech.heard(self.codec, codes, begun.frames, ends_B, ended_B)
 
     def stream(
@@ -269,6 +261,24 @@ class SoundStorm:
     def frames(self, seconds: float | Sequence[float]) -> np.ndarray:
         """Frames of so many seconds, at least one; raises ValueError unless they are positive."""
         return checks.frames(seconds, self.codec.config.frame_rate)
+
+    def _codes(
+        self,
+        tokens: Array,
+        asked: masked.Request,
+        keys: Key,
+        iterations: Sequence[int] | None,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+    ) -> Codes:
+        """Codes `[B, K, F]` of semantic tokens `[B, L]`."""
+        conditions = self.conditions(tokens, asked.forced.shape[2])
+        counts = masked.checked(self.config, iterations or default_iterations(self.config))
+        table = timetable(counts, temperature=temperature, confidence_temperature=1.0)
+        # The timetable has the temperature.
+        sampling = SamplingSettings(temperature=1.0, top_k=top_k, top_p=top_p).options["sampling"]
+        return masked.sample(self.config, self.params, table, conditions, keys, asked, sampling)
 
     def _needed(self) -> SemanticModel:
         if self.semantic is None:

@@ -78,6 +78,25 @@ def test_soundstorms_masks_are_as_published():
     assert share.var() == pytest.approx(want, rel=0.1)
 
 
+def test_valles_masks_are_whole_levels_after_a_prompt():
+    """Of every level but the first, prompts uniform on 0 … length - 1."""
+    keys = masking.record_keys(KEY, jnp.arange(ROWS))
+    draw = functools.partial(masking.bernoulli_masks, first=1, whole=True)
+    masks = jax.jit(draw, static_argnums=(2, 3))(keys, LENGTHS, K, F)
+    level, hidden, scored = map(np.asarray, masks)
+    assert np.array_equal(np.unique(level), np.arange(1, K))
+    prompt = LENGTHS - scored.sum(axis=1)
+    after = np.arange(F)[None] >= prompt[:, None]
+    np.testing.assert_array_equal(scored, after & INSIDE)
+    for k in range(K):
+        np.testing.assert_array_equal(hidden[k < level, k], False)
+        np.testing.assert_array_equal(hidden[k == level, k], scored[k == level])
+        np.testing.assert_array_equal(hidden[k > level, k], after[k > level])
+    for length in (13, F):
+        own = prompt[length == LENGTHS]
+        assert np.array_equal(np.unique(own), np.arange(length)) and shares(own, (length - 1) / 2)
+
+
 def test_magnets_masks_are_spans_as_many_as_reach_the_share():
     """Each row of its own draws, in plain numpy: the fewest spans whose mean share, by binomials,
     reaches cos(u pi / 2), at distinct places."""

@@ -1,5 +1,6 @@
 """VALL-E: what is said, in whose voice, where it ends, and what cannot be said."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -41,6 +42,27 @@ def test_a_row_is_said_as_it_is_alone():
         count = together.samples[i]
         np.testing.assert_allclose(together.audio[i, :count], alone.audio[0, :count], atol=1e-5)
         assert not together.audio[i, count:].any()
+
+
+def test_a_soundstorm_speaks_too():
+    """By a semantic model of words: a row as it is alone, its voice gone on with in tokens and in
+    codes and left out, what ended shorter than what was cut."""
+    stages = dataclasses.replace(small.semantic(), spelling=Spelling(letters=" abcdeflnorstuw"))
+    model = dataclasses.replace(small.soundstorm(), semantic=stages)
+    voices, keys = [voice(12, "a"), voice(21, "so")], jax.random.split(KEY, 2)
+    words = ["two", "on"]
+    together = said(model, words, keys, voices=voices)
+    for i in range(2):
+        alone = said(model, [words[i]], keys[i : i + 1], voices=[voices[i]])
+        count = together.samples[i]
+        assert (count, together.ended[i]) == (alone.samples[0], alone.ended[0])
+        np.testing.assert_allclose(together.audio[i, :count], alone.audio[0, :count], atol=1e-5)
+    free = said(model, ["a"] * 12)
+    assert set(free.ended) == {True, False} and (free.samples[~free.ended] == 200).all()
+    with pytest.raises(ValueError, match="was not trained on words"):
+        said(small.soundstorm())
+    with pytest.raises(ValueError, match=r"'\?'"):
+        said(model, ["two?"])
 
 
 def test_a_clip_is_as_long_as_it_is_said_to_be():
