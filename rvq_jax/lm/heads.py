@@ -89,9 +89,8 @@ class IndependentHeads(nnx.Module):
         logits_CKN = logits_KNC.transpose(2, 0, 1).astype(jnp.float32)
         logits_GBKN = logits_CKN.reshape(branches, batch, *logits_CKN.shape[1:])
         logits_BKN = self._ends(guide(logits_GBKN, guidance))
-        drawn_BK = jax.vmap(lambda *row: sample(*row[:2], sampling, *row[2:]))(
-            keys, logits_BKN, *(() if recent is None else (recent,))
-        )
+        draw = jax.vmap(lambda key, logits, recent: sample(key, logits, sampling, recent))
+        drawn_BK = draw(keys, logits_BKN, recent)
         tokens_BK = jnp.where(forced >= 0, forced, drawn_BK)
         cost_BK = bits(logits_BKN, jnp.minimum(tokens_BK, logits_BKN.shape[-1] - 1))
         return jnp.where(valid, tokens_BK, self.codebook_size), cost_BK
