@@ -26,3 +26,24 @@ def to_channels(audio_SC: Array, channels: int) -> np.ndarray:
     if channels == 1 or have == 1:
         return np.repeat(mono_S1, channels, axis=1)
     raise ValueError(f"cannot mix {have} channels to {channels}")
+
+
+def fitted(audio_SC: Array, rate: int, new_rate: int, channels: int) -> np.ndarray:
+    """Audio of a file as a model takes it.
+
+    Args:
+      audio_SC: `[S, C]`.
+      rate: of it, in hertz.
+      new_rate: of the model.
+      channels: of the model.
+
+    Returns:
+      `[S, C]` of that rate and so many channels; at least one sample.
+
+    Raises:
+      ValueError: channels that cannot be mixed to these (see `to_channels`).
+    """
+    audio_SC = to_channels(audio_SC, channels)
+    resampled_SC = to_rate(audio_SC, rate, new_rate)
+    # Too short for the resampler to give anything.
+    return resampled_SC if len(resampled_SC) else audio_SC[:1]

@@ -123,14 +123,11 @@ def read_audio(codec: Codec, source: str | Path, channels: int | None = None) ->
         audio_SC, rate = _audio_of_pipe(from_pipe())
     else:
         audio_SC, rate = io.read(source)
-    config, channels = codec.config, channels or codec.config.channels
+    channels = channels or codec.config.channels
     try:
-        audio_SC = resample.to_channels(audio_SC, channels)
+        return resample.fitted(audio_SC, rate, codec.config.rate, channels)
     except ValueError as error:
         raise UserError(f"{source}: {error}; give a file of 1 or {channels}") from error
-    resampled_SC = resample.to_rate(audio_SC, rate, config.rate)
-    # Too short for the resampler to give anything.
-    return resampled_SC if len(resampled_SC) else audio_SC[:1]
 
 
 def encode(codec: Codec, audio_SC: np.ndarray, levels: int, chunk: float = CHUNK) -> Coded:

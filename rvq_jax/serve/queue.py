@@ -15,6 +15,8 @@ import numpy as np
 from rvq_jax.audio import io
 from rvq_jax.errors import UserError, clipped, printable
 from rvq_jax.serve.requests import Limits, Refused, Request
+from rvq_jax.serve.voice import pieces, said
+from rvq_jax.systems.generators import speaks
 from rvq_jax.typing import Audio
 
 LOG = logging.getLogger(__name__)
@@ -144,22 +146,22 @@ class Line:
         return {"event": "error", "error": " ".join(printable(text).split())}
 
     def _stream(self, job: Job) -> dict | None:
-        request = job.request
+        request, more = job.request, {}
         job.send(
             {
                 "event": "start",
                 "rate": self.rate,
                 "channels": self.channels,
-                "samples": round(request.seconds * self.rate),
+                "samples": round((request.seconds or self.limits.seconds) * self.rate),
             }
         )
         start, done = time.monotonic(), 0
-        chunks = self.model.stream(
-            [request.prompt],
-            request.seconds,
-            jax.random.key(request.seed),
-            **request.sampling,
-        )
+        key = jax.random.key(request.seed)
+        if speaks(self.model):
+            audio_SC, ended = said(self.model, request, key, self.limits.seconds)
+            chunks, more = pieces(audio_SC, self.rate), {"ended": ended}
+        else:
+            chunks = self.model.stream([request.prompt], request.seconds, key, **request.sampling)
         with contextlib.closing(chunks):
             for chunk in chunks:
                 if job.unwanted.is_set():
@@ -168,7 +170,8 @@ class Line:
                 done += len(audio_SC)
                 text = base64.b64encode(io.pcm16(audio_SC)).decode()
                 job.send({"event": "audio", "pcm": text})
-        return {"event": "done", "samples": done, "seconds": round(time.monotonic() - start, 3)}
+        seconds = round(time.monotonic() - start, 3)
+        return {"event": "done", "samples": done, "seconds": seconds, **more}
 
 
 def checked(chunk: Audio, channels: int) -> np.ndarray:

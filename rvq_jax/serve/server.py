@@ -16,8 +16,8 @@ from pathlib import Path
 from rvq_jax.errors import UserError, clipped
 from rvq_jax.serve.connections import HEAD, TIMEOUTS, Timeouts, client_of, protocol
 from rvq_jax.serve.queue import Job, Line
-from rvq_jax.serve.requests import LIMITS, Limits, Refused, defaults, parse
-from rvq_jax.systems.generators import sampling
+from rvq_jax.serve.requests import LIMITS, Limits, Refused, body_limit, defaults, parse
+from rvq_jax.systems.generators import sampling, speaks
 
 CONNECTIONS = 100  # beside those that wait: pages, keep-alives
 BACKLOG = 128  # connections that the system holds until they are accepted, all at once
@@ -39,7 +39,8 @@ def serve(
     There are no passwords: on a host other than the default, whoever reaches it can use it.
 
     Args:
-      model: has `stream`, `codec` and `channels`, as MusicGen, SoundStorm and MAGNeT.
+      model: has `stream`, `codec` and `channels`, as MusicGen, SoundStorm and MAGNeT; one that
+        speaks is asked by `speak`.
       host: name or address to listen on.
       port: port to listen on; 0 takes a free one.
       limits: the most that a request may ask for, and how many may wait.
@@ -69,8 +70,8 @@ def make_app(
 
     GET / is the page, GET /health tells state and limits, POST /generate takes the fields of
     `requests.Request` and streams events: queued (place), start (rate, channels, samples), audio
-    (pcm: base64 of interleaved int16), done (samples, seconds), error. Raises UserError if
-    starlette is missing.
+    (pcm: base64 of interleaved int16), done (samples, seconds; ended, of speech), error. Raises
+    UserError if starlette is missing.
     """
     try:
         from starlette.applications import Starlette
@@ -82,7 +83,7 @@ def make_app(
     except ImportError as error:
         raise _missing("starlette") from error
 
-    line = Line(model, limits)
+    line, is_speaker = Line(model, limits), speaks(model)
     html, policy = load_page()
 
     @contextlib.asynccontextmanager
@@ -105,16 +106,18 @@ def make_app(
                 "waiting": len(line.waiting),
                 "rate": line.rate,
                 "channels": line.channels,
+                "speaks": is_speaker,
                 "limits": dataclasses.asdict(limits),
-                "defaults": defaults(limits) | sampling(model),
+                "defaults": defaults(limits, is_speaker) | sampling(model),
             },
             200 if line.lives else 503,
         )
 
     async def generate(request: Request):
-        body = await read_body(request, limits.body, timeouts.request)
+        most = body_limit(limits, is_speaker)
+        body = await read_body(request, most, timeouts.request)
         client = client_of(request.client.host) if request.client else ""
-        return Events(line, line.enter(parse(body, limits), client))
+        return Events(line, line.enter(parse(body, limits, is_speaker), client))
 
     async def refusal(request: Request, error: Exception):
         if isinstance(error, Refused):

@@ -34,6 +34,13 @@ def kind(model: Generator) -> str:
     return next(name for name, each in KINDS.items() if isinstance(model, each))
 
 
+def speaks(model) -> bool:
+    """Whether a model says texts: it was trained on the words of whole utterances."""
+    if isinstance(model, SoundStorm):
+        return model.semantic is not None and model.semantic.spelling is not None
+    return isinstance(model, VALLE)
+
+
 def sampling(model) -> dict[str, float | None]:
     """How a model samples where nothing else is asked for.
 

@@ -183,7 +183,7 @@ class SoundStorm:
             raise ValueError("the semantic model was not trained on words: it cannot say any")
         begun = speech.begin(self.codec, self.config.levels, words, voices, ratio)
         longest = int(begun.frames.max())
-        frames_B = begun.frames + speech.room(semantic, seconds, longest, ratio)
+        frames_B = begun.frames + speech.room(semantic, seconds, begun.frames, ratio)
         total = int(frames_B.max())
         prompt = None
         if voices:

@@ -86,17 +86,19 @@ def forced(begun: Begun, frames: int) -> np.ndarray:
     return found
 
 
-def room(first: SemanticModel, seconds: float | None, begun: int, ratio: int = 1) -> int:
-    """Frames of new speech after the longest voice.
+def room(
+    first: SemanticModel, seconds: float | None, begun_B: np.ndarray, ratio: int = 1
+) -> np.ndarray:
+    """Frames of new speech after each voice, whatever the others are.
 
     Args:
       first: the model that says where speech ends.
       seconds: that are asked for; None for as many as there is room for.
-      begun: frames of the longest voice.
+      begun_B: frames of each row's voice.
       ratio: frames of each of the model's tokens.
 
     Returns:
-      Frames, a multiple of the ratio.
+      Frames `[B]`, multiples of the ratio.
 
     Raises:
       ValueError: more than the model was trained on.
@@ -107,20 +109,20 @@ def room(first: SemanticModel, seconds: float | None, begun: int, ratio: int = 1
         raise ValueError("this model has no window: say how many seconds at most")
     wanted = None if seconds is None else max(ratio, round(seconds * rate / ratio) * ratio)
     if window is None:
-        return wanted
-    left = window * ratio - begun
-    if left < ratio:
+        return np.full(len(begun_B), wanted)
+    left_B, longest = window * ratio - begun_B, begun_B.max()
+    if left_B.min() < ratio:
         raise ValueError(
-            f"the voice has {begun / rate:.3g} s, and the model was trained on "
+            f"the voice has {longest / rate:.3g} s, and the model was trained on "
             f"{window * ratio / rate:.3g} in all: take a shorter clip"
         )
-    if wanted is not None and wanted > left:
+    if wanted is not None and wanted > left_B.min():
         raise ValueError(
-            f"{seconds:g} s after {begun / rate:.3g} s of the voice are more than the "
+            f"{seconds:g} s after {longest / rate:.3g} s of the voice are more than the "
             f"{window * ratio / rate:.3g} s that the model was trained on: ask for at most "
-            f"{left / rate:.3g}"
+            f"{left_B.min() / rate:.3g}"
         )
-    return left if wanted is None else wanted
+    return left_B if wanted is None else np.full(len(begun_B), wanted)
 
 
 def heard(

@@ -104,7 +104,7 @@ class VALLE:
         """
         rows = len(texts.some(words))
         begun = speech.begin(self.codec, self.config.levels, words, voices)
-        frames_B = begun.frames + speech.room(self.first, seconds, int(begun.frames.max()))
+        frames_B = begun.frames + speech.room(self.first, seconds, begun.frames)
         total = int(frames_B.max())
         forced = speech.forced(begun, total)
         keys = row_keys(checks.key(key, rows), rows)

@@ -10,10 +10,14 @@ import jax
 import numpy as np
 import pytest
 import small_folders
+import small_parallel
+import soundfile
 import tab as tabs
 from serving import CHUNK, RATE, WAIT, Sines, serving
 
+from rvq_jax.audio import io
 from rvq_jax.serve import Limits
+from rvq_jax.systems.speech import Voice
 
 pytestmark = pytest.mark.skipif(tabs.binary() is None, reason="Chromium is not installed")
 
@@ -282,3 +286,35 @@ def test_a_closed_tab_stops_its_generation():
         assert job.unwanted.wait(WAIT)
         model.steps.release()
         assert model.calls[0].ended.wait(WAIT) and model.calls[0].end == "closed"
+
+
+def test_a_model_that_speaks_is_asked_in_a_voice(tab, page):
+    """The file that is chosen is sent with its words; what does not go together is told; a text
+    that did not end by itself is said to be cut."""
+    model = small_parallel.valle(60)
+    page(model, Limits(seconds=1.0))
+    tab.wait("!document.querySelector('#voices').hidden")
+    assert text(tab, "of-prompt") == "Text" and tab.see("document.title") == "Speech from text"
+    assert hidden(tab, "of-guidance") and text(tab, "model") == "1 kHz mono, up to 1 s"
+    choose = """{
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(%s)], "voice.wav"));
+        document.querySelector('#voice').files = data.files;
+    }"""
+    file, voice_SC = BytesIO(), np.sin(np.arange(240) / 7)[:, None].astype(np.float32)
+    soundfile.write(file, voice_SC, small_parallel.RATE, format="WAV")
+    tab.see(choose % list(file.getvalue()))
+    ask(tab, "two", seed=1)
+    tab.wait("!document.querySelector('#error').hidden")
+    assert text(tab, "error") == "Say what is said in the voice"
+    heard_SC, _ = soundfile.read(BytesIO(file.getvalue()), dtype="float32", always_2d=True)
+    voices, ended = [Voice(heard_SC, "so be")], set()
+    for seed in range(8):
+        ask(tab, "two", seed=seed, voice_text="so be")
+        tab.wait("request === null && document.querySelector('#go').textContent === 'Generate'")
+        found = bytes(tab.see("clip.wav().arrayBuffer().then(b => [...new Uint8Array(b)])"))[44:]
+        speech = model.speak(["two"], jax.random.key(seed), voices=voices)
+        assert found == io.pcm16(speech.audio[0, : speech.samples[0]])
+        assert text(tab, "error").startswith("It did not end") == (not speech.ended[0])
+        ended.add(bool(speech.ended[0]))
+    assert ended == {True, False}

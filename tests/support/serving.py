@@ -114,9 +114,11 @@ class Place:
             return response.status, json.loads(response.read())
 
     def generate(
-        self, prompt: str = "a sine", seconds: float = 0.3, source="127.0.0.1", **fields
+        self, prompt: str = "a sine", seconds: float | None = 0.3, source="127.0.0.1", **fields
     ) -> "Stream":
-        body = json.dumps({"prompt": prompt, "seconds": seconds, **fields})
+        """seconds: left out for None."""
+        length = {} if seconds is None else {"seconds": seconds}
+        body = json.dumps({"prompt": prompt, **length, **fields})
         return Stream(*self.ask("POST", "/generate", body, source=source))
 
     def health(self) -> dict:

@@ -65,6 +65,14 @@ def soundstorm() -> SoundStorm:
 
 
 @functools.cache
+def speaking() -> SoundStorm:
+    """One whose semantic model reads words."""
+    lm = replace(semantic().lm, config=replace(SEMANTIC, window=15))
+    stages = replace(semantic(), lm=lm, spelling=Spelling(letters=" abcdeflnorstuw"))
+    return replace(soundstorm(), semantic=stages)
+
+
+@functools.cache
 def magnet(**changes) -> MAGNeT:
     config = replace(MAGNET, **changes)
     return MAGNeT(config, params_of(config), small_musicgen.codec())

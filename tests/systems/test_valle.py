@@ -1,6 +1,5 @@
 """VALL-E: what is said, in whose voice, where it ends, and what cannot be said."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -47,8 +46,7 @@ def test_a_row_is_said_as_it_is_alone():
 def test_a_soundstorm_speaks_too():
     """By a semantic model of words: a row as it is alone, its voice gone on with in tokens and in
     codes and left out, what ended shorter than what was cut."""
-    stages = dataclasses.replace(small.semantic(), spelling=Spelling(letters=" abcdeflnorstuw"))
-    model = dataclasses.replace(small.soundstorm(), semantic=stages)
+    model = small.speaking()
     voices, keys = [voice(12, "a"), voice(21, "so")], jax.random.split(KEY, 2)
     words = ["two", "on"]
     together = said(model, words, keys, voices=voices)
