@@ -56,6 +56,8 @@ class Evaluate:
     embeddings: tuple[Path, ...] = ()
     """Of token models: Python files with embed(audio_S, rate), which gives features [M, D], or
     folders with real/*.npy and generated/*.npy, to measure Fréchet distances in."""
+    speech: bool = False
+    """Of models that speak: have them say held-out texts, and measure what PocketSphinx hears."""
     generate: GenerationSettings = field(default_factory=GenerationSettings)
     json: bool = False
     """Print results.json to standard output at the end."""
@@ -80,7 +82,8 @@ class Evaluate:
     def _codecs(self) -> tuple[dict, LeftOut | None]:
         from rvq_jax.evaluate import folders
 
-        self._refuse("embeddings", "codecs")
+        for name in ("embeddings", "speech"):
+            self._refuse(name, "codecs")
         names = "levels", "against", "signal", "metrics", "split", "piece", "batch", "listened"
         settings = {name: getattr(self, name) for name in names}
         done = folders.evaluate_codecs(self.out, self._paths, self.data, **settings)
@@ -93,7 +96,7 @@ class Evaluate:
 
         for name in ("levels", "against", "metrics", "split", "answers"):
             self._refuse(name, "token models")
-        own = {"embeddings": self.embeddings, "settings": self.generate}
+        own = {"embeddings": self.embeddings, "settings": self.generate, "speech": self.speech}
         return folders.evaluate_models(self.out, self._paths, self.data, **own)
 
     @property

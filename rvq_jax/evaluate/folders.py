@@ -8,9 +8,11 @@ import numpy as np
 
 from rvq_jax import files, machine
 from rvq_jax.audio import io
+from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import LeftOut, UserError
 from rvq_jax.evaluate import codecs, coders, results
 from rvq_jax.evaluate import pieces as cutting
+from rvq_jax.evaluate import speech as speeches
 from rvq_jax.evaluate.embeddings import load_embedding
 from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.heldout import is_run, open_heldout, open_model
@@ -104,6 +106,7 @@ def evaluate_models(
     *,
     embeddings: Sequence[Path] = (),
     settings: GenerationSettings | None = None,
+    speech: bool = False,
 ) -> tuple[dict, LeftOut | None]:
     """Measures token models on held-out clips (see `tokens.evaluate_tokens`).
 
@@ -113,6 +116,8 @@ def evaluate_models(
       data: held-out codes, a dataset or a folder of audio (see `heldout.open_heldout`).
       embeddings: files or folders of one's own (see `embeddings.load_embedding`).
       settings: how many clips are generated, and how.
+      speech: measure what models say too (see `speech.evaluate_speech`), beside the training clips
+        of train.npz where the held-out codes lie beside one.
 
     Returns:
       What results.json holds, but for where it was measured; and files that were left out.
@@ -123,9 +128,12 @@ def evaluate_models(
     _check_place(out)
     given = [load_embedding(path) for path in embeddings]
     opened = dict(zip(labels(paths), map(open_model, paths), strict=True))
-    held = open_heldout(data, [one.model for one in opened.values()], out)
+    models = {name: one.model for name, one in opened.items()}
+    if speech:
+        speeches.check(models)
+    held = open_heldout(data, list(models.values()), out)
     done = evaluate_tokens(
-        {name: one.model for name, one in opened.items()},
+        models,
         held.codes,
         audio=held.audio,
         frames={name: one.frames for name, one in opened.items() if one.frames},
@@ -134,7 +142,18 @@ def evaluate_models(
         source=held.source,
         settings=settings,
     )
+    if speech:
+        settings = settings or GenerationSettings()
+        done["speech"] = speeches.evaluate_speech(
+            models, held.codes, audio=held.audio, train=_training(data), out=out, settings=settings
+        )
     return done, held.left_out
+
+
+def _training(data: Path) -> CodeSet | None:
+    """The training codes beside held-out ones."""
+    path = (data if data.is_dir() else data.parent) / "train.npz"
+    return CodeSet.load(path) if path.is_file() else None
 
 
 def _check_place(out: Path) -> None:

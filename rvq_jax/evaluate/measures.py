@@ -137,6 +137,7 @@ _visqol_audio = functools.partial(metrics.visqol, mode="audio")
 LATTICE = ("visqol", "ai_edge_litert")
 UNDECLARED = ("speechmos", "onnxruntime", "librosa", "requests")
 
+DNSMOS = Measure("dnsmos", "DNSMOS", "", "more", "speech", _of_mono(_dnsmos), UNDECLARED, 1.0)
 MEASURES = (
     Measure("si_sdr", "SI-SDR", "dB", "more", None, _by_channel(_si_sdr, is_ratio=True)),
     Measure("mel", "Mel distance", "", "less", None, _by_channel(_mel)),
@@ -151,5 +152,5 @@ MEASURES = (
         *("visqol_audio", "ViSQOL, audio", "", "more", "music"),
         *(_of_mono(_visqol_audio), LATTICE[:1], 1.0),
     ),
-    Measure("dnsmos", "DNSMOS", "", "more", "speech", _of_mono(_dnsmos), UNDECLARED, 1.0),
+    DNSMOS,
 )

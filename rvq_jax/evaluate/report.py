@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rvq_jax.audio import io, resample
 from rvq_jax.evaluate import curves, page, plots, summary
+from rvq_jax.evaluate.speech import VOICE
 from rvq_jax.evaluate.table import TITLES
+from rvq_jax.evaluate.tokens import PLAYERS
 from rvq_jax.files import writing
 
 INSIDE = 30 << 20  # bytes of audio that a page holds; more stays in the files beside it
@@ -91,9 +93,18 @@ def _models(folder: Path, results: dict) -> str:
         *_section(chief),
         f"<div class='plots'>{''.join(charts)}</div>",
         *_sounds(folder, results["players"], names),
+        *_speech(folder, results.get("speech")),
         *(line for each in others for line in _section(each)),
     ]
     return _framed(results, main)
+
+
+def _speech(folder: Path, found: dict | None) -> list[str]:
+    """Players of the first texts that were said: the voice, real audio, then the models."""
+    if not found:
+        return []
+    names = [VOICE, *(system["name"] for system in found["systems"])]
+    return _sounds(folder, found["players"][:PLAYERS], names, "Speech")
 
 
 def _head(results: dict) -> list[str]:
@@ -115,7 +126,9 @@ def _section(table: summary.Table) -> list[str]:
     return [f"<h2>{page.escape(table.title)}</h2>", *inside]
 
 
-def _sounds(folder: Path, players: Sequence[dict], names: Sequence[str]) -> list[str]:
+def _sounds(
+    folder: Path, players: Sequence[dict], names: Sequence[str], title: str = "Sounds"
+) -> list[str]:
     """Players of every clip: the original, then systems in the order of the table."""
     clips = [(player, paths) for player in players if (paths := _paths(player, names))]
     used = [folder / path for _, paths in clips for _, path in paths]
@@ -127,7 +140,7 @@ def _sounds(folder: Path, players: Sequence[dict], names: Sequence[str]) -> list
     if not sections:
         return []
     note = f"{SPECTROGRAMS} {BESIDE}" if outside else SPECTROGRAMS
-    return ["<h2>Sounds</h2>", f"<p class='note'>{note}</p>", *sections]
+    return [f"<h2>{title}</h2>", f"<p class='note'>{note}</p>", *sections]
 
 
 def _paths(player: dict, names: Sequence[str]) -> list[tuple[str, str]]:

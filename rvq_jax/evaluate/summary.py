@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
+from rvq_jax.evaluate.cells import NONE, column, count, is_number, number, rate, share, short
 
-NONE = "–"
 INTERVALS = "± is half of the 95 % interval of the mean over files (bootstrap)."
 MARKED = "{} in a column: what paired intervals cannot tell from its best."
 PAIRED = """Means of a − b over files that both have a value for, with 95 % intervals; of fewer than
@@ -22,6 +21,13 @@ of the tokens, which are exact."""
 FRECHET = """The floor is the distance of real audio from other real audio of as many clips: what is
 near to it is as good as the distance can tell. Through the codec is that real audio encoded and
 decoded: no model over these codes can be expected to come nearer."""
+
+SPEECH = """Word accuracy is 1 - (substitutions + insertions + deletions) / words, the three beside
+it in words of a hundred, as PocketSphinx hears them {}. By chance: the same against the words of
+other clips. Length is relative to the recordings; silence is 40 dB below a clip's loudest 20 ms;
+cost is seconds of computing per second of speech, on the machine below. {}"""
+VOICES = "Each text was said in the voice of another held-out clip of its label."
+VOICELESS = "No two held-out clips share a label: texts were said in no voice in particular."
 
 
 class Table(NamedTuple):
@@ -43,7 +49,7 @@ class Table(NamedTuple):
     def left(self) -> frozenset[int]:
         """The columns that hold words; the others hold numbers, and are aligned right."""
         columns = enumerate(zip(*self.rows, strict=True))
-        return frozenset({0, *(i for i, column in columns if not all(map(_is_number, column)))})
+        return frozenset({0, *(i for i, column in columns if not all(map(is_number, column)))})
 
 
 def tables(results: dict) -> list[Table]:
@@ -56,7 +62,7 @@ def codec_tables(results: dict) -> list[Table]:
     """Tables of codecs: quality, what listeners said, use of codebooks, what differs."""
     systems, metrics = results["systems"], measured(results)
     head = ["system", "kbps"] + [title(metric) for metric in metrics]
-    columns = [[s["name"] for s in systems], [_rate(s["kbps"]) for s in systems]]
+    columns = [[s["name"] for s in systems], [rate(s["kbps"]) for s in systems]]
     marks = set()
     for i, metric in enumerate(metrics):
         scores = [system["scores"].get(metric["name"]) for system in systems]
@@ -82,8 +88,8 @@ def token_tables(results: dict) -> list[Table]:
             model["pattern"],
             str(model["levels"]),
             text,
-            _count(model["forwards"]),
-            _short(model["real_time_factor"]),
+            count(model["forwards"]),
+            short(model["real_time_factor"]),
         ]
         for model, text in zip(models, _bounded(models, bits), strict=True)
     ]
@@ -108,7 +114,8 @@ def token_tables(results: dict) -> list[Table]:
         head.insert(1, "semantic tokens")
     levels = [list(row) for row in zip(names, *columns, strict=True)]
     by_level = Table("Bits by level", head, levels, [INTERVALS])
-    return [chief, by_level, _frechet(models), _agreement(models), _pairs(results)]
+    others = [_frechet(models), _agreement(models), _pairs(results)]
+    return [chief, by_level, *_speech(results.get("speech")), *others]
 
 
 def is_bound(model: dict) -> bool:
@@ -144,21 +151,6 @@ def title(metric: dict) -> str:
     """A metric with its unit, and which way is better."""
     unit = f", {metric['unit']}" if metric["unit"] else ""
     return f"{metric['label']}{unit} {'↑' if metric['better'] == 'more' else '↓'}"
-
-
-def column(scores: Sequence[dict | None]) -> list[str]:
-    """Means and halves of their intervals, all with as many decimals as the intervals justify."""
-    decimals = _decimals([score for score in scores if score])
-    return [number(score, decimals) for score in scores]
-
-
-def number(score: dict | None, decimals: int | None = None) -> str:
-    """A mean ± half of its interval; a dash for none."""
-    if score is None or score["mean"] is None:
-        return NONE
-    decimals = _decimals([score]) if decimals is None else decimals
-    half = _half(score)
-    return f"{score['mean']:.{decimals}f}" + ("" if half is None else f" ± {half:.{decimals}f}")
 
 
 def origin(results: dict) -> list[tuple[str, str]]:
@@ -286,6 +278,31 @@ def _agreement(models: Sequence[dict]) -> Table:
     return Table("Agreement with captions", head, rows, notes, keys=2)
 
 
+def _speech(found: dict | None) -> list[Table]:
+    """What was heard of models that speak, if that was measured."""
+    if not found:
+        return []
+    systems = found["systems"]
+    kinds = "substitutions", "insertions", "deletions"
+    head = ["system", "word accuracy ↑", "by chance", *kinds]
+    columns = [[system["name"] for system in systems]]
+    columns += [column([system[name] for system in systems]) for name in ("accuracy", "chance")]
+    columns += [[f"{100 * system[kind]:.0f}" for system in systems] for kind in kinds]
+    for name, label in (("dnsmos", "DNSMOS ↑"), ("duration", "length"), ("silence", "silence")):
+        head.append(label)
+        columns.append(column([system[name] for system in systems]))
+    head += ["ended", "cost ↓"]
+    columns.append([share(system["ended"]) for system in systems])
+    columns.append([short(system["cost"]) for system in systems])
+    words = found["vocabulary"]
+    by = "by its own language model" if words is None else f"by a grammar of {words} words"
+    notes = [INTERVALS, SPEECH.format(by, VOICES if found["voices"] else VOICELESS)]
+    if found["dnsmos_left_out"]:
+        notes.append(f"DNSMOS is left out: {found['dnsmos_left_out']}")
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return [Table(f"Speech of {found['clips']} held-out texts", head, rows, notes)]
+
+
 def _best(scores: Sequence, metric: dict, names: Sequence[str], pairs: Sequence[dict]) -> list[int]:
     """Rows that no paired interval tells from the best mean; none if there is only one."""
     means = {i: s["mean"] for i, s in enumerate(scores) if s and s["mean"] is not None}
@@ -328,38 +345,6 @@ def _of_cost(generated: dict | None) -> list[str]:
         f"Forwards are how many times token models run for a clip of {generated['seconds']:.3g} s; "
         "the real-time factor is seconds of computing per second of audio."
     ]
-
-
-def _half(score: dict) -> float | None:
-    if score["low"] is None or score["high"] is None:
-        return None
-    return (score["high"] - score["low"]) / 2
-
-
-def _decimals(scores: Sequence[dict]) -> int:
-    """For two digits of the intervals, or three of means without."""
-    halves = [half for score in scores if (half := _half(score))]
-    means = [abs(score["mean"]) for score in scores if score["mean"]]
-    if not halves and not means:
-        return 2
-    size, digits = (np.median(halves), 1) if halves else (np.median(means), 2)
-    return int(np.clip(digits - np.floor(np.log10(size)), 0, 3))
-
-
-def _rate(kbps: float) -> str:
-    return f"{kbps:.2f}"
-
-
-def _short(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return NONE if value is None else f"{value:,}"
-
-
-def _is_number(text: str) -> bool:
-    return text == NONE or text.lstrip("-≤ ")[:1].isdecimal()
 
 
 def _levels(count: int) -> list[str]:

@@ -8,7 +8,7 @@ from evaluations import codecs, score, tokens
 from markdown_it import MarkdownIt
 
 from rvq_jax.errors import printable
-from rvq_jax.evaluate import summary, table
+from rvq_jax.evaluate import cells, summary, table
 
 
 def of_two(different: bool, **fields) -> dict:
@@ -60,7 +60,7 @@ def test_what_is_undefined_is_a_dash_and_a_line():
 @pytest.mark.parametrize("half", [0.0, 0.0004, 0.03, 0.2, 12.0, None])
 def test_decimals_are_those_that_intervals_justify(half):
     """The half of an interval shows to two digits, within none and three decimals."""
-    text = summary.number(score(3.14159, half))
+    text = cells.number(score(3.14159, half))
     mean, *rest = text.split(" ± ")
     assert abs(float(mean) - 3.14159) <= 0.5 * 10.0 ** -len(mean.partition(".")[2])
     assert bool(rest) == (half is not None)

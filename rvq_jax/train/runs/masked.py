@@ -159,6 +159,13 @@ def train_masked(
     """
     folder, mesh = Path(folder), one_device() if mesh is None else mesh
     _check(run, codes, None, text)
+    longest = max(x.shape[1] for x in codes.codes)
+    # Held-out ones may be shorter: they are padded.
+    if longest < run.frames:
+        raise UserError(
+            f"crops have {run.frames} frames, the longest record {longest}: set --frames to fewer, "
+            "or build the codes with a longer --piece"
+        )
     check_batch(run, mesh)
     open_run(folder, configs.to_dict(dataclasses.replace(run, semantic=None)))
     dataset, held = codes.describe(), []
@@ -213,12 +220,6 @@ def _check(run: MaskedRun, codes: CodeSet, codec: Codec | None, text: TextEncode
         raise UserError(
             f"frames is {run.frames} and must be a multiple of lm.semantic_ratio, "
             f"{lm.semantic_ratio}"
-        )
-    longest = max(x.shape[1] for x in codes.codes)
-    if longest < run.frames:
-        raise UserError(
-            f"crops have {run.frames} frames, the longest record {longest}: set --frames to fewer, "
-            "or build the codes with a longer --piece"
         )
     if (text is None) != (lm.text_dim is None):
         raise UserError(
