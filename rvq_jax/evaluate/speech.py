@@ -54,7 +54,7 @@ def evaluate_speech(
     Args:
       models: by name, each with a codec, all of one rate.
       heldout: held-out codes of whole utterances.
-      audio: records of their audio, in the same order; None for audio decoded from the codes.
+      audio: records of their audio, in the same order; None where there are codes alone.
       train: what the models were trained on, to look for the nearest clip in; None for none.
       out: folder that gets the audio, as `speech/CLIP/NUMBER.flac`; None keeps nothing.
       settings: how many texts are said, and how; its seconds are not read.
@@ -79,15 +79,15 @@ def evaluate_speech(
     voice_audio = recordings(codec, heldout, asked.voices, audio)
     voice_texts = [heldout.captions[i] for i in asked.voices]
     voices = [Voice(*pair) for pair in zip(voice_audio, voice_texts, strict=True)]
-    systems = {REAL: Heard(recordings(codec, heldout, asked.clips, audio))}
-    if audio is not None:
-        systems[DECODED] = Heard(recordings(codec, heldout, asked.clips, None))
+    decoded = Heard(recordings(codec, heldout, asked.clips, None))
+    real = decoded if audio is None else Heard(recordings(codec, heldout, asked.clips, audio))
+    systems = ({} if audio is None else {REAL: real}) | {DECODED: decoded}
     if train is not None:
         at = nearest(texts, [heldout.labels[i] for i in asked.clips], train)
         systems[NEAREST] = Heard(recordings(codec, train, at, None))
     for name, model in models.items():
         systems[name] = say(model, texts, voices, settings, repetition)
-    lengths = np.array([len(x_SC) for x_SC in systems[REAL].audio])
+    lengths = np.array([len(x_SC) for x_SC in real.audio])
     found = {
         "clips": len(texts),
         "voices": bool(voices),

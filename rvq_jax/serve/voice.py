@@ -26,7 +26,7 @@ def said(
       model: that speaks.
       request: with a voice or without.
       key: of the draw.
-      most: seconds of a voice at most.
+      most: seconds at most, of a voice and of what is said.
 
     Returns:
       Audio `[S, C]`, and whether it ended by itself.
@@ -39,13 +39,15 @@ def said(
         raise UserError("this model speaks without guidance; leave guidance_scale at 1")
     for name in ("top_k", "top_p"):
         options[name] = options.get(name) or None  # 0 for all
-    voices = None
+    voices, config = None, model.codec.config
+    room = np.inf if model.config.window is None else model.config.window / config.frame_rate
     if request.voice is not None:
         voices = [Voice(read(model, request.voice, most), request.voice_text)]
+        room -= len(voices[0].audio) / config.rate
+    # As long as the model was trained on, if that is no more than a request may have.
+    seconds = most if request.seconds is None and room > most else request.seconds
     try:
-        found = model.speak(
-            [request.prompt], key, voices=voices, seconds=request.seconds, **options
-        )
+        found = model.speak([request.prompt], key, voices=voices, seconds=seconds, **options)
     except ValueError as error:
         raise UserError(f"{error}") from error
     return found.audio[0, : found.samples[0]], bool(found.ended[0])

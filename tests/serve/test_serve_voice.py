@@ -71,6 +71,14 @@ def test_it_is_as_long_as_it_is_said(place):
     assert all((end["samples"] == 600) == (not end["ended"]) for end in last)
 
 
+def test_it_is_no_longer_than_a_request_may_be():
+    """Of a model that was trained on more, or on any length."""
+    for window in (60, None):
+        with serving(small_parallel.valle(window), Limits(seconds=0.2)) as place:
+            last = [ask(place, seconds=None, seed=seed)[-1] for seed in range(8)]
+        assert max(end["samples"] for end in last) == 200
+
+
 VOICE = coded(audio_file(tone()))
 
 
