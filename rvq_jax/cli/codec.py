@@ -126,22 +126,22 @@ class Decode:
 
 @dataclass(frozen=True)
 class Info:
-    """Tells what a file of codes or a codec folder holds.
+    """Tells what a file or a folder holds.
 
-    Of a file: the codec, its rate, length, levels, frames, and kbps as stored and before entropy
-    coding. Of a codec: its kind, rate, frames per second, levels, sizes and parameters.
+    Of a file of codes: the codec, its rate, length, levels, frames, and kbps as stored and before
+    entropy coding. Of a codec or a token model: its kind, sizes and parameters. Of a run: its
+    updates, loss and checkpoints. Of datasets, code caches (.npz), checkpoints and audio too.
     """
 
     path: Annotated[str, tyro.conf.Positional] = builtin.WORD
-    """A .rvq, .ecdc or .dac file, or a codec folder. Default: the codec that comes with rvq_jax."""
+    """Whatever a command writes or reads. Default: the codec that comes with rvq_jax."""
     json: bool = False
     """Print a machine-readable result."""
 
     def run(self) -> dict:
-        from rvq_jax.offline import describe
+        from rvq_jax.offline import describe_folders
 
-        path = builtin.folder(self.path)
-        found = describe.folder(path) if path.is_dir() else describe.file(path)
+        found = describe_folders.anything(builtin.folder(self.path))
         width = max(map(len, found))
         for name, value in found.items():
             # A value of a file stays on its line.

@@ -265,7 +265,9 @@ def test_two_files_that_would_become_one(capsys, place, codecs):
 
 def test_info_of_what_is_none(capsys, place):
     refuses(capsys, "info", place / "gone.rvq", say=("gone.rvq is not there",))
-    refuses(capsys, "info", place / "a.wav", say=("a.wav", ".rvq, .ecdc, .dac", "codec folder"))
+    (place / "a.txt").write_text("x")
+    refuses(capsys, "info", place / "a.txt", say=("a.txt", ".rvq, .ecdc, .dac", "codec folder"))
+    (place / "a.txt").unlink()
     refuses(capsys, "info", place, say=("not a model folder",))
     (place / "b.rvq").write_bytes(b"")
     refuses(capsys, "info", place / "b.rvq", say=("b.rvq", "cut short"))
