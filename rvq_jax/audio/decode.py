@@ -43,8 +43,9 @@ def _stream_class() -> type:
     return Stream
 
 
-def decoded(source: Source, path) -> tuple[np.ndarray, int]:
-    """Samples `[S, C]` and their rate; raises UserError if it is no audio, cut, or not finite."""
+def decoded(source: Source, path, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """Samples `[S, C]` and their rate; raises UserError if it is no audio, cut, or not finite, or
+    as soon as it is longer than so many seconds."""
     import soundfile
 
     data, count = bytearray(), 0
@@ -63,6 +64,8 @@ def decoded(source: Source, path) -> tuple[np.ndarray, int]:
                 # Grows in place, by what was read: a header can promise terabytes.
                 data += block_SC.tobytes()
                 count += len(block_SC)
+                if seconds is not None and count > seconds * rate:
+                    raise UserError(f"{path} is longer than {seconds:g} s; take a shorter clip")
     except soundfile.SoundFileError as error:
         reason = str(error).rsplit(":", 1)[-1].strip().rstrip(".")
         raise UserError(

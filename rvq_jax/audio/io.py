@@ -27,7 +27,7 @@ LOWEST = 100  # hertz; below it lie damaged headers, and resampling would make a
 WAV_BYTES = 2**32 - 2**16  # that a wav of numbers of 32 bits has room for
 
 
-def read(path: str | Path) -> tuple[np.ndarray, int]:
+def read(path: str | Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """Reads an audio file whole, by what is in it and not by what its header promises.
 
     mp3: the samples of every MPEG frame, also of files joined and of those whose header counts too
@@ -38,18 +38,19 @@ def read(path: str | Path) -> tuple[np.ndarray, int]:
 
     Args:
       path: file of any of `SUFFIXES`; its content says its format.
+      seconds: that each of its streams has at most; any for None.
 
     Returns:
       Samples `[S, C]` float32 in [-1, 1], and the rate in hertz.
 
     Raises:
-      UserError: when the file is not there, is not audio, is cut short, is empty, has a rate below
-        that of sound, or holds NaN or infinite samples. An ogg that ends between two pages cannot
-        be told from a whole one.
+      UserError: when the file is not there, is not audio, is cut short, is empty, is longer than it
+        may be, has a rate below that of sound, or holds NaN or infinite samples. An ogg that ends
+        between two pages cannot be told from a whole one.
     """
     _check_file(path)
     with reading(path, "audio", "remove or replace it"), open(path, "rb", buffering=0) as raw:
-        parts = [decoded(source, path) for source in sources(raw, path)]
+        parts = [decoded(source, path, seconds) for source in sources(raw, path)]
         if len({(audio_SC.shape[1], rate) for audio_SC, rate in parts}) > 1:
             raise UserError(f"{path} changes its rate or channels; convert its parts apart")
         audio_SC, rate = parts[0]

@@ -132,6 +132,12 @@ def evaluate_models(
     if speech:
         speeches.check(models)
     held = open_heldout(data, list(models.values()), out)
+    said = None
+    if speech:  # first, as what it refuses is said before bits take their time
+        own = settings or GenerationSettings()
+        said = speeches.evaluate_speech(
+            models, held.codes, audio=held.audio, train=_training(data), out=out, settings=own
+        )
     done = evaluate_tokens(
         models,
         held.codes,
@@ -142,11 +148,8 @@ def evaluate_models(
         source=held.source,
         settings=settings,
     )
-    if speech:
-        settings = settings or GenerationSettings()
-        done["speech"] = speeches.evaluate_speech(
-            models, held.codes, audio=held.audio, train=_training(data), out=out, settings=settings
-        )
+    if said is not None:
+        done["speech"] = said
     return done, held.left_out
 
 

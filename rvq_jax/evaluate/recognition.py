@@ -60,12 +60,16 @@ class Recognizer:
         self._decoder = Decoder(samprate=RATE, loglevel="FATAL", **weight)
         if words is None:
             return
-        unknown = [word for word in words if self._decoder.lookup_word(word) is None]
+        unknown = self.unknown(words)
         if unknown:
             raise UserError(f"the recognizer does not know {', '.join(unknown)}")
         grammar = f"#JSGF V1.0; grammar words; public <said> = ({' | '.join(words)})+;"
         self._decoder.add_jsgf_string("words", grammar)
         self._decoder.activate_search("words")
+
+    def unknown(self, words: Sequence[str]) -> list[str]:
+        """Those of some words that it cannot hear."""
+        return [word for word in words if self._decoder.lookup_word(word) is None]
 
     def heard(self, audio_SC: Audio, rate: int) -> str:
         """The words of a clip `[S, C]` of so many samples per second; none of silence."""
@@ -85,7 +89,7 @@ class Recognizer:
 
 def spoken(text: str) -> list[str]:
     """The words of a text in small letters, without marks between them."""
-    return re.findall(r"[^\W_]+(?:['\u2019][^\W_]+)*", text.lower())
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\u2019", "'"))
 
 
 def word_errors(said: str, heard: str) -> WordErrors:

@@ -26,7 +26,7 @@ h3 { overflow-wrap: anywhere; } .players img { background: none; }
 }
 """
 SPECTROGRAMS = "Spectrograms of a clip share one scale of 60 dB; mel bands from 0 Hz upwards."
-BESIDE = "The sounds are in the folder audio/ beside this page: keep the two together."
+BESIDE = "The sounds are in folders beside this page: keep them together."
 BLIND = """Blind listening, for any number of people: send them <a href='abx.html'>abx.html</a> (can
 two sounds be told apart?) or <a href='mushra.html'>mushra.html</a> (how good is each?). Each saves
 a file of answers; <code>rvq-jax evaluate --answers FILE…</code> reads them into this report."""

@@ -36,6 +36,8 @@ def check(models: Mapping[str, object]) -> None:
     mute = [name for name, model in models.items() if not speaks(model) or model.codec is None]
     if mute:
         raise UserError(f"{mute[0]} was not trained on speech, or has no codec; leave --speech out")
+    if len({(model.codec.config.rate, model.channels) for model in models.values()}) > 1:
+        raise UserError("models of different sampling rates or channels; evaluate them apart")
     recognition.check()
 
 
@@ -55,7 +57,8 @@ def evaluate_speech(
       models: by name, each with a codec, all of one rate.
       heldout: held-out codes of whole utterances.
       audio: records of their audio, in the same order; None where there are codes alone.
-      train: what the models were trained on, to look for the nearest clip in; None for none.
+      train: what the models were trained on, to look for the nearest clip in; None for none, and
+        left out where it is of another codec.
       out: folder that gets the audio, as `speech/CLIP/NUMBER.flac`; None keeps nothing.
       settings: how many texts are said, and how; its seconds are not read.
       repetition: as of `SemanticModel.sample`.
@@ -74,29 +77,35 @@ def evaluate_speech(
     fits = functools.partial(can_say, every)
     asked = ask(heldout, settings.clips, settings.seed, window(every), fits)
     texts = [heldout.captions[i] for i in asked.clips]
-    words = sorted({word for text in heldout.captions for word in spoken(text)})
-    recognizer = Recognizer(words if len(words) <= GRAMMAR else None)
+    words = sorted({word for text in texts for word in spoken(text)})
+    recognizer = Recognizer()
+    if len(words) <= GRAMMAR and not recognizer.unknown(words):
+        recognizer, vocabulary = Recognizer(words), len(words)
+    else:
+        vocabulary = None
     voice_audio = recordings(codec, heldout, asked.voices, audio)
     voice_texts = [heldout.captions[i] for i in asked.voices]
     voices = [Voice(*pair) for pair in zip(voice_audio, voice_texts, strict=True)]
     decoded = Heard(recordings(codec, heldout, asked.clips, None))
     real = decoded if audio is None else Heard(recordings(codec, heldout, asked.clips, audio))
     systems = ({} if audio is None else {REAL: real}) | {DECODED: decoded}
-    if train is not None:
+    if train is not None and _is_of(train, heldout):
         at = nearest(texts, [heldout.labels[i] for i in asked.clips], train)
         systems[NEAREST] = Heard(recordings(codec, train, at, None))
-    for name, model in models.items():
+    taken = {VOICE, REAL, DECODED, NEAREST}
+    named = {f"{name} (model)" if name in taken else name: m for name, m in models.items()}
+    for name, model in named.items():
         systems[name] = say(model, texts, voices, settings, repetition)
     lengths = np.array([len(x_SC) for x_SC in real.audio])
     found = {
         "clips": len(texts),
         "voices": bool(voices),
-        "vocabulary": len(words) if len(words) <= GRAMMAR else None,
+        "vocabulary": vocabulary,
         "dnsmos_left_out": missing(DNSMOS),
         "systems": [
             {
                 "name": name,
-                "model": name in models,
+                "model": name in named,
                 **_judged(heard, texts, lengths, recognizer, rate),
             }
             for name, heard in systems.items()
@@ -131,20 +140,28 @@ def _judged(
     scores = []
     if missing(DNSMOS) is None:
         scores = [DNSMOS.score(x_SC, x_SC, rate) for x_SC in heard.audio]
+        # What ended without a sound is as bad as speech can be.
+        scores = np.nan_to_num(scores, nan=DNSMOS.worst)
     return {
         "accuracy": _accuracy(errors),
-        "chance": _accuracy(other),
+        "chance": _accuracy(other) if len(texts) > 1 else None,
         **{
             kind: getattr(all_of, kind) / all_of.words
             for kind in ("substitutions", "insertions", "deletions")
         },
-        "dnsmos": interval(scores).as_json() if scores else None,
+        "dnsmos": interval(scores).as_json() if len(scores) else None,
         "duration": interval([len(x) for x in heard.audio] / lengths, lengths).as_json(),
         "silence": interval([silence(x_SC, rate) for x_SC in heard.audio]).as_json(),
         "ended": None if heard.ended is None else float(heard.ended.mean()),
         "cost": heard.cost,
         "heard": said,
     }
+
+
+def _is_of(train: CodeSet, heldout: CodeSet) -> bool:
+    """Whether codes are of the same codec, which decodes both."""
+    of = [(len(x.codes[0]), x.codebook_size, x.frame_rate, x.codec) for x in (train, heldout)]
+    return of[0] == of[1]
 
 
 def _accuracy(errors: Sequence[WordErrors]) -> dict:
@@ -167,7 +184,10 @@ def _players(out: Path, said: CodeSet, systems: Mapping[str, Heard], rate: int) 
     for i, record in enumerate(map(said.__getitem__, range(len(said)))):
         paths = {name: f"speech/{i}/{number}.flac" for number, name in enumerate(systems)}
         for name, path in paths.items():
-            io.write(out / path, systems[name].audio[i], rate)
+            audio_SC = systems[name].audio[i]
+            # A file without samples is none: of what ended at once, some silence.
+            empty_SC = np.zeros((round(FRAME * rate), audio_SC.shape[1]), np.float32)
+            io.write(out / path, audio_SC if len(audio_SC) else empty_SC, rate)
         words = {"file": record["name"], "caption": record["caption"], "label": record["label"]}
         players.append({**words, "original": None, "systems": paths})
     return players

@@ -1,6 +1,7 @@
 """What is to be said and what is heard: texts, voices, recordings, and models that say them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -40,11 +41,7 @@ class Heard(NamedTuple):
 
 def window(models: Iterable[Speaker]) -> int | None:
     """Frames of codes that every one of some models was trained on; None for any."""
-    most = []
-    for model in models:
-        ratio = 1 if isinstance(model, VALLE) else model.config.semantic_ratio
-        most += [model.config.window, (stage(model).lm.config.window or 0) * ratio]
-    return min(filter(None, most), default=None)
+    return min((model.longest for model in models if model.longest is not None), default=None)
 
 
 def can_say(models: Iterable[Speaker], text: str) -> bool:
@@ -80,26 +77,37 @@ def ask(
       fits: whether the words of a voice and a text are not too many together.
 
     Returns:
-      What is asked. Clips without another one of their label are left out, unless that is all.
+      What is asked. Clips without a voice, another one of their label that fits, are left out,
+      unless no clip has one; so are recordings that were cut to pieces, whose words are of the
+      whole.
 
     Raises:
-      UserError: no clip has words.
+      UserError: no clip has words that can be said.
     """
     lengths = [codes_KF.shape[1] for codes_KF in heldout.codes]
-    worded = [i for i, caption in enumerate(heldout.captions) if spoken(caption)]
+    names = [_recording(heldout, i) for i in range(len(heldout))]
+    pieces = Counter(names)
+    worded = [
+        i
+        for i, caption in enumerate(heldout.captions)
+        if spoken(caption) and pieces[names[i]] == 1 and fits(caption)
+    ]
     if not worded:
-        raise UserError("no held-out clip has words: put what is said into its caption")
+        raise UserError(
+            "no held-out clip has words that can be said: put what is said into its caption, one "
+            "file an utterance"
+        )
     least = SHORTEST * heldout.frame_rate  # of a voice
     rng = np.random.default_rng((seed, 3))
+    order = rng.permutation(worded)
     found: list[tuple[int, int]] = []
-    for i in rng.permutation(worded):
+    for i in order:
         if len(found) == count:
             break
         room = np.inf if frames is None else frames - lengths[i]
-        others = [
-            j for j in worded if heldout.labels[j] == heldout.labels[i] and _apart(heldout, j, i)
-        ]
-        near = [j for j in rng.permutation(others) if least <= lengths[j] < room]
+        label = heldout.labels[i]
+        others = [j for j in worded if j != i and label and heldout.labels[j] == label]
+        near = [j for j in rng.permutation(others).astype(int) if least <= lengths[j] < room]
         said = heldout.captions[i]
         fitting = (int(j) for j in near if fits(f"{heldout.captions[j]} {said}"))
         if (voice := next(fitting, None)) is not None:
@@ -107,18 +115,20 @@ def ask(
     if found:
         clips, voices = np.array(found).T
         return Asked(clips, voices)
-    return Asked(np.array(worded[:count]), np.zeros(0, int))
+    return Asked(order[:count], np.zeros(0, int))
 
 
 def nearest(texts: Sequence[str], labels: Sequence[str], train: CodeSet) -> np.ndarray:
     """The training clips `[M]` of the same label whose words differ least from texts; of any label
     where there is none of the same."""
+    first: dict[str, dict[str, int]] = {}  # of each label, the first clip of each text
+    for i, (label, caption) in enumerate(zip(train.labels, train.captions, strict=True)):
+        first.setdefault(label, {}).setdefault(caption, i)
+    every = {caption: i for own in first.values() for caption, i in own.items()}
     found = []
     for text, label in zip(texts, labels, strict=True):
-        own = [i for i, other in enumerate(train.labels) if other == label]
-        rows = own or range(len(train))
-        wrong = [sum(word_errors(text, train.captions[i])[1:]) for i in rows]
-        found.append(rows[int(np.argmin(wrong))])
+        own = first.get(label, every)
+        found.append(own[min(own, key=lambda other: sum(word_errors(text, other)[1:]))])
     return np.array(found)
 
 
@@ -206,7 +216,6 @@ def say(
     return Heard(audio, np.array(ended), cost)
 
 
-def _apart(heldout: CodeSet, i: int, j: int) -> bool:
-    """Whether two clips are of different recordings."""
-    names = (heldout.names[k].rpartition("#")[0] or f"{k}" for k in (i, j))
-    return i != j and len(set(names)) == 2
+def _recording(heldout: CodeSet, i: int) -> str:
+    """What a clip is of; pieces of a recording are named RECORDING#0, RECORDING#1, …"""
+    return heldout.names[i].rpartition("#")[0] or heldout.names[i]

@@ -27,7 +27,8 @@ it in words of a hundred, as PocketSphinx hears them {}. By chance: the same aga
 other clips. Length is relative to the recordings; silence is 40 dB below a clip's loudest 20 ms;
 cost is seconds of computing per second of speech, on the machine below. {}"""
 VOICES = "Each text was said in the voice of another held-out clip of its label."
-VOICELESS = "No two held-out clips share a label: texts were said in no voice in particular."
+VOICELESS = """No held-out text has a voice, another clip of its label that is short enough beside
+it: all were said in no voice in particular."""
 
 
 class Table(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from rvq_jax import builtin, files, opening
+from rvq_jax import builtin, files, npz, opening
 from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING, UserError, reading
@@ -25,7 +25,7 @@ SPLITS = "train", "valid", "test"
 
 
 def anything(path: str | Path) -> dict:
-    """Of whatever a command writes or reads.
+    """Of what commands write and read.
 
     Args:
       path: of a codec, a token model, a run, one of its checkpoints, a dataset, a code cache, an
@@ -44,10 +44,10 @@ def anything(path: str | Path) -> dict:
         raise UserError(f"{path} is not there; check the name")
     if (path / "records").is_dir() and (path / "source.json").is_file():
         return _dataset(path)
-    if path.parent.name == CHECKPOINTS and path.name.isdecimal():
+    if path.absolute().parent.name == CHECKPOINTS and path.name.isdecimal():
         return _checkpoint(path)
     fields = files.load_config(path)
-    if {"loop", "optimizer"} <= fields.keys():
+    if isinstance(fields.get("loop"), dict) and "optimizer" in fields:
         return _run(path, fields)
     kinds = MUSICGENS | generators.KINDS.keys() | {semantic.KIND}
     if {f"{fields.get(name)}" for name in ("model", "model_type")} & kinds:
@@ -73,6 +73,9 @@ def _file(path: Path) -> dict:
 
 
 def _code_cache(path: Path) -> dict:
+    with npz.reading(path, "a file of arrays", "name another") as arrays:
+        if not {"codes", "lengths"} <= {*arrays}:
+            raise UserError(f"{path} holds no codes, but arrays of something else: name its folder")
     codes = CodeSet.load(path)
     frames = sum(codes_KF.shape[1] for codes_KF in codes.codes)
     beside = {
@@ -103,8 +106,10 @@ def _dataset(path: Path) -> dict:
     for split in SPLITS:
         try:
             found[f"{split}_clips"] = len(builder.open_split(path, split))
-        except UserError:
+        except UserError:  # a split that is not there; a dataset without any is none
             found[f"{split}_clips"] = 0
+    if not any(found[f"{split}_clips"] for split in SPLITS):
+        raise UserError(f"{path} has no clips that can be read; `rvq-jax data build` makes it anew")
     caches = sorted(p.name for p in path.glob("*.npz") if p.name != semantic.TOKENIZER)
     return found | {"code_caches": ", ".join(caches) or "none"}
 
@@ -126,7 +131,7 @@ def _run(path: Path, fields: dict) -> dict:
     found = {
         "run": path.name,
         "updates": last.get("step", 0),
-        "of": (fields["loop"] or {}).get("steps"),
+        "of": fields["loop"].get("steps"),
         "loss": last.get("loss"),
         "seconds": last.get("seconds"),
         "checkpoints": ", ".join(map(str, steps)) or "none",

@@ -129,7 +129,8 @@ def parse(body: bytes, limits: Limits, speaks: bool = False) -> Request:
     if filled.keys() & set(VOICE):
         filled["voice"] = _voice(filled, limits)
     for name, bounds in {"seconds": (SHORTEST, limits.seconds), **NUMBERS}.items():
-        if name in given or filled.get(name) is not None:
+        own = name == "seconds" and speaks and filled[name] is None
+        if name in filled and not own:
             _check_number(name, filled[name], int | float, "a number", *bounds)
             filled[name] = float(filled[name])
     for name, bounds in WHOLE_NUMBERS.items():

@@ -277,7 +277,7 @@ async def read_body(request, most: int, seconds: float) -> bytes:
     """
     from starlette.requests import ClientDisconnect
 
-    too_long = Refused(413, f"the body is longer than {most} bytes; shorten the prompt")
+    too_long = Refused(413, f"the body is longer than {most} bytes; shorten it")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise too_long

@@ -40,7 +40,8 @@ def said(
     for name in ("top_k", "top_p"):
         options[name] = options.get(name) or None  # 0 for all
     voices, config = None, model.codec.config
-    room = np.inf if model.config.window is None else model.config.window / config.frame_rate
+    window = model.longest
+    room = np.inf if window is None else window / config.frame_rate
     if request.voice is not None:
         voices = [Voice(read(model, request.voice, most), request.voice_text)]
         room -= len(voices[0].audio) / config.rate
@@ -62,13 +63,9 @@ def read(model: VALLE | SoundStorm, data: bytes, most: float) -> Audio:
         path = Path(folder) / "voice"
         path.write_bytes(data)
         try:
-            audio_SC, rate = io.read(path)
+            audio_SC, rate = io.read(path, most)
         except UserError as error:
             raise UserError(f"the voice: {reason_of(error, path)}") from None
-    if len(audio_SC) > most * rate:
-        raise UserError(
-            f"the voice has {len(audio_SC) / rate:.3g} s; send a clip of {most:g} s at most"
-        )
     try:
         return resample.fitted(audio_SC, rate, model.codec.config.rate, model.channels)
     except ValueError as error:

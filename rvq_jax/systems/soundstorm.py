@@ -183,7 +183,8 @@ class SoundStorm:
             raise ValueError("the semantic model was not trained on words: it cannot say any")
         begun = speech.begin(self.codec, self.config.levels, words, voices, ratio)
         longest = int(begun.frames.max())
-        frames_B = begun.frames + speech.room(semantic, seconds, begun.frames, ratio)
+        rate = self.codec.config.frame_rate
+        frames_B = begun.frames + speech.room(self.longest, rate, seconds, begun.frames, ratio)
         total = int(frames_B.max())
         prompt = None
         if voices:
@@ -216,6 +217,15 @@ class SoundStorm:
         yield from masked.pieces(
             self.generate(captions, seconds, key, **options), self.codec, chunk
         )
+
+    @property
+    def longest(self) -> int | None:
+        """Frames, with those of a voice, that it and its semantic model were trained on; None for
+        any."""
+        tokens, ratio = self._needed().lm.config.window, self.config.semantic_ratio
+        most = [self.config.window, None if tokens is None else tokens * ratio]
+        known = [frames // ratio * ratio for frames in most if frames is not None]
+        return min(known, default=None)
 
     @property
     def text(self):

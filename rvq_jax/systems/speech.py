@@ -8,7 +8,6 @@ import numpy as np
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.musicgen import checks
-from rvq_jax.systems.semantic import SemanticModel
 from rvq_jax.typing import Audio, Codes
 
 SHORTEST = 0.1  # seconds of a voice
@@ -71,7 +70,7 @@ def begin(
         empty = np.zeros((levels, 0), np.int32)
         return Begun(list(words), [], [empty] * rows, np.zeros(rows, int))
     audio = [_whole(codec, voice, codec.config.hop * multiple) for voice in voices]
-    codes = [np.asarray(codec.encode(audio_SC[None]).codes)[0, :levels] for audio_SC in audio]
+    codes = [_encoded(codec, audio_SC)[:levels] for audio_SC in audio]
     times = rows // len(voices)
     said = [" ".join(pair) for pair in zip([v.text for v in voices] * times, words, strict=True)]
     frames = np.array([codes_KF.shape[1] for codes_KF in codes * times])
@@ -87,15 +86,16 @@ def forced(begun: Begun, frames: int) -> np.ndarray:
 
 
 def room(
-    first: SemanticModel, seconds: float | None, begun_B: np.ndarray, ratio: int = 1
+    window: int | None, rate: float, seconds: float | None, begun_B: np.ndarray, ratio: int = 1
 ) -> np.ndarray:
     """Frames of new speech after each voice, whatever the others are.
 
     Args:
-      first: the model that says where speech ends.
+      window: frames that the model was trained on; None for any.
+      rate: frames per second.
       seconds: that are asked for; None for as many as there is room for.
       begun_B: frames of each row's voice.
-      ratio: frames of each of the model's tokens.
+      ratio: frames of each token of the model that says where speech ends.
 
     Returns:
       Frames `[B]`, multiples of the ratio.
@@ -104,22 +104,21 @@ def room(
       ValueError: more than the model was trained on.
     """
     checks.seconds(seconds, "seconds")
-    window, rate = first.lm.config.window, first.frame_rate * ratio
     if window is None and seconds is None:
         raise ValueError("this model has no window: say how many seconds at most")
     wanted = None if seconds is None else max(ratio, round(seconds * rate / ratio) * ratio)
     if window is None:
         return np.full(len(begun_B), wanted)
-    left_B, longest = window * ratio - begun_B, begun_B.max()
+    left_B, longest = window - begun_B, begun_B.max()
     if left_B.min() < ratio:
         raise ValueError(
             f"the voice has {longest / rate:.3g} s, and the model was trained on "
-            f"{window * ratio / rate:.3g} in all: take a shorter clip"
+            f"{window / rate:.3g} in all: take a shorter clip"
         )
     if wanted is not None and wanted > left_B.min():
         raise ValueError(
             f"{seconds:g} s after {longest / rate:.3g} s of the voice are more than the "
-            f"{window * ratio / rate:.3g} s that the model was trained on: ask for at most "
+            f"{window / rate:.3g} s that the model was trained on: ask for at most "
             f"{left_B.min() / rate:.3g}"
         )
     return left_B if wanted is None else np.full(len(begun_B), wanted)
@@ -149,6 +148,14 @@ def heard(
     ):
         row[:count] = audio_SC[first : first + count]
     return Speech(spoken, samples_B, ended_B)
+
+
+def _encoded(codec: Codec, audio_SC: Audio) -> Codes:
+    """Codes `[K, F]` of a voice; by programs of whole seconds, not one for every length."""
+    samples, rate = len(audio_SC), codec.config.rate
+    padded_SC = np.pad(audio_SC, [(0, -samples % rate), (0, 0)])
+    codes = codec.encode(padded_SC[None], lengths=np.array([samples])).codes
+    return np.asarray(codes)[0, :, : samples // codec.config.hop]
 
 
 def _whole(codec: Codec, voice: Voice, step: int) -> np.ndarray:

@@ -104,7 +104,9 @@ class VALLE:
         """
         rows = len(texts.some(words))
         begun = speech.begin(self.codec, self.config.levels, words, voices)
-        frames_B = begun.frames + speech.room(self.first, seconds, begun.frames)
+        frames_B = begun.frames + speech.room(
+            self.longest, self.first.frame_rate, seconds, begun.frames
+        )
         total = int(frames_B.max())
         forced = speech.forced(begun, total)
         keys = row_keys(checks.key(key, rows), rows)
@@ -200,6 +202,11 @@ class VALLE:
         yield from masked.pieces(
             self.generate(captions, seconds, key, **options), self.codec, chunk
         )
+
+    @property
+    def longest(self) -> int | None:
+        """Frames, with those of a voice, that it was trained on; None for any."""
+        return self.first.lm.config.window
 
     @property
     def text(self) -> None:

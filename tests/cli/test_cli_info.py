@@ -103,7 +103,12 @@ def test_what_is_none_of_it(capsys, tmp_path):
     refuses(capsys, "info", tmp_path / "a.txt", say=("a.txt", "codec"))
     refuses(capsys, "info", tmp_path / "a.wav", say=("a.wav",))
     refuses(capsys, "info", tmp_path / "a.npz", say=("a.npz",))
+    np.savez(tmp_path / "b.npz", weights=np.zeros(3))
+    said = refuses(capsys, "info", tmp_path / "b.npz", say=("b.npz holds no codes",))
+    assert "delete" not in said
     refuses(capsys, "info", tmp_path, say=("source.json",))
+    (tmp_path / "source.json").write_text("{}")
+    refuses(capsys, "info", tmp_path, say=("no clips that can be read",))
     refuses(capsys, "info", tmp_path / "gone", say=("gone is not there",))
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
     refuses(capsys, "info", tmp_path / "checkpoints" / "7", say=("7.json",))

@@ -49,6 +49,7 @@ def test_accuracy_counts_what_was_inserted():
     assert word_errors("one", "two two two").accuracy == -2.0
     both = total([word_errors("one two", "one"), word_errors("six", "six six")])
     assert both == WordErrors(3, 0, 1, 1) and both.accuracy == pytest.approx(1 / 3)
+    assert word_errors("Don\u2019t, “stop”!", "don't stop").accuracy == 1.0
     assert total([]) == WordErrors(0, 0, 0, 0)
 
 

@@ -1,5 +1,8 @@
 """What models say, judged: which texts and voices, what each number is of, what is written."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 import small_parallel as small
@@ -13,7 +16,7 @@ from rvq_jax.evaluate import recognition, speech, spoken
 from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.recognition import word_errors
 from rvq_jax.evaluate.speech import DECODED, NEAREST, REAL, evaluate_speech, silence
-from rvq_jax.evaluate.spoken import ask, can_say, nearest, say
+from rvq_jax.evaluate.spoken import Heard, ask, can_say, nearest, say
 from rvq_jax.systems.speech import Voice
 
 TEXTS = ("two", "one", "one two", "be so", "so", "two two")
@@ -36,8 +39,12 @@ class Told:
     known: dict[int, str] = {}  # noqa: RUF012
     words: list = []  # noqa: RUF012
 
-    def __init__(self, words):
-        self.words.append(words)
+    def __init__(self, words=None):
+        if words is not None:
+            self.words.append(words)
+
+    def unknown(self, words):
+        return []
 
     def heard(self, audio_SC, rate):
         return self.known.get(len(audio_SC), "")
@@ -54,14 +61,16 @@ def told(monkeypatch):
 
 
 def test_a_voice_is_another_recording_of_who_says_it():
-    codes = code_set(names=["a#0", "a#1", "b", "c", "d", "e"])
+    codes = code_set()
     for seed in range(5):
         asked = ask(codes, 9, seed)
         assert sorted(asked.clips) == [0, 1, 2, 3, 4, 5]
         for clip, voice in zip(asked.clips, asked.voices, strict=True):
             assert clip != voice and WHO[clip] == WHO[voice]
-            assert {clip, voice} != {0, 1}
     assert len(ask(codes, 2, 0).clips) == 2
+    # What was cut to pieces has the words of the whole.
+    cut = code_set(names=["a#0", "a#1", "b#0", "c", "d", "e"])
+    assert sorted(ask(cut, 9, 0).clips) == [2, 3, 5]
     drawn = {tuple(ask(codes, 3, seed).clips) for seed in range(9)}
     assert len(drawn) > 3
 
@@ -88,7 +97,13 @@ def test_a_voice_leaves_room_for_the_words_that_are_said():
 def test_without_a_pair_of_one_label_there_are_no_voices():
     asked = ask(code_set(who=list("abcdef")), 4, 0)
     assert len(asked.clips) == 4 and len(asked.voices) == 0
+    assert len(ask(code_set(who=[""] * 6), 4, 0).voices) == 0
+    assert len(ask(code_set(), 4, 0, frames=12).voices) == 0
+    few = ask(code_set(who=list("abcdef")), 9, 0, fits=lambda text: len(text) < 4)
+    assert sorted(few.clips) == [0, 1, 4]
     assert ask(code_set(texts=["", "one", "…", "two", "so", "be"]), 9, 0).clips.tolist() != []
+    with pytest.raises(UserError, match="no held-out clip has words"):
+        ask(code_set(), 4, 0, fits=lambda text: False)
     with pytest.raises(UserError, match="no held-out clip has words"):
         ask(code_set(texts=["", " ", "…", "-", "!", "?"]), 4, 0)
 
@@ -137,6 +152,7 @@ def test_each_number_is_of_what_was_heard(told, tmp_path):
     a nearest clip is as wrong as its words are."""
     heldout, model = code_set(), small.valle()
     train = code_set(("one", "two two"), ("ann", "bob"))
+    other = dataclasses.replace(train, codec="another codec")
     hop = 10
     audio = [
         {"name": name, "audio": np.random.default_rng(i).normal(0, 0.1, (100 + i, 1))}
@@ -147,12 +163,15 @@ def test_each_number_is_of_what_was_heard(told, tmp_path):
     found = evaluate_speech(
         {"mine": model}, heldout, audio=audio, train=train, out=tmp_path, settings=SETTINGS
     )
-    assert found["clips"] == 4 and found["voices"] and told.words == [["be", "one", "so", "two"]]
-    assert found["vocabulary"] == 4
-    rows = {row["name"]: row for row in found["systems"]}
-    assert list(rows) == [REAL, DECODED, NEAREST, "mine"]
+    assert found["clips"] == 4 and found["voices"]
     asked = ask(heldout, 4, 1, 40)
     texts = [TEXTS[i] for i in asked.clips]
+    words = sorted({word for text in texts for word in text.split()})
+    assert told.words == [words] and found["vocabulary"] == len(words)
+    left = evaluate_speech({"mine": model}, heldout, train=other, settings=SETTINGS)
+    assert [row["name"] for row in left["systems"]] == [DECODED, "mine"]
+    rows = {row["name"]: row for row in found["systems"]}
+    assert list(rows) == [REAL, DECODED, NEAREST, "mine"]
     assert rows[REAL]["accuracy"]["mean"] == 1.0 and rows[REAL]["heard"] == texts
     assert rows[REAL]["chance"]["mean"] < 1.0 and rows[REAL]["duration"]["mean"] == 1.0
     assert rows[REAL]["ended"] is None and rows[REAL]["cost"] is None
@@ -198,7 +217,7 @@ def test_the_command(told, tmp_path, capsys):
     words += ["--out", tmp_path / "out", "--generate.clips", 2, "--generate.batch", 2]
     code, out, lines = run(capsys, *words)
     assert code == 0, lines
-    assert "Speech of 2 held-out texts" in out and "a grammar of 4 words" in out
+    assert "Speech of 2 held-out texts" in out and "a grammar of" in out
     assert DECODED in out and NEAREST in out and REAL not in out  # there are codes alone
     page = Page((tmp_path / "out" / "report.html").read_text())
     text = " ".join(page.texts)
@@ -211,9 +230,31 @@ def test_the_command(told, tmp_path, capsys):
     refuses(capsys, *codec, say=("--speech is not for codecs",))
 
 
+def test_what_ends_at_once_is_kept_and_told(told, tmp_path):
+    """As silence in its file, of no words; a model's name is not taken for the recordings'."""
+    heldout, model = code_set(), small.valle()
+    found = evaluate_speech({REAL: model}, heldout, out=tmp_path, settings=SETTINGS)
+    assert [row["name"] for row in found["systems"]] == [DECODED, f"{REAL} (model)"]
+    mute = Heard([np.zeros((0, 1), np.float32)] * 2, np.ones(2, bool))
+    row = speech._judged(mute, ["one", "two"], np.array([9, 9]), Told(), small.RATE)
+    assert (row["accuracy"]["mean"], row["deletions"], row["silence"]["mean"]) == (0.0, 1.0, 1.0)
+    players = speech._players(tmp_path, heldout.rows([0, 1]), {"mute": mute}, small.RATE)
+    audio_SC, _ = io.read(tmp_path / players[1]["systems"]["mute"])
+    assert len(audio_SC) and not audio_SC.any()
+
+
+def test_a_word_that_nobody_knows_is_left_to_the_language_model(told, monkeypatch):
+    monkeypatch.setattr(Told, "unknown", lambda self, words: ["zwei"])
+    found = evaluate_speech({"mine": small.valle()}, code_set(), settings=SETTINGS)
+    assert found["vocabulary"] is None and told.words == []
+
+
 def test_most_frames_are_those_of_every_part():
     assert spoken.window([small.valle(40), small.valle(30)]) == 30
     assert spoken.window([small.valle(None)]) is None
     storm = small.speaking()
-    tokens = storm.semantic.lm.config.window
-    assert spoken.window([storm]) == (None if tokens is None else tokens * small.RATIO)
+    assert spoken.window([storm]) == 60
+    short = dataclasses.replace(storm, config=dataclasses.replace(storm.config, window=30))
+    assert spoken.window([small.valle(40), short]) == 28  # whole tokens
+    with pytest.raises(ValueError, match=r"ask for at most 0\.28"):
+        short.speak(["so"], jax.random.key(0), seconds=0.5)
