@@ -2,7 +2,7 @@
 
 Takes of a split are joined with takes of the same split alone. Some pairs of digits are never
 neighbours in training: every sequence that systems are judged by has one of them, so that no
-training clip contains it.
+training clip contains it. A take is never in two splits.
 
 Command:  python experiments/speech/digits.py --audio SPEECH --out runs/digits_audio
           rvq-jax data build runs/digits_audio --out runs/digits --codes builtin --semantic kmeans
@@ -22,9 +22,12 @@ from rvq_jax.audio import io, resample
 
 WORDS = "zero one two three four five six seven eight nine".split()
 RATE = 16_000
-GAP = 0.05, 0.15  # seconds between takes, at least and at most
+GAP = 0.2, 0.3  # seconds between takes, at least and at most: of shorter ones less is recognized
+# Samples that every take begins on a multiple of, two frames of the codec and one semantic token:
+# elsewhere the same take has other codes, and a few takes are as many as their offsets.
+STEP = 640
 LOUD = 0.08  # root mean square of every take: one speaker was recorded at a tenth of the others
-LONGEST = 5  # digits of a training clip: those of a voice before those that are asked for
+LONGEST = 6  # digits of a training clip: those of a voice before those that are asked for
 COUNTS = {"train": 6000, "valid": 120, "test": 240}
 PAIRS = 10  # of digits that are no neighbours in training
 
@@ -43,7 +46,7 @@ def allowed(digits: list[int]) -> bool:
 def drawn(rng: np.random.Generator, split: str) -> list[int]:
     """The digits of a clip: in training any but held-out pairs, else two to four with one."""
     while True:
-        count = rng.integers(1, LONGEST + 1) if split == "train" else rng.integers(2, 5)
+        count = rng.integers(2, LONGEST + 1) if split == "train" else rng.integers(2, 5)
         digits = rng.integers(0, 10, count).tolist()
         if allowed(digits) == (split == "train"):
             return digits
@@ -71,13 +74,10 @@ def joined(rng: np.random.Generator, digits: list[int], by_digit: dict) -> np.nd
     parts = []
     for digit in digits:
         own = by_digit[digit]
-        parts += [own[rng.integers(len(own))], np.zeros((gap(rng), 1), np.float32)]
+        take = own[rng.integers(len(own))]
+        silent = STEP * round(RATE * rng.uniform(*GAP) / STEP) + -len(take) % STEP
+        parts += [take, np.zeros((silent, 1), np.float32)]
     return np.concatenate(parts[:-1])
-
-
-def gap(rng: np.random.Generator) -> int:
-    """Samples of silence between takes."""
-    return round(RATE * rng.uniform(*GAP))
 
 
 def clips(audio: Path) -> Iterator[tuple[str, str, str, list[int], np.ndarray]]:

@@ -25,6 +25,7 @@ from rvq_jax.systems.speech import Voice
 from rvq_jax.typing import Audio
 
 GRAMMAR = 50  # different words, up to which the recognizer hears these alone
+RATED = 16  # clips of a system that DNSMOS is measured of: it takes a second for each
 QUIET = 40.0  # decibels below the loudest frame of a clip, from which on a frame is silence
 FRAME = 0.02  # seconds
 VOICE = "voice"
@@ -139,7 +140,7 @@ def _judged(
     all_of = total(errors)
     scores = []
     if missing(DNSMOS) is None:
-        scores = [DNSMOS.score(x_SC, x_SC, rate) for x_SC in heard.audio]
+        scores = [DNSMOS.score(x_SC, x_SC, rate) for x_SC in heard.audio[:RATED]]
         # What ended without a sound is as bad as speech can be.
         scores = np.nan_to_num(scores, nan=DNSMOS.worst)
     return {

@@ -298,6 +298,9 @@ def _speech(found: dict | None) -> list[Table]:
     words = found["vocabulary"]
     by = "by its own language model" if words is None else f"by a grammar of {words} words"
     notes = [INTERVALS, SPEECH.format(by, VOICES if found["voices"] else VOICELESS)]
+    if any(system["dnsmos"] for system in systems):
+        rated = systems[0]["dnsmos"]["count"]
+        notes.append(f"DNSMOS is of the first {rated} texts.")
     if found["dnsmos_left_out"]:
         notes.append(f"DNSMOS is left out: {found['dnsmos_left_out']}")
     rows = [list(row) for row in zip(*columns, strict=True)]
