@@ -224,8 +224,8 @@ class SoundStorm:
         any."""
         tokens, ratio = self._needed().lm.config.window, self.config.semantic_ratio
         most = [self.config.window, None if tokens is None else tokens * ratio]
-        known = [frames // ratio * ratio for frames in most if frames is not None]
-        return min(known, default=None)
+        whole = [frames // ratio * ratio for frames in most if frames is not None]
+        return min(whole, default=None)
 
     @property
     def text(self):

@@ -95,7 +95,8 @@ def test_health_tells_state_and_limits():
     assert idle["status"] == "ok" and not idle["running"] and idle["waiting"] == 0
     assert busy["running"] and busy["waiting"] == 1
     assert (idle["rate"], idle["channels"]) == (RATE, 2)
-    assert idle["limits"] == {"prompt": 50, "seconds": 5.0, "body": 600, "waiting": 2}
+    bounds = {"prompt": 50, "seconds": 5.0, "body": 600, "waiting": 2, "voice": 1_000_000}
+    assert idle["limits"] == bounds
 
 
 # The line.
