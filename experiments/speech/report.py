@@ -29,8 +29,9 @@ grammar of ten words; by chance: the same clips against other sequences. Of the 
 of the accuracy that the codec's reconstructions of held-out recordings have. Speaker is the share
 of clips whose embedding is nearest to the speaker whose voice was given, of six, each the mean of
 training clips as they were recorded; decoded, of the same through the codec
-([similarity.py](similarity.py), resemblyzer). Cost is seconds of computing per second of speech, on
-{cores} cores. The nearest clip is, of the training clips of the same speaker, the one whose words
+([similarity.py](similarity.py), resemblyzer). Cost is seconds of computing per second of
+speech, eight texts together, on one or two cores with other work beside: no more than its size. The
+nearest clip is, of the training clips of the same speaker, the one whose words
 differ least: as much as copying gives.
 
 {training}
@@ -65,7 +66,6 @@ def write(here: Path, heard: dict[int, Path], results: dict) -> None:
         table=markdown_table(_rows(results), frozenset(), frozenset({0})),
         all_levels=_spread([one["all_levels"] for one in results["seeds"].values()], 3),
         training=_training(results),
-        cores=results["machine"]["cores"],
         provenance=machine.sentence(results),
     )
     with files.writing(here / "RESULTS.md") as path:

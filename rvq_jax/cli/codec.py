@@ -134,7 +134,8 @@ class Info:
     """
 
     path: Annotated[str, tyro.conf.Positional] = builtin.WORD
-    """Whatever a command writes or reads. Default: the codec that comes with rvq_jax."""
+    """Of codes, audio, a codec, a token model, a run, a checkpoint or a dataset. Default: the codec
+    that comes with rvq_jax."""
     json: bool = False
     """Print a machine-readable result."""
 

@@ -16,7 +16,7 @@ PAUSE = 0.3  # seconds put before and after a clip: the recognizer looks for whe
 # between words, PocketSphinx hears half as much.
 LOUD, NOISE, SILENT = 0.08, 1e-2, 1e-4
 # What a grammar weighs against the sound. As the package has it, 6.5, every word more costs so much
-# that of speech through a codec one word in ten is heard, of recordings nine.
+# that of speech through a codec, which fits no word well, hardly more than one is heard.
 WEIGHT = 2.0
 
 

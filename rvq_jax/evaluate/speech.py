@@ -50,7 +50,6 @@ def evaluate_speech(
     train: CodeSet | None = None,
     out: str | Path | None = None,
     settings: GenerationSettings | None = None,
-    repetition: float | None = None,
 ) -> dict:
     """Measures what models say of held-out texts.
 
@@ -62,7 +61,6 @@ def evaluate_speech(
         left out where it is of another codec.
       out: folder that gets the audio, as `speech/CLIP/NUMBER.flac`; None keeps nothing.
       settings: how many texts are said, and how; its seconds are not read.
-      repetition: as of `SemanticModel.sample`.
 
     Returns:
       What results.json says of speech.
@@ -96,7 +94,7 @@ def evaluate_speech(
     taken = {VOICE, REAL, DECODED, NEAREST}
     named = {f"{name} (model)" if name in taken else name: m for name, m in models.items()}
     for name, model in named.items():
-        systems[name] = say(model, texts, voices, settings, repetition)
+        systems[name] = say(model, texts, voices, settings)
     lengths = np.array([len(x_SC) for x_SC in real.audio])
     found = {
         "clips": len(texts),

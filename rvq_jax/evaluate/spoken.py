@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     """Which held-out clips are said, and in whose voice."""
 
     clips: np.ndarray  # [M], whose texts are said
-    voices: np.ndarray  # [M], of clips of the same label; empty where labels say nothing
+    voices: np.ndarray  # [M], of clips of the same label; empty where none has one that fits
 
 
 class Heard(NamedTuple):
@@ -169,7 +169,6 @@ def say(
     texts: Sequence[str],
     voices: Sequence[Voice],
     settings: GenerationSettings,
-    repetition: float | None = None,
 ) -> Heard:
     """Says texts in batches, each text by a key of its own.
 
@@ -178,7 +177,6 @@ def say(
       texts: M of them.
       voices: one for each, or none.
       settings: batch, seed, and how codes are sampled; guidance is not for speech.
-      repetition: as of `SemanticModel.sample`.
 
     Returns:
       What was said, and what it cost where there was a full batch beside the one that compiled.
@@ -190,7 +188,6 @@ def say(
     keys = row_keys(jax.random.key(settings.seed), rows)
     options = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p")}
     options = {name: value for name, value in options.items() if value is not None}
-    options["repetition"] = repetition
     audio, ended, took, made = [], [], 0.0, 0
     for begin in range(0, rows, size):
         # What fills the last batch is a copy: it costs nothing to compile.
