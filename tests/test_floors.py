@@ -90,6 +90,12 @@ def test_every_part_has_a_floor():
     assert [name for name in {part(path) for path in FILES} if floor(name) is None] == []
 
 
+def test_two_files_of_the_suite_never_have_one_name():
+    """pytest collects them by their last name: beside its namesake, the second would not be read."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_contributing_names_the_floors():
     """In its own words it would grow old: the list here is the one that holds."""
     lines = [", ".join(sorted(names)) for names in FLOORS[1:-1]]

@@ -23,7 +23,7 @@ LEVELS, SIZE = 4, 1024  # the first ones of the codec
 FRAMES = 232  # of an utterance and its end: six digits
 SEMANTIC, RATIO = 512, 2
 RATES = {VALLE: 4e-3, STAGE: 8e-3, SOUNDSTORM: 8e-3}
-UPDATES = {VALLE: 1200, STAGE: 700, SOUNDSTORM: 1200}
+UPDATES = {VALLE: 2000, STAGE: 700, SOUNDSTORM: 2000}
 TEXT = {"caption_layers": 0, "caption_bytes": 36, "text_as": "prefix"}
 SHAPE = {"dim": 128, "mlp_dim": 512}
 
