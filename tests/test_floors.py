@@ -91,7 +91,7 @@ def test_every_part_has_a_floor():
 
 
 def test_two_files_of_the_suite_never_have_one_name():
-    """pytest collects them by their last name: beside its namesake, the second would not be read."""
+    """pytest collects them by their last name: the second of a pair would not be read."""
     names = [path.name for path in (ROOT / "tests").rglob("*.py")]
     assert sorted(names) == sorted(set(names))
 
