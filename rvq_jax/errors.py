@@ -34,15 +34,16 @@ class UserError(Exception):
 
 
 class LeftOut(UserError):
-    """Of many files some could not be used, and the others are done: exit code 2, after the work.
+    """Of many things some could not be used, and the others are done: exit code 2, after the work.
 
     The line has as many as fit; `lines` has all, each with its reason.
     """
 
-    def __init__(self, left: list[tuple[str, str]], total: int, outcome: str):
-        """left: names and reasons; outcome: what became of the other files of this total."""
+    def __init__(self, left: list[tuple[str, str]], total: int, outcome: str, what: str = "files"):
+        """left: names and reasons; outcome: what became of the others of this total; what: all are
+        called."""
         self.lines = [f"left out: {printable(name)} ({printable(why)})" for name, why in left]
-        head = f"{len(left)} of {total} files are left out, {outcome}: "
+        head = f"{len(left)} of {total} {what} are left out, {outcome}: "
         room = (LINE - len(head)) // min(len(left), 3) - 2
         parts = [clipped(line.removeprefix("left out: "), room) for line in self.lines[:3]]
         super().__init__(head + "; ".join(parts) + "; …" * (len(left) > 3))

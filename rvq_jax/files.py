@@ -21,6 +21,7 @@ from rvq_jax.errors import READING, UserError, clipped, printable, shown
 from rvq_jax.opening import read_bytes
 from rvq_jax.trees import named
 
+RUN_MODEL, RUN_LOG = "model", "metrics.jsonl"  # in the folder of a run
 CONFIG_BYTES = 4 << 20  # of a config.json, which has thousands at most
 
 TEMPORARY = ".rvq-jax-"  # how our temporary names begin: short, however long those they stand for
@@ -221,6 +222,19 @@ def save_folder(path: str | Path, config: dict, tree) -> None:
     with writing_folder(path) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (np.savez_compressed if small else np.savez)(folder / "weights.npz", **leaves)
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder of a model that is meant: of a run, `RUN`, that of its end, `RUN/model`.
+
+    Raises UserError for a run without one.
+    """
+    path = Path(path)
+    if (path / RUN_MODEL / "config.json").is_file():
+        return path / RUN_MODEL
+    if (path / RUN_LOG).is_file() and (path / "config.json").is_file():
+        raise UserError(f"{path} is a run without a model: it has one once `rvq-jax train` ends")
+    return path
 
 
 def load_config(path: str | Path) -> dict:

@@ -158,6 +158,8 @@ BOUNDS = {
     "Data.melody": Bound(1, 1024),
     "semantic_rate": Bound(0, 1e5, above=True),
     "listened": Bound(0, 1000),
+    "devices": Bound(1, 1024),
+    "share": Bound(0, 1 << 20, length=(2, 2)),
     "fsdp": Bound(1, 1 << 20),
     "tensor": Bound(1, 1 << 20),
     "profile": Bound(1, 10_000),

@@ -68,6 +68,22 @@ def sentence(stated: dict) -> str:
     )
 
 
+def devices_used(devices) -> str:
+    """Names of some devices, such as "4 NVIDIA H100"."""
+    kinds = [device.device_kind for device in devices]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+
+
+def device_memory_gb(devices) -> float:
+    """Most memory that any of this process's devices has used so far, in GB; of the process itself
+    where devices do not say, as the CPU does not."""
+    said = [
+        device.memory_stats() for device in devices if device.process_index == jax.process_index()
+    ]
+    peaks = [stats["peak_bytes_in_use"] for stats in said if stats and "peak_bytes_in_use" in stats]
+    return max(peaks) / 1e9 if peaks else peak_memory_gb()
+
+
 def peak_memory_gb() -> float:
     """Largest resident size of this process so far, in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -15,16 +15,19 @@ from rvq_jax.cli.generate import Generate, Serve
 from rvq_jax.cli.models import Data, Quickstart, Train, load_config
 from rvq_jax.cli.plan import Plan
 from rvq_jax.cli.speak import Speak
+from rvq_jax.cli.sweep import Compare, Sweep
 from rvq_jax.cli.terminal import flags as _flags
 from rvq_jax.cli.terminal import nearest, parse
 from rvq_jax.errors import LINE, LeftOut, UserError, clipped, printable
 from rvq_jax.screen import Screen
-from rvq_jax.train.hosts import Preempted, leave
+from rvq_jax.train.hosts import Interrupted, Preempted, leave
 
 COMMANDS = {
     "quickstart": Quickstart,
     "data build": Data,
     "train": Train,
+    "sweep": Sweep,
+    "compare": Compare,
     "evaluate": Evaluate,
     "plan": Plan,
     "generate": Generate,
@@ -37,6 +40,7 @@ COMMANDS = {
     "export": Export,
 }
 RETRY = 75  # EX_TEMPFAIL of sysexits.h: not done, and worth trying again
+INTERRUPTED = 128 + signal.SIGINT
 __all__ = ["COMMANDS", "_flags", "load_config", "main"]
 
 
@@ -70,10 +74,10 @@ def _run(arguments: list[str]) -> int:
         return int(stop.code or 0)
     except Preempted as preempted:
         _say(f"{preempted}")
-        return RETRY
+        return INTERRUPTED if isinstance(preempted, Interrupted) else RETRY
     except KeyboardInterrupt:
         _say("interrupted; run the same command again")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         pass  # Nobody reads on, as in `rvq-jax … | head`: nothing to say to anybody.
     except OSError as error:
@@ -97,7 +101,7 @@ def _command(arguments: list[str]) -> None:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
     helped = rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}
-    if name in ("train", "plan") and helped:
+    if name in ("train", "plan", "sweep") and helped:
         default = load_config(rest[0])
         parse(type(default), ["--help"], f"{name} {rest[0]}", default)
     command = parse(COMMANDS[name], rest, name)

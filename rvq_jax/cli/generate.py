@@ -57,6 +57,8 @@ class Generate:
     iterations: tuple[int, ...] = ()
     """Of each level, for SoundStorm and MAGNeT: more take longer. Default: 16 1 1 … and
     20 10 10 …"""
+    codec: str | None = None
+    """Codec folder, or builtin, of a model that was trained without one beside it."""
     seed: int = 0
     """Of the random draw: the same seed gives the same audio."""
     melody: Path | None = None
@@ -86,7 +88,7 @@ class Generate:
 
         from rvq_jax.offline import generate
 
-        model = load_model(self.model)
+        model = load_model(self.model, self.codec)
         config = model.codec.config
         seconds = self.seconds or _most(model, DEFAULT_SECONDS)
         if self.stream and config.segment:
@@ -122,6 +124,8 @@ class Serve:
 
     model: Path
     """Model folder, as of `rvq-jax generate`."""
+    codec: str | None = None
+    """Codec folder, or builtin, of a model that was trained without one beside it."""
     host: str = "127.0.0.1"
     """Address to listen on: the default is this machine alone, 0.0.0.0 everyone who can reach
     it."""
@@ -134,7 +138,7 @@ class Serve:
     def run(self) -> None:
         from rvq_jax import serve
 
-        model = load_model(self.model)
+        model = load_model(self.model, self.codec)
         if model.codec.config.segment:
             raise UserError(f"{self.model} codes segments apart, which the page cannot play")
         seconds = max(serve.requests.SHORTEST, _most(model, self.limits.seconds))

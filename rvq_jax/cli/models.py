@@ -3,7 +3,7 @@
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -156,8 +156,9 @@ class Train:
     """Trains what a config file describes: a codec on a dataset, or a token model on codes.
 
     On many hosts, run it on each of them with --hosts.coordinator; docs/pods.md has the commands.
-    SIGTERM saves and exits with code 75: start it again, and it goes on. Meanwhile it is evaluated
-    on what the data hold out: the dataset's valid and test clips, or heldout.npz beside the codes.
+    SIGTERM saves and exits with code 75, Ctrl-C with 130: start it again, and it goes on. Meanwhile
+    it is evaluated on what the data hold out: the dataset's valid and test clips, or heldout.npz
+    beside the codes.
 
     Fields of the config follow as flags, for example --loop.steps 1000, or --init-from FOLDER to
     fine-tune a model; --help after the config lists them. A run that was interrupted goes on where
@@ -172,7 +173,8 @@ class Train:
     """Run folder."""
     codec: str | None = None
     """Codec folder, or builtin, to save beside a token model, so that `rvq-jax generate` can be
-    heard. Default: the codec of the model in --init-from."""
+    heard. Default: the codec of the model in --init-from, or the built-in one if the codes are
+    its."""
     text: Path | None = None
     """Folder of the frozen text encoder (T5) of a model with lm.text-dim. Default: that of the
     model in --init-from."""
@@ -183,12 +185,19 @@ class Train:
     hosts: Hosts = field(default_factory=Hosts)
     profile: int | None = None
     """Updates to trace into the run's profile folder, once all is compiled."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the log and the samples are shown while it trains, beside metrics.jsonl: tensorboard
+    (its files are in the run's folder), wandb, trackio."""
+    listened: int = 0
+    """Held-out clips that are decoded or generated at every evaluation, and kept in the run's
+    samples folder; `rvq-jax compare` plays them."""
     json: bool = False
     """Print a machine-readable result."""
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> dict:
         from rvq_jax.train import hosts, sharding
+        from rvq_jax.train.monitoring import Monitoring
 
         hosts.join(self.hosts)
         default = load_config(self.config)
@@ -196,15 +205,16 @@ class Train:
         if hosts.first():
             files.check_folder(self.out / "model")
         mesh = sharding.make_mesh(fsdp=self.fsdp, tensor=self.tensor)
-        given = {"codec": self.codec, "text": self.text, "profile": self.profile}
-        model = run.train(self.out, self.data, mesh, **given)
-        if model is not None and hosts.first():
+        given = {"codec": self.codec, "text": self.text}
+        monitoring = Monitoring(self.profile, self.track, self.listened)
+        model = run.train(self.out, self.data, mesh, monitoring=monitoring, **given)
+        if hosts.first():
             model.save(self.out / "model")
         hosts.together("saved")
         if not hosts.first():
             return None
         say(self.json, f"run: {self.out}")
-        return {"run": str(self.out), "model": None if model is None else str(self.out / "model")}
+        return {"run": str(self.out), "model": str(self.out / "model")}
 
 
 def load_config(path: Path) -> Run:

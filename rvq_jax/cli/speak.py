@@ -49,6 +49,8 @@ class Speak:
     speech that hangs; 0.1 is usual. Default: any."""
     seed: int = 0
     """Of the random draw: the same seed gives the same audio."""
+    codec: str | None = None
+    """Codec folder, or builtin, of a model that was trained without one beside it."""
     batch: int = 8
     """Texts said at a time: fewer take less memory."""
     format: Literal["wav", "flac", "ogg"] = "wav"
@@ -69,7 +71,7 @@ class Speak:
 
         from rvq_jax.offline import speak
 
-        model = load_model(self.model)
+        model = load_model(self.model, self.codec)
         if not hasattr(model, "speak"):
             raise UserError(f"{self.model} was not trained on speech; ask it by rvq-jax generate")
         options = {

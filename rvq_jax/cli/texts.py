@@ -1,6 +1,7 @@
 """What commands that make audio of texts share: the texts, the files they become, the model."""
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,13 +81,25 @@ def place_files(
     return targets
 
 
-def load_model(path: Path):
-    """A model of texts with a codec; raises UserError."""
+def load_model(path: Path, codec: str | None):
+    """A model of texts with its codec, or one without with that of a folder; raises UserError."""
     from rvq_jax.systems.generators import load_generator
+    from rvq_jax.train.codes import load_codec
 
     model = load_generator(path)
+    if codec is not None and model.codec is not None:
+        raise UserError(f"{path} has its codec: leave --codec away")
+    if codec is not None:
+        model = dataclasses.replace(model, codec=load_codec(codec))
+        have, config = model.codec.config, model.config
+        if have.codebook_size != config.codebook_size or config.levels % have.levels:
+            raise UserError(
+                f"{codec} has {have.levels} levels of {have.codebook_size} codes, {path} "
+                f"{config.levels} of {config.codebook_size}: name the codec of the codes that it "
+                "was trained on"
+            )
     if model.codec is None:
-        raise UserError(f"{path} holds a token model alone, with no codec; get the whole model")
+        raise UserError(f"{path} holds a token model alone, with no codec: name it with --codec")
     return model
 
 

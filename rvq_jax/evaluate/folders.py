@@ -15,7 +15,7 @@ from rvq_jax.evaluate import pieces as cutting
 from rvq_jax.evaluate import speech as speeches
 from rvq_jax.evaluate.embeddings import load_embedding
 from rvq_jax.evaluate.generations import GenerationSettings
-from rvq_jax.evaluate.heldout import is_run, open_heldout, open_model
+from rvq_jax.evaluate.heldout import open_heldout, open_model
 from rvq_jax.evaluate.pieces import Clip
 from rvq_jax.evaluate.points import CodecPoints, CoderPoint, levels_of
 from rvq_jax.evaluate.rows import Rows
@@ -73,7 +73,7 @@ def evaluate_codecs(
     if split is None:
         cutting.check_apart(data, out)
     _check_place(out)
-    made = zip(labels(paths), map(Codec.load, map(model_folder, paths)), strict=True)
+    made = zip(labels(paths), map(Codec.load, paths), strict=True)
     sources: list = [
         CodecPoints(name, codec, levels_of(codec, levels, name), piece, batch)
         for name, codec in made
@@ -175,7 +175,7 @@ def are_codecs(paths: Sequence[Path]) -> bool:
 
 
 def _is_codec(path: Path) -> bool:
-    fields = files.load_config(model_folder(path))
+    fields = files.load_config(files.model_folder(path))
     known = MUSICGENS | generators.KINDS.keys()
     return not {f"{fields.get(name)}" for name in ("model", "model_type")} & known
 
@@ -226,11 +226,6 @@ class Kept:
 def with_provenance(done: dict, command: str, began: float) -> dict:
     """Results with where they come from: the command, commit, versions and machine."""
     return {**done, "command": command, **machine.provenance(began), "date": time.strftime("%F")}
-
-
-def model_folder(path: Path) -> Path:
-    """The folder of a model: a run's is inside it."""
-    return path / "model" if is_run(path) else path
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rvq_jax import opening
+from rvq_jax import files, opening
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import LeftOut, UserError, reading
@@ -34,18 +34,12 @@ class Heldout(NamedTuple):
     left_out: LeftOut | None = None  # files of a folder that cannot be used
 
 
-def is_run(path: str | Path) -> bool:
-    """Whether a folder is that of a run which has a model: `RUN` or `RUN/model`."""
-    return (Path(path) / "model" / "config.json").is_file()
-
-
 def open_model(path: str | Path) -> OpenedModel:
     """The token model in a folder: a model's own, `RUN/model`, or that of a run, `RUN`.
 
     Raises UserError if there is none (see `load_generator`).
     """
-    path = Path(path)
-    path = path / "model" if is_run(path) else path
+    path = files.model_folder(path)
     return OpenedModel(load_generator(path), _crop(path.parent / "config.json"))
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rvq_jax.audio import io, resample
-from rvq_jax.evaluate import curves, page, plots, summary
+from rvq_jax.evaluate import curves, page, summary
+from rvq_jax.evaluate.sounds import sounds
 from rvq_jax.evaluate.speech import VOICE
 from rvq_jax.evaluate.table import TITLES
 from rvq_jax.evaluate.tokens import PLAYERS
 from rvq_jax.files import writing
 
-INSIDE = 30 << 20  # bytes of audio that a page holds; more stays in the files beside it
 STYLE = """
 td.best { font-weight: 700; } .word { text-align: left; }
 td.word { min-width: 7rem; max-width: 18rem; white-space: normal; overflow-wrap: anywhere; }
@@ -25,8 +24,6 @@ h3 { overflow-wrap: anywhere; } .players img { background: none; }
   .plot img { filter: invert(.93) hue-rotate(180deg); }
 }
 """
-SPECTROGRAMS = "Spectrograms of a clip share one scale of 60 dB; mel bands from 0 Hz upwards."
-BESIDE = "The sounds are in folders beside this page: keep them together."
 BLIND = """Blind listening, for any number of people: send them <a href='abx.html'>abx.html</a> (can
 two sounds be told apart?) or <a href='mushra.html'>mushra.html</a> (how good is each?). Each saves
 a file of answers; <code>rvq-jax evaluate --answers FILE…</code> reads them into this report."""
@@ -71,7 +68,7 @@ def _codecs(folder: Path, results: dict) -> str:
         f"<div class='plots'>{''.join(charts)}</div>",
         *_section(chief),
         *blind,
-        *_sounds(folder, results["players"], names),
+        *sounds(folder, results["players"], names),
         *(line for each in others for line in _section(each)),
     ]
     return _framed(results, main)
@@ -92,7 +89,7 @@ def _models(folder: Path, results: dict) -> str:
         *_head(results),
         *_section(chief),
         f"<div class='plots'>{''.join(charts)}</div>",
-        *_sounds(folder, results["players"], names),
+        *sounds(folder, results["players"], names),
         *_speech(folder, results.get("speech")),
         *(line for each in others for line in _section(each)),
     ]
@@ -104,7 +101,7 @@ def _speech(folder: Path, found: dict | None) -> list[str]:
     if not found:
         return []
     names = [VOICE, *(system["name"] for system in found["systems"])]
-    return _sounds(folder, found["players"][:PLAYERS], names, "Speech")
+    return sounds(folder, found["players"][:PLAYERS], names, "Speech")
 
 
 def _head(results: dict) -> list[str]:
@@ -124,39 +121,3 @@ def _section(table: summary.Table) -> list[str]:
     if table.long:
         return [f"<details><summary>{page.escape(table.title)}</summary>", *inside, "</details>"]
     return [f"<h2>{page.escape(table.title)}</h2>", *inside]
-
-
-def _sounds(
-    folder: Path, players: Sequence[dict], names: Sequence[str], title: str = "Sounds"
-) -> list[str]:
-    """Players of every clip: the original, then systems in the order of the table."""
-    clips = [(player, paths) for player in players if (paths := _paths(player, names))]
-    used = [folder / path for _, paths in clips for _, path in paths]
-    for path in used:
-        page.audio_type(path)
-    # What is not there says so when it is read.
-    outside = sum(path.stat().st_size for path in used if path.is_file()) > INSIDE
-    sections = [_clip(folder, player, paths, outside) for player, paths in clips]
-    if not sections:
-        return []
-    note = f"{SPECTROGRAMS} {BESIDE}" if outside else SPECTROGRAMS
-    return [f"<h2>{title}</h2>", f"<p class='note'>{note}</p>", *sections]
-
-
-def _paths(player: dict, names: Sequence[str]) -> list[tuple[str, str]]:
-    order = {name: i for i, name in enumerate(names)}
-    systems = sorted(player["systems"].items(), key=lambda item: order.get(item[0], len(order)))
-    original = [] if player["original"] is None else [("original", player["original"])]
-    return [*original, *systems]
-
-
-def _clip(folder: Path, player: dict, paths: Sequence[tuple[str, str]], outside: bool) -> str:
-    audio = [io.read(folder / path) for _, path in paths]
-    rate = audio[0][1]
-    mono = [resample.to_rate(x_SC.mean(1, keepdims=True), r, rate)[:, 0] for x_SC, r in audio]
-    images = plots.spectrograms(mono, rate, clear=True)
-    sounds = [
-        page.Player(name, page.address(path) if outside else page.audio_uri(folder / path), image)
-        for (name, path), image in zip(paths, images, strict=True)
-    ]
-    return page.players(player["file"], player.get("caption", ""), sounds)

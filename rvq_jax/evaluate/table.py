@@ -51,12 +51,21 @@ def _text(each: Table) -> str:
                 cell + (" *" if row in starred else "  ") for row, cell in enumerate(column)
             ]
     columns = [_aligned(column, left=i in each.left) for i, column in enumerate(columns)]
-    blocks = [
-        "\n".join("  ".join(row).rstrip() for row in zip(*block, strict=True))
-        for block in _blocks(columns, each.keys)
-    ]
+    blocks = [_block(block) for block in _blocks(columns, each.keys)]
     lines = ["\n".join(textwrap.wrap(printable(note), WIDTH)) for note in each.said("Marked *")]
     return "\n\n".join([each.title, *blocks, "\n".join(lines)])
+
+
+def columns(rows: list[list[str]], keys: int = 1) -> str:
+    """Rows as aligned columns in blocks of 100, a head first; keys: columns that say what a row is
+    of, and stand in every block."""
+    shown = [[_shown(cell) for cell in row] for row in rows]
+    made = [_aligned(list(c), left=i < keys) for i, c in enumerate(zip(*shown, strict=True))]
+    return "\n\n".join(_block(block) for block in _blocks(made, keys))
+
+
+def _block(columns: list[list[str]]) -> str:
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def _blocks(columns: list[list[str]], keys: int) -> list[list[list[str]]]:

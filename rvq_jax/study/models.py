@@ -46,14 +46,21 @@ def bits_by_level(
 
 
 def train_and_score(
-    folder: Path, codes: CodeSet, heldout: CodeSet, run: LMRun, names: tuple, seeds: tuple
+    folder: Path,
+    codec: Codec,
+    codes: CodeSet,
+    heldout: CodeSet,
+    run: LMRun,
+    names: tuple,
+    seeds: tuple,
 ) -> tuple[dict, dict]:
-    """Trains and scores a token model for every pattern and seed.
+    """Trains and scores a token model for every pattern and seed, each kept in a folder of its own.
 
     A model already trained and scored in `folder` is not trained again.
 
     Args:
       folder: folder in which each model has a folder of its own.
+      codec: of the codes, kept beside each.
       codes: codes to train on.
       heldout: codes to score on.
       run: the training run, whose pattern and seed are replaced.
@@ -77,6 +84,8 @@ def train_and_score(
             program = programs.setdefault(pattern.steps, lm_program(mine, pattern))
             place = folder / f"pattern={name},seed={seed}"
             params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
+            if not (place / "model" / "config.json").is_file():
+                MusicGen(run.lm, name, params, codec).save(place / "model")
             done = place / "scores.json"
             score = _score_of(done, (len(heldout), run.lm.levels))
             if score is None:

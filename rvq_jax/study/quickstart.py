@@ -107,7 +107,7 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     spent()
 
     rows, params = models.train_and_score(
-        out / "models", codes, held_codes, config.model, names, config.seeds
+        out / "models", codec, codes, held_codes, config.model, names, config.seeds
     )
     spent()
     samples = _reconstructions(out, codec, heldout, config)

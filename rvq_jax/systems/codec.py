@@ -75,11 +75,12 @@ class Codec:
     def load(cls, path: str | Path) -> "Codec":
         """A codec from a folder that `save` wrote, or transformers (EnCodec, DAC, Mimi).
 
-        The word "builtin" is the codec that comes with the library, "./builtin" a folder. Raises
+        Of a run it is the one that it ended with. The word "builtin" is the codec that comes with
+        the library, "./builtin" a folder. Raises
         UserError if it is no codec, or its weights do not fit its config.json.
         """
         if not builtin.is_builtin(path):
-            return cls._read(path)
+            return cls._read(files.model_folder(path))
         try:
             return cls._read(builtin.FOLDER)
         except UserError as error:

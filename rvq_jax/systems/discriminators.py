@@ -27,7 +27,7 @@ def load(codec: str | Path, config: DiscriminatorsConfig) -> nnx.State | None:
 
     Raises UserError if they are not those of the config.
     """
-    path = builtin.folder(codec) / FOLDER
+    path = files.model_folder(builtin.folder(codec)) / FOLDER
     if not (path / "config.json").is_file():
         return None
     stated = files.load_config(path)

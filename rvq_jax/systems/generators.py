@@ -18,10 +18,11 @@ SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
 def load_generator(path: str | Path) -> Generator:
-    """The model in a folder: a MusicGen, SoundStorm, MAGNeT or VALL-E.
+    """The model in a folder, its own or that of its run: a MusicGen, SoundStorm, MAGNeT or VALL-E.
 
     Raises UserError if it is none of them, parts are missing, or weights do not fit.
     """
+    path = files.model_folder(path)
     kind = files.load_config(path).get("model")
     found = KINDS.get(kind, MusicGen) if isinstance(kind, str) else MusicGen
     return found.load(path)

@@ -50,7 +50,7 @@ def load(path: str | Path, kind: str, generation: type | None = None) -> Parts:
     the folder does not say. Raises UserError if it is not of this kind, a part is missing, or
     weights do not fit or are not finite.
     """
-    path = Path(path)
+    path = files.model_folder(path)
     data = files.load_config(path)
     have = data.pop("model", data.get("model_type"))
     if have != kind:

@@ -59,7 +59,7 @@ class SemanticModel:
 
         Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
         """
-        path = Path(path)
+        path = files.model_folder(path)
         data = files.load_config(path)
         if data.pop("model", None) != KIND:
             raise UserError(f"{path} holds no semantic model; name one that a SemanticRun trained")

@@ -53,7 +53,7 @@ class VALLE:
 
         Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
         """
-        path = Path(path)
+        path = files.model_folder(path)
         config, params, codec, _, spelling = masked.load(path, KIND, Spelling)
         first = SemanticModel.load(path / FIRST)
         have, want = first.size, config.codebook_size

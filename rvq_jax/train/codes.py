@@ -23,7 +23,7 @@ MUSICGENS = {KIND, *musicgen.WHOLE, *musicgen.ALONE}
 
 def load_codec(path: str | Path) -> Codec:
     """The codec in a folder of its own or of a MusicGen; raises UserError if there is none."""
-    path = builtin.folder(path)
+    path = files.model_folder(builtin.folder(path))
     fields = files.load_config(path)
     if not {fields.get("model"), fields.get("model_type")} & MUSICGENS:
         return Codec.load(path)

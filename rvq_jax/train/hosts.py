@@ -24,6 +24,8 @@ from rvq_jax import screen
 from rvq_jax.axes import RULES
 from rvq_jax.errors import UserError, printable
 
+AT_INTERRUPT = b"\nrvq-jax: saving after this update; Ctrl-C again ends it at once\n"
+
 
 @dataclass(frozen=True)
 class Hosts:
@@ -44,6 +46,10 @@ class Hosts:
 
 class Preempted(Exception):
     """The machine was asked for (SIGTERM): the run is saved, and goes on when started again."""
+
+
+class Interrupted(Preempted):
+    """Someone pressed Ctrl-C: the run is saved, and goes on when started again."""
 
 
 def join(hosts: Hosts) -> None:
@@ -155,19 +161,32 @@ def leave(code: int) -> None:
 
 
 @contextlib.contextmanager
-def preemption() -> Iterator[Callable[[int], bool]]:
-    """Inside, SIGTERM does not end the process; the function yielded says, of the n-th time that
-    all processes ask, whether one of them was sent it, and the same to all."""
+def preemption() -> Iterator[Callable[[int], type[Preempted] | None]]:
+    """Inside, SIGTERM does not end the process, nor does the first Ctrl-C where there is one; the
+    function yielded says, of the n-th time that all processes ask, what to raise once all is saved
+    if one of them was sent it, and the same to all."""
     if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
+        asked_all = multihost_utils.reached_preemption_sync_point
+        yield lambda n: Preempted if asked_all(n) else None
         return
-    asked = []
+    asked, before = [], {}
+
+    def ask(number, _) -> None:
+        asked.append(Interrupted if number == signal.SIGINT else Preempted)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, before[number])
+            # Not by the stream, which may be in the middle of a line.
+            with contextlib.suppress(OSError):
+                os.write(2, AT_INTERRUPT)
+
     try:
-        before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread, where signals do not come
-        yield lambda n: False
+        yield lambda n: None
         return
     try:
-        yield lambda n: bool(asked)
+        yield lambda n: asked[-1] if asked else None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

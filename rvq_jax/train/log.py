@@ -1,17 +1,18 @@
-"""metrics.jsonl of a run: what its updates measured, and what they waited for."""
+"""metrics.jsonl of a run: what its updates measured, how fast they were, what they waited for."""
 
 import contextlib
 import errno
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from rvq_jax import files, opening
+from rvq_jax import files, machine, opening
 from rvq_jax.errors import READING, UserError, reading
 from rvq_jax.train import hosts
 
@@ -31,13 +32,20 @@ class Line(NamedTuple):
 class Log:
     """One JSON line each, written by the first process alone; once begun it never stops a run."""
 
-    def __init__(self, path: Path, done: int, adopt: Callable[[dict], dict | None] = lambda x: x):
+    def __init__(
+        self,
+        path: Path,
+        done: int,
+        adopt: Callable[[dict], dict | None] = lambda x: x,
+        devices: Sequence[jax.Device] = (),
+    ):
         """done: updates that count; lines of later ones belong to updates that are done again.
         adopt: a line's fields as this run has them, None if it has no such line.
+        devices: that it runs on.
 
         Raises UserError if there can be no log.
         """
-        self.path, self.adopt, self.failed = path, adopt, False
+        self.path, self.adopt, self.failed, self.devices = path, adopt, False, devices
         self._begin(done)
 
     def go_back(self, done: int) -> None:
@@ -48,7 +56,7 @@ class Log:
             self._fail(f"{error}")
 
     def _begin(self, done: int) -> None:
-        self.waited = 0.0
+        self.waited, self.aside, self.last = 0.0, 0.0, done
         self.began = self.before = time.perf_counter()
         if not hosts.first():
             return
@@ -80,21 +88,28 @@ class Log:
         self.waited += time.perf_counter() - began
         return batch
 
-    def write(self, step: int, metrics: dict) -> None:
-        """A line; data_wait is the share of the time since the line before spent on `take`.
+    def write(self, step: int, metrics: dict, batch: int = 0) -> dict:
+        """A line, which is returned; batch: examples of an update.
 
-        Where there is no room for it the run goes on without it, and says so once.
+        Since the line before, data_wait is the share of the time that was spent on `take`, and
+        examples_per_second leaves out `aside`, seconds in which nothing was trained. Where there is
+        no room for a line the run goes on without it, and says so once.
         """
         now = time.perf_counter()
-        share = round(self.waited / max(now - self.before, 1e-9), 4)
-        self.waited, self.before = 0.0, now
+        since = max(now - self.before, 1e-9)
+        trained = max(since - self.aside - metrics.get("heldout_seconds", 0.0), 1e-9)
+        times = {"seconds": round(now - self.began, 3), "data_wait": round(self.waited / since, 4)}
+        times["examples_per_second"] = round((step - self.last) * batch / trained, 3)
+        times["memory_gb"] = round(machine.device_memory_gb(self.devices), 3)
+        times["device"] = machine.devices_used(self.devices)
+        line = {"step": step, **times, **_finite(metrics)}
+        self.waited, self.aside, self.before, self.last = 0.0, 0.0, now, step
         if hosts.first():
-            times = {"seconds": round(now - self.began, 3), "data_wait": share}
-            line = json.dumps({"step": step, **times, **_finite(metrics)}) + "\n"
             try:
-                _append(self.path, line.encode())
+                _append(self.path, json.dumps(line).encode() + b"\n")
             except OSError as error:
                 self._fail(f"cannot write {self.path}: {error.strerror or error}")
+        return line
 
     def _fail(self, problem: str) -> None:
         if not self.failed:

@@ -1,12 +1,9 @@
 """The one training loop: for codecs and language models, on a laptop and on a pod."""
 
 import contextlib
-import functools
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,19 +16,19 @@ from rvq_jax.errors import UserError, reading
 from rvq_jax.train import guards, hosts, sharding
 from rvq_jax.train.checkpoint import Checkpoints, Note, steps_in
 from rvq_jax.train.heldout import evaluate
-from rvq_jax.train.hosts import Preempted, warn
-from rvq_jax.train.log import Log
+from rvq_jax.train.hosts import warn
+from rvq_jax.train.monitoring import NOTHING, Monitoring, Sampler
 from rvq_jax.train.state import (
     OptimizerConfig,
     Program,
     Task,
     TrainState,
-    make_program,
     restart_mean,
+    shared_program,
 )
-from rvq_jax.train.timetable import LoopConfig, Timetable, timetable
+from rvq_jax.train.timetable import LoopConfig, timetable
+from rvq_jax.train.watch import Update, Watch
 
-ROLLBACKS = 3  # in a row, without a checkpoint between them
 PROFILE_AFTER = 3  # updates: compiles are not what a trace is for
 # Fields of a config that came later, and what runs were without them.
 NEW_FIELDS = {"evaluate_every": None, "schedule": "cosine", "cooldown": 0}
@@ -124,7 +121,8 @@ def fit(
     program: Program | None = None,
     dataset: dict | None = None,
     heldout: Sequence[dict] = (),
-    profile: int | None = None,
+    monitoring: Monitoring = NOTHING,
+    sample: Sampler | None = None,
 ) -> TrainState:
     """Trains a task, resuming from the newest checkpoint in the folder.
 
@@ -142,11 +140,13 @@ def fit(
       mesh: of devices; the first one alone by default.
       names: from indices of records to their names, for errors.
       label: of the progress bar.
-      program: compiled functions that runs share (see `make_program`).
+      program: compiled functions (see `make_program`); those that tasks alike share for None.
       dataset: JSON values by which the data differ from others; under `heldout` those held out.
       heldout: batches that the running means of the weights are evaluated on, each like a part
         (`optimizer.accumulate`) of a batch of the run.
-      profile: updates to trace into folder / profile; none for None.
+      monitoring: what is kept for people to look at; traces go into folder / profile.
+      sample: from a state to clips, as many as monitoring says; all processes call it. They are
+        made at every evaluation, or where nothing is held out at every checkpoint.
 
     Returns:
       The state after `config.steps` updates, or the best of those saved (`config.result`).
@@ -154,15 +154,16 @@ def fit(
     Raises:
       UserError: `config.skips` updates in a row that were skipped, with the step and the records;
         spikes without an end; a folder that another run holds; data that changed.
-      Preempted: after SIGTERM, with all saved.
+      Preempted: after SIGTERM or Ctrl-C, with all saved.
     """
     folder, dataset = Path(folder), {} if dataset is None else dataset
     mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
-    program = make_program(task, optimizer, config.steps, mesh) if program is None else program
+    program = shared_program(task, optimizer, config.steps, mesh) if program is None else program
     if heldout and program.evaluate is None:
         raise ValueError("held-out batches go with a task and a program that evaluate")
     optimizers = [optimizer] if task.optimizers is None else task.optimizers.values()
     table = timetable(config, optimizers, len(heldout) / optimizer.accumulate)
+    profile = monitoring.profile
     kept = {"keep": config.keep, "best": config.result == "best", "cooldown": table.cooldown}
     with (
         guards.alone(folder),
@@ -184,7 +185,9 @@ def fit(
         state, note = checkpoints.restore(like) or (state, note)
         guards.check_dataset(note.dataset, dataset, folder)
         batches.set_state(note.data)
-        watch = Watch(folder, table, names, bar, note)
+        watch = Watch(folder, table, names, bar, note, mesh)
+        traced.callback(watch.close)
+        watch.track(monitoring.track)
         if heldout and not table.evaluates_at_all:
             warn(
                 f"a run of {config.steps} updates is too short to be evaluated in 2 % of its time: "
@@ -206,12 +209,15 @@ def fit(
             save, look = stop or table.saves(step), table.evaluates(step)
             # The step before is looked at while this one runs: the device never waits.
             before, waiting = waiting, Update(step, metrics, batch["index"])
+            hears = look if table.evaluates_at_all else save
             spike = watch.record(before)
             if look:
                 found = evaluate(program.evaluate, state.ema, state.aux, heldout, mesh)
                 waiting = waiting._replace(heldout=found)
             if save or look:
                 spike, waiting = watch.record(waiting) or spike, None
+            if monitoring.listened and sample is not None and hears:
+                watch.hear(step, state, sample)
             if spike and (back := checkpoints.restore(like)) is not None:
                 # The data go on where they are: what was seen since is not seen again.
                 state, note = back
@@ -221,107 +227,11 @@ def fit(
                 checkpoints.save(watch.note(batches.get_state(), dataset), state)
             if stop:
                 checkpoints.wait()
-                raise Preempted(f"saved at step {step}; the same command goes on from there")
+                raise stop(f"saved at step {step}; the same command goes on from there")
         checkpoints.wait()
         if config.result == "best":
             state, _ = checkpoints.restore(like, best=True)
     return state
-
-
-class Update(NamedTuple):
-    """What an update leaves to look at."""
-
-    step: int
-    metrics: dict
-    index: np.ndarray  # of its records
-    heldout: dict | None = None  # fields of the log, where it was evaluated
-
-
-class Watch:
-    """What the host knows of a run while it goes: its log, and what its losses say."""
-
-    def __init__(self, folder: Path, table: Timetable, names, bar: tqdm, note: Note):
-        self.table, self.config, self.names, self.bar = table, table.config, names, bar
-        self.backs, self.shown = 0, {}
-        end = None
-        if note.steps not in (None, self.config.steps):
-            where = f"{note.step}" + ", before its cool-down" * (table.cooldown is not None)
-            warn(f"a run of {note.steps} updates is now of {self.config.steps}: on from {where}")
-            end = note.steps
-        adopt = functools.partial(table.adopt_line, end=end)
-        self.log = Log(folder / "metrics.jsonl", note.step, adopt)
-        self._go_on(note)
-
-    def _go_on(self, note: Note) -> None:
-        self.step = self.bar.n = note.step
-        self.losses = deque(note.losses, maxlen=guards.WINDOW)
-        self.since, self.bad, self.heldout = [], [], None
-
-    def go_back(self, note: Note) -> None:
-        """To a checkpoint, after a spike; raises UserError if that leads nowhere."""
-        self.backs += 1
-        if self.backs > ROLLBACKS:
-            raise UserError(
-                f"the loss leapt {self.backs} times after step {note.step}, each time on other "
-                "data; lower the learning rate, or raise loop.spike"
-            )
-        warn(f"the loss leapt at step {self.step}: back to step {note.step}, past the data since")
-        self.log.go_back(note.step)
-        self._go_on(note)
-
-    def note(self, data: dict, dataset: dict) -> Note:
-        """For a checkpoint of the last step that was looked at."""
-        mean = float(np.mean(self.since)) if self.since else None
-        self.since, self.backs = [], 0
-        losses, steps = list(self.losses), self.config.steps
-        return Note(self.step, mean, data, dataset, losses, self.heldout, steps)
-
-    def record(self, what: Update | None) -> bool:
-        """Logs what an update measured; says whether its loss is a spike.
-
-        Raises UserError if it is the last of too many that were skipped.
-        """
-        if what is None:
-            return False
-        self.step = what.step
-        values = {
-            name: np.asarray(value, np.float64).tolist()
-            for name, value in jax.device_get(what.metrics).items()
-        }
-        self.bar.update()
-        values["skipped"] = int(values["skipped"])
-        loss, in_a_row = values["loss"], int(values.pop("skipped_in_a_row"))
-        self.heldout = None
-        if what.heldout is not None:
-            mean = what.heldout["heldout"]["loss"]
-            self.heldout = mean if np.isfinite(mean) else None
-            self.shown["held_out"] = f"{mean:.3f}"
-        self.bar.set_postfix(loss=f"{loss:.3f}", **self.shown, refresh=False)
-        spike = False
-        if in_a_row:
-            self._skipped(in_a_row, values, what.index)
-        else:
-            self.bad = []
-            spike = guards.spiked(self.losses, loss, self.config.spike)
-            self.losses.append(loss)
-            self.since.append(loss)
-        if what.heldout is not None or self.table.logs(self.step):
-            self.log.write(self.step, values | (what.heldout or {}))
-        return spike
-
-    def _skipped(self, in_a_row: int, values: dict, index: np.ndarray) -> None:
-        self.bad += self.names(np.asarray(index))
-        what = (
-            f"the loss is {values['loss']} and the gradient's norm {values['gradient_norm']} at "
-            f"step {self.step}"
-        )
-        if in_a_row < self.config.skips:
-            warn(f"{what}: skipped")
-            return
-        raise UserError(
-            f"{what}, as in all of the last {in_a_row}, on {', '.join(self.bad)}; "
-            "look at these examples or lower the learning rate"
-        )
 
 
 def _shape_and_place(x) -> jax.ShapeDtypeStruct:

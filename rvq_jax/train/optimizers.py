@@ -124,6 +124,31 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Arra
     return constant
 
 
+def rates(
+    config: OptimizerConfig, steps: int, networks: dict[str, OptimizerConfig] | None, state
+) -> dict[str, Array]:
+    """The rates of the next update of an optimizer, of a state of it.
+
+    Args:
+      config, steps, networks: as of `make_optimizer`.
+      state: of what that made.
+
+    Returns:
+      `learning_rate`, or one for each network, `learning_rate_NAME`.
+    """
+
+    def scheduled(path, _) -> bool:
+        return getattr(path[-1], "tuple_name", "") == optax.ScaleByScheduleState.__name__
+
+    def rate(one: OptimizerConfig, state) -> Array:
+        return learning_rate(one, steps)(optax.tree.get(state, "count", filtering=scheduled))
+
+    if networks is None:
+        return {"learning_rate": rate(config, state)}
+    parts = state.inner_states
+    return {f"learning_rate_{name}": rate(one, parts[name]) for name, one in networks.items()}
+
+
 def cooldown_start(optimizers: Iterable[OptimizerConfig], steps: int) -> int | None:
     """Updates that a run of `steps` has in common with any longer one: those before the first of
     its cool-downs; None where there is none."""

@@ -2,19 +2,23 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from rvq_jax.errors import UserError
 from rvq_jax.train import sharding
-from rvq_jax.train.optimizers import OptimizerConfig, make_optimizer
+from rvq_jax.train.optimizers import OptimizerConfig, make_optimizer, rates
 from rvq_jax.typing import Array, Key
+
+SHARED: dict[Hashable, "Program"] = {}  # of this process, the oldest first
+KEPT = 8  # of them
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Task:
     # Of the running mean, aux and a batch, held out: sums by name, the loss among them, and what
     # they are means over; nothing random or changed. None for a task that cannot be evaluated.
     evaluate: Callable[[Any, Any, dict], tuple[dict, Array]] | None = None
+    # What decides the functions above but for the arrays that they are given: tasks alike share
+    # what is compiled. None for a task like no other.
+    alike: Hashable | None = None
 
 
 class TrainState(NamedTuple):
@@ -69,6 +76,20 @@ class Program(NamedTuple):
     init: Callable[..., TrainState]  # key, aux, params or None -> state, where the table says
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]  # donates the state it is given
     evaluate: Callable[[Any, Any, dict], tuple[dict, Array]] | None = None  # as the task's
+
+
+def shared_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
+    """`make_program`, or what it gave this process before for a task alike: no second compile."""
+    if task.alike is None:
+        return make_program(task, optimizer, steps, mesh)
+    leaves, structure = jax.tree.flatten((task.aux, task.init_params))
+    shapes = tuple((np.shape(x), x.dtype) for x in leaves)
+    key = task.alike, structure, shapes, optimizer, steps, mesh
+    if key not in SHARED:
+        while len(SHARED) >= KEPT:
+            SHARED.pop(next(iter(SHARED)))
+        SHARED[key] = make_program(task, optimizer, steps, mesh)
+    return SHARED[key]
 
 
 def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
@@ -117,7 +138,8 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         new = jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
         counted = {"skipped_in_a_row": skips[0], "skipped": skips[1]}
         norms = {f"gradient_norm_{n}": optax.tree.norm(grads[n]) for n in task.optimizers or ()}
-        return new, {"loss": loss, "gradient_norm": norm, **norms, **metrics, **counted}
+        moved = rates(optimizer, steps, task.optimizers, state.opt)
+        return new, {"loss": loss, "gradient_norm": norm, **norms, **moved, **metrics, **counted}
 
     placed = jax.tree.map(lambda x: x.sharding, abstract_state(task, optimizer, steps, mesh))
     # A start is many random draws, run once: LLVM's full effort took 14 s on it, this 3 s.

@@ -106,7 +106,7 @@ class AdversarialRun(Run):
             "mask": jax.ShapeDtypeStruct(rows, "bool"),
         }
 
-    def train(self, folder, data, mesh, *, codec=None, text=None, profile=None) -> Codec:
+    def train(self, folder, data, mesh, *, codec=None, text=None, monitoring=None) -> Codec:
         open_run(Path(folder), configs.to_dict(self))
         state = fit(folder, self.task(), self.batches(mesh), self.loop, self.optimizer, mesh=mesh)
         params = hosts.fetch(state.ema["generator"])

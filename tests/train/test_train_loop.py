@@ -13,6 +13,7 @@ from small_runs import RECORDS, TUNING, bits_of, lm_parts, log_of, one_device, p
 from rvq_jax.errors import UserError
 from rvq_jax.train.checkpoint import Checkpoints
 from rvq_jax.train.loop import LoopConfig, fit
+from rvq_jax.train.monitoring import Monitoring
 from rvq_jax.train.state import make_program
 
 
@@ -163,5 +164,5 @@ def test_nothing_compiles_after_the_first_updates(tmp_path):
 
 def test_updates_are_traced_on_request(tmp_path):
     config = LoopConfig(steps=6)
-    fit(tmp_path, point_task(), points(RECORDS), config, TUNING, profile=2)
+    fit(tmp_path, point_task(), points(RECORDS), config, TUNING, monitoring=Monitoring(2))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

@@ -37,7 +37,7 @@ def load(path: str | Path) -> Loaded:
     Raises UserError if it is no token model, a part is missing, or weights do not fit or are not
     finite.
     """
-    path = Path(path)
+    path = files.model_folder(path)
     data = files.load_config(path)
     if kind_of(data) in musicgen.WHOLE | musicgen.ALONE:
         return _load_published(path, data)

@@ -25,9 +25,11 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.train import hosts
 from rvq_jax.train.heldout import check_records
 from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.codec_checks import begun_with, check
 from rvq_jax.train.runs.run import Run
+from rvq_jax.train.sampling import decoded
 from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.adversarial import AdversarialConfig
 from rvq_jax.train.tasks.codec import DISCRIMINATORS, Recipe, codec_task, mean_codec
@@ -102,7 +104,7 @@ class CodecRun(Run):
         *,
         codec: Path | None = None,
         text: Path | None = None,
-        profile: int | None = None,
+        monitoring: Monitoring = NOTHING,
     ) -> "TrainedCodec":
         """As of `Run`; data: a dataset of `rvq-jax data build`, whose valid and test clips are
         held out."""
@@ -112,7 +114,7 @@ class CodecRun(Run):
                 heldout = builder.open_split(data, "heldout")
             except UserError as error:
                 hosts.warn(f"{error}: nothing is held out")
-        return fit_codec(folder, source, self, mesh, heldout=heldout, profile=profile)
+        return fit_codec(folder, source, self, mesh, heldout=heldout, monitoring=monitoring)
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def fit_codec(
     mesh: Mesh | None = None,
     *,
     heldout=None,
-    profile: int | None = None,
+    monitoring: Monitoring = NOTHING,
 ) -> TrainedCodec:
     """Trains a codec, or goes on.
 
@@ -182,7 +184,7 @@ def fit_codec(
       run: its config.
       mesh: of devices; the first one alone by default.
       heldout: records that it is evaluated on meanwhile; none for None.
-      profile: updates to trace; none for None.
+      monitoring: what is kept for people to look at.
 
     Returns:
       The codec, whose weights are the running means and whose codewords fit them (see
@@ -213,6 +215,10 @@ def fit_codec(
         check_records(source, heldout)
         dataset["heldout"] = heldout.describe()
     open_run(folder, configs.to_dict(run))
+
+    def hear(state: TrainState) -> list[Sample]:
+        return decoded(trained(run, state).codec, heldout, monitoring.listened)
+
     task = codec_task(recipe, run.codebook_batches, base, judging, run.loop.seed)
     state = fit(
         folder,
@@ -225,7 +231,8 @@ def fit_codec(
         label="codec",
         dataset=dataset,
         heldout=heldout_batches(heldout, cut, run, mesh),
-        profile=profile,
+        monitoring=monitoring,
+        sample=None if heldout is None else hear,
     )
     return trained(run, state)
 

@@ -1,6 +1,7 @@
 """Training a token model on random crops of codes."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +27,12 @@ from rvq_jax.train import hosts
 from rvq_jax.train.captions import caption_states
 from rvq_jax.train.heldout import check_codes
 from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.run import Decoding, Run, Savable
 from rvq_jax.train.runs.shapes import PROMPTS, batch_shapes, decoding_shapes
-from rvq_jax.train.state import OptimizerConfig, Program, Task, make_program
+from rvq_jax.train.runs.sizes import codec_of, sized_as_codes
+from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
 from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
 from rvq_jax.train.tasks.lora import lora_task, merged
 
@@ -72,20 +75,19 @@ class LMRun(Run):
         *,
         codec: Path | None = None,
         text: Path | None = None,
-        profile: int | None = None,
-    ) -> Savable | None:
-        """As of `Run`; data: a code cache, heldout.npz beside it is held out. Without a codec there
-        is no folder to be heard from."""
-        from rvq_jax.train.codes import load_codec
+        monitoring: Monitoring = NOTHING,
+    ) -> Savable:
+        """As of `Run`; data: a code cache, heldout.npz beside it is held out."""
         from rvq_jax.train.runs.musicgen import train_musicgen
 
-        made = None if codec is None else load_codec(codec)
         encoder = None if text is None else TextEncoder.load(text)
         codes = CodeSet.load(data)
         heldout = None if self.loop.evaluate_every == 0 else heldout_beside(data)
-        options = {"heldout": heldout, "profile": profile}
-        model = train_musicgen(folder, codes, self, mesh, made, encoder, **options)
-        return None if model.codec is None else model
+        run, made = self, codec_of(codec, codes)
+        if self.init_from is None:
+            run = dataclasses.replace(self, lm=sized_as_codes(self.lm, codes))
+        options = {"heldout": heldout, "monitoring": monitoring}
+        return train_musicgen(folder, codes, run, mesh, made, encoder, **options)
 
     def splits_over(self, tensor: int) -> bool:
         """Heads and feed-forwards divide over the devices."""
@@ -163,7 +165,8 @@ def train_lm(
     init_params: nnx.State | None = None,
     text: TextEncoder | None = None,
     heldout: CodeSet | None = None,
-    profile: int | None = None,
+    monitoring: Monitoring = NOTHING,
+    sample: Callable[[nnx.State], Sequence[Sample]] | None = None,
 ) -> nnx.State:
     """Trains a token model, or goes on.
 
@@ -177,7 +180,8 @@ def train_lm(
       init_params: parameters to begin with, those of run.init_from (see `runs.musicgen`).
       text: the frozen encoder of a model with text_dim.
       heldout: codes that it is evaluated on meanwhile; none for None.
-      profile: updates to trace; none for None.
+      monitoring: what is kept for people to look at.
+      sample: what parameters, as returned, sound like; nothing is heard for None.
 
     Returns:
       Parameters with lists of layers (see `rvq_jax.lm.forms`): the running means, adapters merged.
@@ -230,8 +234,14 @@ def train_lm(
         program=program,
         dataset=dataset,
         heldout=held,
-        profile=profile,
+        monitoring=monitoring,
+        sample=None if sample is None else lambda state: sample(_mean(run, state)),
     )
+    return _mean(run, state)
+
+
+def _mean(run: LMRun, state: TrainState) -> nnx.State:
+    """The running means of a run, adapters merged, with lists of layers."""
     params = hosts.fetch(state.ema)
     if run.lora.rank is not None:
         params = jax.device_get(merged(hosts.fetch(state.aux.base), params, run.lora))

@@ -1,6 +1,7 @@
 """Training a masked token model, SoundStorm's or MAGNeT's, on random crops of codes."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,14 +25,17 @@ from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train import hosts
 from rvq_jax.train.captions import caption_states
-from rvq_jax.train.codes import check_codec, load_codec
+from rvq_jax.train.codes import check_codec
 from rvq_jax.train.heldout import check_codes
 from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches, one_device
 from rvq_jax.train.runs.lm import heldout_beside
 from rvq_jax.train.runs.run import Decoding, Run, Savable
 from rvq_jax.train.runs.shapes import PROMPTS, batch_shapes, decoding_shapes
-from rvq_jax.train.state import OptimizerConfig, Task
+from rvq_jax.train.runs.sizes import codec_of, sized_as_codes
+from rvq_jax.train.sampling import generated
+from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.lm import ConditionDropout
 from rvq_jax.train.tasks.masked import masked_task
 
@@ -65,26 +69,35 @@ class MaskedRun(Run):
         *,
         codec: Path | None = None,
         text: Path | None = None,
-        profile: int | None = None,
+        monitoring: Monitoring = NOTHING,
     ) -> Savable:
         """As of `Run`; data: a code cache, heldout.npz beside it is held out."""
-        made = None if codec is None else load_codec(codec)
         encoder = None if text is None else TextEncoder.load(text)
         codes = CodeSet.load(data)
+        made = codec_of(codec, codes)
+        run = dataclasses.replace(self, lm=sized_as_codes(self.lm, codes))
         heldout = None if self.loop.evaluate_every == 0 else heldout_beside(data)
         stages = None if self.semantic is None else SemanticModel.load(self.semantic)
         if stages is not None and self.lm.semantic_size is None:
             raise UserError("a model of semantic tokens is SoundStorm's: leave --semantic out")
-        _check(self, codes, made, encoder)
+        _check(run, codes, made, encoder)
         if stages is not None:
-            SoundStorm(self.lm, None, made).check_semantic(stages, self.semantic)
-        options = {"text": encoder, "heldout": heldout, "profile": profile}
-        params = train_masked(folder, codes, self, mesh, **options)
+            SoundStorm(run.lm, None, made).check_semantic(stages, self.semantic)
         # It is asked for no more than it was trained on.
-        lm = dataclasses.replace(self.lm, window=self.lm.window or self.frames)
-        if lm.semantic_size is not None:
-            return SoundStorm(lm, params, made, stages)
-        return MAGNeT(lm, params, made, encoder)
+        lm = dataclasses.replace(run.lm, window=run.lm.window or self.frames)
+
+        def model(params: nnx.State) -> SoundStorm | MAGNeT:
+            if lm.semantic_size is not None:
+                return SoundStorm(lm, params, made, stages)
+            return MAGNeT(lm, params, made, encoder)
+
+        def hear(params: nnx.State) -> list[Sample]:
+            return generated(model(params), heldout, monitoring.listened, self.frames)
+
+        options = {"text": encoder, "heldout": heldout, "monitoring": monitoring}
+        if heldout is not None and made is not None:
+            options["sample"] = hear
+        return model(train_masked(folder, codes, run, mesh, **options))
 
     def splits_over(self, tensor: int) -> bool:
         """Heads and feed-forwards divide over the devices."""
@@ -135,7 +148,8 @@ def train_masked(
     *,
     text: TextEncoder | None = None,
     heldout: CodeSet | None = None,
-    profile: int | None = None,
+    monitoring: Monitoring = NOTHING,
+    sample: Callable[[nnx.State], Sequence[Sample]] | None = None,
     label: str = "masked",
 ) -> nnx.State:
     """Trains a masked token model, or goes on.
@@ -147,7 +161,8 @@ def train_masked(
       mesh: of devices; the first one alone by default.
       text: the frozen encoder of a model with text_dim.
       heldout: codes that it is evaluated on meanwhile; none for None.
-      profile: updates to trace; none for None.
+      monitoring: what is kept for people to look at.
+      sample: what parameters, as returned, sound like; nothing is heard for None.
       label: of the progress bar.
 
     Returns:
@@ -186,8 +201,14 @@ def train_masked(
         label=label,
         dataset=dataset,
         heldout=held,
-        profile=profile,
+        monitoring=monitoring,
+        sample=None if sample is None else lambda state: sample(_mean(run, state)),
     )
+    return _mean(run, state)
+
+
+def _mean(run: MaskedRun, state: TrainState) -> nnx.State:
+    """The running means of a run, with lists of layers."""
     return forms.unstack(run.lm, hosts.fetch(state.ema))
 
 

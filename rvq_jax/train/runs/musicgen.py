@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from flax import nnx
 from jax.sharding import Mesh
 
 from rvq_jax import patterns
@@ -13,7 +14,9 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train.codes import check_codec
+from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.lm import LMRun, train_lm
+from rvq_jax.train.sampling import generated
 
 HOW = ("dtype", "remat")  # fields of how a model is computed, which training chooses itself
 
@@ -27,7 +30,7 @@ def train_musicgen(
     text: TextEncoder | None = None,
     *,
     heldout: CodeSet | None = None,
-    profile: int | None = None,
+    monitoring: Monitoring = NOTHING,
 ) -> MusicGen:
     """Trains a MusicGen in one piece, or goes on.
 
@@ -42,7 +45,7 @@ def train_musicgen(
       codec: to keep beside the model, so that it can be heard.
       text: the frozen text encoder of a model with text_dim.
       heldout: codes that it is evaluated on meanwhile; none for None.
-      profile: updates to trace; none for None.
+      monitoring: what is kept for people to look at.
 
     Returns:
       The model.
@@ -57,10 +60,18 @@ def train_musicgen(
         run = sized_as(run, base)
         codec, text = codec or base.codec, text or base.text
     _check(run, codes, codec, text)
-    options = {"text": text, "heldout": heldout, "profile": profile}
+
+    def model(params: nnx.State) -> MusicGen:
+        return MusicGen(run.lm, patterns.canonical(run.pattern), params, codec, text)
+
+    def hear(params: nnx.State) -> list[Sample]:
+        return generated(model(params), heldout, monitoring.listened, run.frames)
+
+    options = {"text": text, "heldout": heldout, "monitoring": monitoring}
+    if heldout is not None and codec is not None:
+        options["sample"] = hear
     params = None if base is None else base.params
-    params = train_lm(folder, codes, run, mesh, init_params=params, **options)
-    return MusicGen(run.lm, patterns.canonical(run.pattern), params, codec, text)
+    return model(train_lm(folder, codes, run, mesh, init_params=params, **options))
 
 
 def sized_as(run: LMRun, base: MusicGen) -> LMRun:

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from rvq_jax.train.loop import LoopConfig
+from rvq_jax.train.monitoring import NOTHING, Monitoring
 from rvq_jax.train.state import OptimizerConfig, Task
 
 
@@ -57,8 +58,8 @@ class Run(abc.ABC):
         *,
         codec: Path | None = None,
         text: Path | None = None,
-        profile: int | None = None,
-    ) -> Savable | None:
+        monitoring: Monitoring = NOTHING,
+    ) -> Savable:
         """Trains from files, or goes on.
 
         Args:
@@ -67,10 +68,10 @@ class Run(abc.ABC):
           mesh: of devices.
           codec: folder of a codec to keep beside the model, for kinds that take one.
           text: folder of a frozen text encoder, for kinds that take one.
-          profile: updates to trace; none for None.
+          monitoring: what is kept of the run for people to look at.
 
         Returns:
-          The model; None if there is no folder format for it.
+          The model.
 
         Raises:
           UserError: what does not fit.

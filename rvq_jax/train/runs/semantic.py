@@ -13,8 +13,10 @@ from rvq_jax.systems.semantic import PATTERN, TOKENIZER, SemanticModel
 from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 from rvq_jax.systems.spelling import Spelling
 from rvq_jax.systems.text_encoder import TextEncoder
+from rvq_jax.train.monitoring import NOTHING, Monitoring
 from rvq_jax.train.runs.lm import LMRun, heldout_beside
 from rvq_jax.train.runs.musicgen import train_musicgen
+from rvq_jax.train.runs.sizes import sized_as_codes
 from rvq_jax.train.utterances import utterances
 
 
@@ -39,7 +41,7 @@ class SemanticRun(LMRun):
         *,
         codec: Path | None = None,
         text: Path | None = None,
-        profile: int | None = None,
+        monitoring: Monitoring = NOTHING,
     ) -> SemanticModel:
         """As of `Run`; data: a code cache with semantic tokens, heldout.npz beside it is held out.
 
@@ -65,8 +67,9 @@ class SemanticRun(LMRun):
             tokens = utterances(tokens, *reads)
             heldout = None if heldout is None else utterances(heldout, *reads, "heldout")
             spelling = spelling.trained_on(tokens.captions)
-        options = {"heldout": heldout, "profile": profile}
-        model = train_musicgen(folder, tokens, self, mesh, None, encoder, **options)
+        options = {"heldout": heldout, "monitoring": monitoring}
+        run = dataclasses.replace(self, lm=sized_as_codes(self.lm, tokens))
+        model = train_musicgen(folder, tokens, run, mesh, None, encoder, **options)
         # It is asked for no more than it was trained on.
         lm = dataclasses.replace(model.config, window=self.frames)
         path = Path(data).with_name(TOKENIZER)

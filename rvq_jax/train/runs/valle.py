@@ -21,14 +21,17 @@ from rvq_jax.systems.semantic import PATTERN, SemanticModel
 from rvq_jax.systems.spelling import Spelling
 from rvq_jax.systems.valle import FIRST, REST, VALLE
 from rvq_jax.train import hosts
-from rvq_jax.train.codes import check_codec, load_codec
+from rvq_jax.train.codes import check_codec
 from rvq_jax.train.heldout import check_codes
 from rvq_jax.train.loop import LoopConfig, fit, open_run
+from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches
 from rvq_jax.train.runs.lm import LMRun, heldout_beside
 from rvq_jax.train.runs.run import Decoding, Run
 from rvq_jax.train.runs.shapes import batch_shapes
-from rvq_jax.train.state import OptimizerConfig, Task
+from rvq_jax.train.runs.sizes import codec_of, sized_as_codes
+from rvq_jax.train.sampling import generated
+from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.valle import valle_task
 from rvq_jax.train.utterances import utterances
 
@@ -77,7 +80,7 @@ class VALLERun(Run):
         *,
         codec: Path | None = None,
         text: Path | None = None,
-        profile: int | None = None,
+        monitoring: Monitoring = NOTHING,
     ) -> VALLE:
         """As of `Run`; data: a code cache, heldout.npz beside it is held out.
 
@@ -85,10 +88,13 @@ class VALLERun(Run):
         """
         if text is not None:
             raise UserError("VALL-E reads texts itself: leave --text out")
-        made = None if codec is None else load_codec(codec)
         codes = CodeSet.load(data)
         heldout = None if self.loop.evaluate_every == 0 else heldout_beside(data)
-        return train_valle(folder, codes, self, mesh, made, heldout=heldout, profile=profile)
+        first = sized_as_codes(self.first, codes, FIRST, levels=False)
+        rest = sized_as_codes(self.rest, codes, REST)
+        run = dataclasses.replace(self, first=first, rest=rest)
+        options = {"heldout": heldout, "monitoring": monitoring}
+        return train_valle(folder, codes, run, mesh, codec_of(codec, codes), **options)
 
     def splits_over(self, tensor: int) -> bool:
         """Heads and feed-forwards divide over the devices."""
@@ -113,7 +119,7 @@ def train_valle(
     codec=None,
     *,
     heldout: CodeSet | None = None,
-    profile: int | None = None,
+    monitoring: Monitoring = NOTHING,
     label: str = "VALL-E",
 ) -> VALLE:
     """Trains both stages, or goes on.
@@ -125,7 +131,7 @@ def train_valle(
       mesh: of devices.
       codec: to keep beside the model; it is of no codec's for None.
       heldout: codes that it is evaluated on meanwhile; none for None.
-      profile: updates to trace; none for None.
+      monitoring: what is kept for people to look at.
       label: of the progress bar.
 
     Returns:
@@ -150,6 +156,24 @@ def train_valle(
         heldout = utterances(heldout, *reads, "heldout")
         dataset["heldout"] = heldout.describe()
         held = heldout_batches(heldout, cut, run, mesh)
+    # It is asked for no more than it was trained on.
+    first, rest = (
+        dataclasses.replace(getattr(run, name), window=run.frames) for name in (FIRST, REST)
+    )
+    spelling = spelling.trained_on(codes.captions)
+
+    def made(state: TrainState) -> VALLE:
+        params: dict[str, nnx.State] = {
+            name: forms.unstack(getattr(run, name), hosts.fetch(state.ema[name]))
+            for name in (FIRST, REST)
+        }
+        lm = MusicGen(first, PATTERN, params[FIRST], None)
+        model = SemanticModel(lm, codes.frame_rate)
+        return VALLE(rest, params[REST], codec, model, spelling)
+
+    def hear(state: TrainState) -> list[Sample]:
+        return generated(made(state), heldout, monitoring.listened, run.frames)
+
     state = fit(
         folder,
         run.task(),
@@ -161,19 +185,10 @@ def train_valle(
         label=label,
         dataset=dataset,
         heldout=held,
-        profile=profile,
+        monitoring=monitoring,
+        sample=None if heldout is None or codec is None else hear,
     )
-    params: dict[str, nnx.State] = {
-        name: forms.unstack(getattr(run, name), hosts.fetch(state.ema[name]))
-        for name in (FIRST, REST)
-    }
-    # It is asked for no more than it was trained on.
-    first, rest = (
-        dataclasses.replace(getattr(run, name), window=run.frames) for name in (FIRST, REST)
-    )
-    lm = MusicGen(first, PATTERN, params[FIRST], None)
-    model = SemanticModel(lm, codes.frame_rate)
-    return VALLE(rest, params[REST], codec, model, spelling.trained_on(codes.captions))
+    return made(state)
 
 
 def _check(run: VALLERun, codes: CodeSet, codec) -> None:

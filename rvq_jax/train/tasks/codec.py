@@ -215,6 +215,7 @@ def codec_task(
         averaged=averaged,
         lags=lags,
         evaluate=evaluate,
+        alike=("codec", recipe, codec is None),
     )
 
 

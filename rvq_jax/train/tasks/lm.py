@@ -63,7 +63,10 @@ def lm_task(
 
     stacked = None if init_params is None else forms.stack(config, init_params)
     aux = jax.tree.map(jnp.asarray, pattern)
-    return Task(init, aux, loss, init_params=stacked, weight=weight_of, evaluate=evaluate)
+    alike = "lm", config, condition_dropout, init_params is None
+    return Task(
+        init, aux, loss, init_params=stacked, weight=weight_of, evaluate=evaluate, alike=alike
+    )
 
 
 def mean_bits(

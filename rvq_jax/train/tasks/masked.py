@@ -46,7 +46,8 @@ def masked_task(config: MaskedLMConfig, condition_dropout: ConditionDropout) -> 
         bits, count = sum_of_bits(config, params, batch, conditions, key)
         return {"loss": bits}, count
 
-    return Task(init, jnp.zeros(()), loss, weight=weight, evaluate=evaluate)
+    alike = "masked", config, condition_dropout
+    return Task(init, jnp.zeros(()), loss, weight=weight, evaluate=evaluate, alike=alike)
 
 
 def sum_of_bits(

@@ -55,7 +55,8 @@ def valle_task(
 
     optimizers = {FIRST: optimizer, REST: optimizer}
     aux = jax.tree.map(jnp.asarray, pattern)
-    return Task(init, aux, loss, weight=weight_of, optimizers=optimizers, evaluate=evaluate)
+    options = {"weight": weight_of, "optimizers": optimizers, "evaluate": evaluate}
+    return Task(init, aux, loss, **options, alike=("valle", first, rest))
 
 
 def first_bits(config: LMConfig, params: nnx.State, pattern: Pattern, batch: dict) -> Array:

@@ -1,0 +1,151 @@
+"""Many trainings: of a grid of a config's fields, and compared on a page."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rvq_jax import files
+from rvq_jax.cli.models import load_config
+from rvq_jax.cli.terminal import command_line, parse, say
+from rvq_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Trains a config at every point of a grid and with every seed, and tables what came of it.
+
+    One run after another in one process, which compiles what runs share once; or, with --devices,
+    in as many processes. What is done is not done again: started once more, it goes on. --print
+    prints a command for each run instead, for an array of jobs. Other fields of the config follow
+    as flags.
+
+    rvq-jax sweep configs/lm_delay.py --data codes/train.npz --out runs/sweep \
+--grid pattern=delay,flatten --grid lm.dim=128,256 --seeds 0 1 2
+    """
+
+    config: Annotated[Path, tyro.conf.Positional]
+    """Python file with get_config(), as in configs/."""
+    data: Path
+    """A dataset or a code cache, as of `rvq-jax train`."""
+    out: Path
+    """Folder of the sweep, with a run folder for each run."""
+    grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE of the config, such as lm.dim=128,256; given once for each field."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the trainings, each at every point."""
+    codec: str | None = None
+    """As of `rvq-jax train`."""
+    text: Path | None = None
+    """As of `rvq-jax train`."""
+    listened: int = 0
+    """As of `rvq-jax train`."""
+    plot: tuple[str, str] | None = None
+    """Two columns of the table, or fields of the grid, to plot: the second against the first.
+    Default: held-out loss against the first field that is a number."""
+    devices: int = 1
+    """Processes, each with an accelerator of its own, that share out the runs."""
+    share: tuple[int, int] | None = None
+    """Of so many shares of the runs, the second, train the first alone, counted from 0; tables
+    nothing."""
+    print: bool = False
+    """Print the command of each run, one a line, and do nothing."""
+    json: bool = False
+    """Print results.json to standard output at the end."""
+    overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> dict | None:
+        from rvq_jax.study import sweep
+
+        default = load_config(self.config)
+
+        def parsed(words: tuple[str, ...]):
+            return parse(type(default), [*self.overrides, *words], f"sweep {self.config}", default)
+
+        axes = [sweep.axis(text) for text in self.grid]
+        cells = sweep.cells(axes, self.seeds, parsed)
+        if self.print:
+            say(False, "\n".join(self._command(cell) for cell in cells))
+            return None
+        if self.share is not None and self.share[0] >= self.share[1]:
+            raise UserError(f"--share is {self.share[0]} of {self.share[1]}; count from 0")
+        files.check_folder(self.out, ours=("*", "*/"))
+        sweep.state_configs(self.out, cells)
+        left = self._train(cells)
+        if self.share is not None:
+            sweep.raise_left(left, len(cells))
+            return None
+        return self._table(axes, cells, left)
+
+    def _train(self, cells) -> list[tuple[str, str]]:
+        import sys
+
+        from rvq_jax.study import sweep
+        from rvq_jax.train.monitoring import Monitoring
+        from rvq_jax.train.runs.batches import one_device
+
+        if self.devices > 1 and self.share is None:
+            sweep.train_on_devices(sys.argv[1:], self.devices)
+            return [(cell.name, "see above") for cell in cells if not sweep.is_done(self.out, cell)]
+        given = {"codec": self.codec, "text": self.text}
+        given["monitoring"] = Monitoring(listened=self.listened)
+
+        def fit(run, folder: Path):
+            return run.train(folder, self.data, one_device(), **given)
+
+        first, ways = self.share or (0, 1)
+        return sweep.train(self.out, cells[first::ways], fit)
+
+    def _table(self, axes, cells, left) -> dict:
+        from rvq_jax.evaluate import table
+        from rvq_jax.study import sweep, sweep_report
+
+        done = sweep_report.results(self.out, cells)
+        if done["points"]:
+            columns = self.plot or sweep_report.default_columns(axes, done)
+            written = sweep_report.write(self.out, cells, done, columns, command_line())
+            say(self.json, table.columns(sweep_report.table(done), len(axes) + 1))
+            for path in written:
+                say(self.json, f"{path}")
+        sweep.raise_left(left, len(cells))
+        return done
+
+    def _command(self, cell) -> str:
+        import shlex
+
+        words = ["rvq-jax", "train", f"{self.config}", "--data", f"{self.data}"]
+        words += ["--out", os.path.join(self.out, cell.name)]
+        for name in ("codec", "text"):
+            words += [f"--{name}", f"{getattr(self, name)}"] if getattr(self, name) else []
+        words += ["--listened", f"{self.listened}"] if self.listened else []
+        return shlex.join([*words, *self.overrides, *cell.words])
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Puts runs beside each other on one page: a table, their curves, what they sound like.
+
+    rvq-jax compare runs/delay runs/flatten --out compare.html
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folders of `rvq-jax train`, finished or not."""
+    out: Path = Path("compare.html")
+    """The page."""
+    json: bool = False
+    """Print the table as JSON."""
+
+    def run(self) -> dict:
+        from rvq_jax.evaluate import compare, folders, runs, table
+
+        if not self.runs:
+            raise UserError("nothing to compare: name run folders")
+        names = folders.labels(self.runs)
+        found = [runs.open_run_log(*pair) for pair in zip(names, self.runs, strict=True)]
+        files.check_file(self.out)
+        rows = compare.write(self.out, found, command_line())
+        say(self.json, table.columns(compare.table(rows)))
+        say(self.json, f"{self.out}")
+        return rows

@@ -1,0 +1,135 @@
+"""Runs beside each other on one page: what they came to, their curves, what they sound like."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rvq_jax import files
+from rvq_jax.errors import clipped, printable
+from rvq_jax.evaluate import page, plots, runs
+from rvq_jax.evaluate.report import STYLE
+from rvq_jax.evaluate.runs import RunLog
+from rvq_jax.evaluate.sounds import sounds
+
+CLIPS = 4  # that are heard
+SIZE = (4.8, 3.4)  # inches
+NAME = 28  # letters of a name that a legend has room for
+# Titles of what runs came to, by their names in `runs.summary`.
+TITLES = {
+    "updates": "updates",
+    "loss": "training loss",
+    "heldout_loss": "held-out loss",
+    "best_heldout_loss": "least held-out loss",
+    "best_update": "at update",
+    "bits_per_frame": "held-out bits per frame",
+    "si_sdr": "held-out SI-SDR, dB",
+    "mel_distance": "held-out mel distance",
+    "seconds": "seconds",
+    "examples_per_second": "examples per second",
+    "memory_gb": "memory, GB",
+    "device": "device",
+}
+
+
+def write(
+    path: str | Path, found: Sequence[RunLog], command: str, head: Sequence[str] = ()
+) -> dict:
+    """Writes a page of runs, whole or not at all.
+
+    Args:
+      path: of the page; it needs nothing else unless there is much to hear.
+      found: runs of any kinds, finished or not.
+      command: that asked for it.
+      head: parts in HTML that come first.
+
+    Returns:
+      The rows of its table, by run.
+
+    Raises:
+      UserError: without matplotlib, or where no page can be written.
+    """
+    path = Path(path)
+    rows = {run.name: runs.summary(run) for run in found}
+    charts = [
+        ("heldout/loss", "step", "held-out loss", "updates"),
+        ("loss", "step", "training loss", "updates"),
+        ("heldout/loss", "seconds", "held-out loss", "seconds of training"),
+        ("learning_rate", "step", "learning rate", "updates"),
+    ]
+    drawn = [
+        page.plot(_curves(found, *chart), f"{chart[2]} against {chart[3]}")
+        for chart in charts
+        if any(len(runs.curve(run, *chart[:2])) > 1 for run in found)
+    ]
+    clips = runs.players(found, CLIPS)
+    for clip in clips:
+        clip["original"] = clip["original"] and os.path.relpath(clip["original"], path.parent)
+        clip["systems"] = {n: os.path.relpath(x, path.parent) for n, x in clip["systems"].items()}
+    main = [
+        "<h1>Runs compared</h1>",
+        *head,
+        page.table(table(rows)),
+        f"<div class='plots'>{''.join(drawn)}</div>",
+        *sounds(path.parent, clips, [*rows], "What they sound like"),
+        *_configs(found),
+    ]
+    footer = f"<p class='note'>{page.escape(command)}</p>"
+    with files.writing(path) as target:
+        text = page.frame("Runs compared", main, footer, STYLE)
+        target.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return rows
+
+
+def table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """What runs came to, a head first; columns that no run has are left out."""
+    names = [n for n in TITLES if any(row.get(n) is not None for row in rows.values())]
+    names += [n for n in _all_names(rows) if n not in TITLES]
+    body = [[name, *(cell(row.get(n)) for n in names)] for name, row in rows.items()]
+    return [["run", *(TITLES.get(n, n.replace("_", " ")) for n in names)], *body]
+
+
+def cell(value: Any) -> str:
+    """A value as a table has it."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return runs.ABSENT if value is None else f"{value}"
+
+
+def _all_names(rows: dict[str, dict[str, Any]]) -> list[str]:
+    return [*dict.fromkeys(name for row in rows.values() for name in row)]
+
+
+def _curves(found: Sequence[RunLog], name: str, over: str, label: str, axis_label: str) -> str:
+    """A line for each run, on a logarithmic axis where its numbers are of different sizes."""
+    figure, axis = plots.figure(*SIZE)
+    values = []
+    for i, run in enumerate(found):
+        points = runs.curve(run, name, over)
+        if not len(points):
+            continue
+        values += [*points[:, 1]]
+        style = {"color": plots.colour(i), "ls": "-" if i < len(plots.COLOURS) else "--"}
+        marks = {"marker": plots.mark(i), "ms": 4} if len(points) < 12 else {}
+        axis.plot(*points.T, lw=1.3, label=plots.label(clipped(run.name, NAME)), **style, **marks)
+    low, high = np.min(values), np.max(values)
+    if low > 0 and high > 8 * low:
+        axis.set_yscale("log")
+    axis.set_xlabel(axis_label)
+    axis.set_ylabel(label)
+    if len(found) > 1:
+        columns = 2 if max(len(clipped(run.name, NAME)) for run in found) < 20 else 1
+        figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=8)
+    return plots.svg(figure, letters=True)
+
+
+def _configs(found: Sequence[RunLog]) -> list[str]:
+    """In what the configs differ, a column for each run."""
+    differ = runs.differences(found)
+    if not differ:
+        return []
+    head = ["field", *(run.name for run in found)]
+    rows = [[name, *(printable(f"{x}") for x in values)] for name, values in differ.items()]
+    return ["<h2>In what their configs differ</h2>", page.table([head, *rows])]

@@ -1,0 +1,171 @@
+"""What came of a sweep: means over seeds in a table, one column against another, every curve."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rvq_jax import files
+from rvq_jax.errors import UserError
+from rvq_jax.evaluate import compare, page, plots, runs
+from rvq_jax.study.sweep import Axis, Cell, is_done
+
+
+def results(out: Path, found: Sequence[Cell]) -> dict[str, Any]:
+    """What came of a sweep: rows by point of the grid, means over seeds.
+
+    Args:
+      out: folder of the sweep.
+      found: its cells; those without a model are left out.
+
+    Returns:
+      What results.json holds.
+    """
+    logs = {
+        cell.name: runs.open_run_log(cell.name, out / cell.name)
+        for cell in found
+        if is_done(out, cell)
+    }
+    rows: dict[tuple, dict] = {}
+    for cell in found:
+        if cell.name in logs:
+            row = rows.setdefault(tuple(cell.values.items()), {"values": cell.values, "runs": {}})
+            row["runs"][cell.name] = runs.summary(logs[cell.name])
+    for row in rows.values():
+        row["means"] = _means([*row["runs"].values()])
+    return {"seeds": sorted({cell.seed for cell in found}), "points": [*rows.values()]}
+
+
+def _means(summaries: Sequence[dict]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation over runs of each number that all of them have; no deviation of
+    one run."""
+    found = {}
+    for name in summaries[0]:
+        values = [one.get(name) for one in summaries]
+        if all(isinstance(x, (int, float)) for x in values):
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            found[name] = {"mean": float(np.mean(values)), "std": spread}
+    return found
+
+
+def table(found: dict[str, Any]) -> list[list[str]]:
+    """Points of a sweep in rows, a head first; best held-out loss, else loss, on top."""
+    points = found["points"]
+    names = [n for n in compare.TITLES if any(n in point["means"] for point in points)]
+    chief = "heldout_loss" if "heldout_loss" in names else "loss"
+    points = sorted(points, key=lambda x: x["means"].get(chief, {"mean": np.inf})["mean"])
+    fields = [*points[0]["values"]] if points else []
+    head = [*fields, "runs", *(compare.TITLES[n] for n in names)]
+    return [head] + [
+        [
+            *point["values"].values(),
+            f"{len(point['runs'])}",
+            *(_said(point["means"].get(n)) for n in names),
+        ]
+        for point in points
+    ]
+
+
+def _said(mean: dict | None) -> str:
+    if mean is None:
+        return runs.ABSENT
+    spread = f" ± {mean['std']:.2g}" if mean["std"] else ""
+    return compare.cell(mean["mean"]) + spread
+
+
+def write(
+    out: Path, found: Sequence[Cell], done: dict[str, Any], columns: tuple[str, str], command: str
+) -> list[Path]:
+    """Writes results.json, results.md and sweep.html: a table, a plot of two columns, and curves.
+
+    Args:
+      out: folder of the sweep.
+      found: its cells.
+      done: its results.
+      columns: that are plotted, the first to the right.
+      command: that asked for it.
+
+    Returns:
+      The files.
+
+    Raises:
+      UserError: without matplotlib, no such column, or a place that cannot be written to.
+    """
+    rows = table(done)
+    files.write_json(out / "results.json", done)
+    with files.writing(out / "results.md") as path:
+        path.write_text(page.markdown_table(rows) + "\n", encoding="utf-8")
+    image = page.plot(plot(done, *columns), f"{columns[1]} against {columns[0]}")
+    logs = [runs.open_run_log(cell.name, out / cell.name) for cell in found if is_done(out, cell)]
+    spread = "Means over seeds, ± their standard deviation." if len(done["seeds"]) > 1 else ""
+    head = [page.table(rows), f"<p class='note'>{spread}</p>", image, "<h2>Every run</h2>"]
+    compare.write(out / "sweep.html", logs, command, head)
+    return [out / name for name in ("results.json", "results.md", "sweep.html")]
+
+
+def default_columns(axes: Sequence[Axis], done: dict[str, Any]) -> tuple[str, str]:
+    """The first axis of numbers, else the first one, and held-out loss, else loss."""
+    numeric = [x.field for x in axes if all(_number(value) is not None for value in x.values)]
+    across = next(iter([*numeric, *(x.field for x in axes)]), "seconds")
+    held = all("heldout_loss" in point["means"] for point in done["points"])
+    return across, "heldout_loss" if held else "loss"
+
+
+def plot(done: dict[str, Any], across: str, up: str) -> str:
+    """One column of a sweep against another: a line for each value of the other axes.
+
+    Args:
+      done: its results.
+      across: a field of the grid, or a number that runs came to.
+      up: the same.
+
+    Returns:
+      SVG as a data URI.
+
+    Raises:
+      UserError: no such column.
+    """
+    lines: dict[str, list[tuple]] = {}
+    for point in done["points"]:
+        rest = {n: x for n, x in point["values"].items() if n not in (across, up)}
+        name = ", ".join(f"{n} {x}" for n, x in rest.items())
+        lines.setdefault(name, []).append((*_place(point, across), *_place(point, up)))
+    words = [x for line in lines.values() for x, *_ in line if isinstance(x, str)]
+    figure, made = plots.figure(*compare.SIZE)
+    ticks = {word: float(i) for i, word in enumerate(dict.fromkeys(words))}
+    for i, (name, line) in enumerate(lines.items()):
+        placed = sorted((ticks.get(x, x), x_error, y, y_error) for x, x_error, y, y_error in line)
+        x, x_error, y, y_error = zip(*placed, strict=True)
+        made.errorbar(
+            x, y, y_error, x_error, fmt=plots.mark(i), ls="-" if not ticks else "", lw=1.4,
+            capsize=3, color=plots.colour(i), label=plots.label(name),
+        )  # fmt: skip
+    if ticks:
+        made.set_xticks([*ticks.values()], [plots.label(word) for word in ticks])
+        made.set_xlim(-0.5, len(ticks) - 0.5)
+    made.set_xlabel(plots.label(compare.TITLES.get(across, across)))
+    made.set_ylabel(plots.label(compare.TITLES.get(up, up)))
+    if len(lines) > 1:
+        figure.legend(loc="outside upper left", frameon=False, fontsize=8)
+    return plots.svg(figure, letters=True)
+
+
+def _place(point: dict, name: str) -> tuple:
+    """Where a point lies on an axis, and how far its runs are spread there."""
+    if name in point["values"]:
+        value = point["values"][name]
+        number = _number(value)
+        return (value, 0.0) if number is None else (number, 0.0)
+    if name in point["means"]:
+        mean = point["means"][name]
+        return mean["mean"], mean["std"] or 0.0
+    known = ", ".join([*point["values"], *point["means"]])
+    raise UserError(f"there is no column {name!r} to plot; known: {known}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
