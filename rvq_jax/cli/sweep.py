@@ -83,8 +83,8 @@ class Sweep:
         import sys
 
         from rvq_jax.study import sweep
+        from rvq_jax.train import sharding
         from rvq_jax.train.monitoring import Monitoring
-        from rvq_jax.train.runs.batches import one_device
 
         if self.devices > 1 and self.share is None:
             sweep.train_on_devices(sys.argv[1:], self.devices)
@@ -92,8 +92,10 @@ class Sweep:
         given = {"codec": self.codec, "text": self.text}
         given["monitoring"] = Monitoring(listened=self.listened)
 
+        mesh = sharding.make_mesh()
+
         def fit(run, folder: Path):
-            return run.train(folder, self.data, one_device(), **given)
+            return run.train(folder, self.data, mesh, **given)
 
         first, ways = self.share or (0, 1)
         return sweep.train(self.out, cells[first::ways], fit)
