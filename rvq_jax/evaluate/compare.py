@@ -15,8 +15,8 @@ from rvq_jax.evaluate.runs import RunLog
 from rvq_jax.evaluate.sounds import sounds
 
 CLIPS = 4  # that are heard
-SIZE = (4.8, 3.4)  # inches
 NAME = 28  # letters of a name that a legend has room for
+LEGEND = 14  # lines that it tells apart
 # Titles of what runs came to, by their names in `runs.summary`.
 TITLES = {
     "updates": "updates",
@@ -35,7 +35,11 @@ TITLES = {
 
 
 def write(
-    path: str | Path, found: Sequence[RunLog], command: str, head: Sequence[str] = ()
+    path: str | Path,
+    found: Sequence[RunLog],
+    command: str,
+    title: str = "Runs compared",
+    head: Sequence[str] = (),
 ) -> dict:
     """Writes a page of runs, whole or not at all.
 
@@ -43,6 +47,7 @@ def write(
       path: of the page; it needs nothing else unless there is much to hear.
       found: runs of any kinds, finished or not.
       command: that asked for it.
+      title: of the page.
       head: parts in HTML that come first.
 
     Returns:
@@ -68,17 +73,18 @@ def write(
     for clip in clips:
         clip["original"] = clip["original"] and os.path.relpath(clip["original"], path.parent)
         clip["systems"] = {n: os.path.relpath(x, path.parent) for n, x in clip["systems"].items()}
+    head_row, *body = table(rows)
     main = [
-        "<h1>Runs compared</h1>",
+        f"<h1>{page.escape(title)}</h1>",
         *head,
-        page.table(table(rows)),
+        page.table([head_row, *[[name.replace(",", ", "), *row] for name, *row in body]]),
         f"<div class='plots'>{''.join(drawn)}</div>",
         *sounds(path.parent, clips, [*rows], "What they sound like"),
         *_configs(found),
     ]
     footer = f"<p class='note'>{page.escape(command)}</p>"
     with files.writing(path) as target:
-        text = page.frame("Runs compared", main, footer, STYLE)
+        text = page.frame(title, main, footer, STYLE)
         target.write_text(text, encoding="utf-8", errors="backslashreplace")
     return rows
 
@@ -98,14 +104,25 @@ def cell(value: Any) -> str:
     return runs.ABSENT if value is None else f"{value}"
 
 
+def short_names(names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Names for a legend, and its title: of runs of a sweep, such as lm.dim=16,seed=0, the values
+    under a title of the fields."""
+    parts = [[part.partition("=") for part in name.split(",")] for name in names]
+    fields = [[field for field, *_ in part] for part in parts]
+    if any(field != fields[0] for field in fields) or not all(x[1] for p in parts for x in p):
+        return None, [clipped(name, NAME) for name in names]
+    values = [", ".join(value for *_, value in part) for part in parts]
+    return clipped(", ".join(fields[0]), 2 * NAME), [clipped(value, NAME) for value in values]
+
+
 def _all_names(rows: dict[str, dict[str, Any]]) -> list[str]:
     return [*dict.fromkeys(name for row in rows.values() for name in row)]
 
 
 def _curves(found: Sequence[RunLog], name: str, over: str, label: str, axis_label: str) -> str:
     """A line for each run, on a logarithmic axis where its numbers are of different sizes."""
-    figure, axis = plots.figure(*SIZE)
-    values = []
+    figure, axis = plots.figure(*plots.SIZE)
+    values, (keys, names) = [], short_names([run.name for run in found])
     for i, run in enumerate(found):
         points = runs.curve(run, name, over)
         if not len(points):
@@ -113,15 +130,14 @@ def _curves(found: Sequence[RunLog], name: str, over: str, label: str, axis_labe
         values += [*points[:, 1]]
         style = {"color": plots.colour(i), "ls": "-" if i < len(plots.COLOURS) else "--"}
         marks = {"marker": plots.mark(i), "ms": 4} if len(points) < 12 else {}
-        axis.plot(*points.T, lw=1.3, label=plots.label(clipped(run.name, NAME)), **style, **marks)
+        axis.plot(*points.T, lw=1.3, label=plots.label(names[i]), **style, **marks)
     low, high = np.min(values), np.max(values)
     if low > 0 and high > 8 * low:
         axis.set_yscale("log")
     axis.set_xlabel(axis_label)
     axis.set_ylabel(label)
-    if len(found) > 1:
-        columns = 2 if max(len(clipped(run.name, NAME)) for run in found) < 20 else 1
-        figure.legend(loc="outside upper left", ncols=columns, frameon=False, fontsize=8)
+    if 1 < len(found) <= LEGEND:
+        plots.legend(figure, names, keys)
     return plots.svg(figure, letters=True)
 
 

@@ -11,8 +11,6 @@ from rvq_jax.errors import clipped
 from rvq_jax.evaluate import plots
 from rvq_jax.evaluate.summary import is_bound, title
 
-SIZE = (4.8, 3.4)  # inches: letters are read on a phone too
-ROW = 0.22  # inches of a legend's row
 NAME = 28  # letters of a name that a legend has room for
 # Steps of a decade that a bitrate's axis is marked at: the first that mark it more than once.
 STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
@@ -23,7 +21,7 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
 
     metric, systems: as results.json has them. Baselines are dashed.
     """
-    figure, axis = plots.figure(*SIZE)
+    figure, axis = plots.figure(*plots.SIZE)
     families = list(dict.fromkeys(system["family"] for system in systems))
     rates = []
     for i, family in enumerate(families):
@@ -52,7 +50,7 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
     axis.set_xlabel("kbps")
     axis.set_ylabel(title(metric).rstrip(" ↑↓") + f" ({metric['better']} is better)")
     if len(families) > 1:
-        _legend(figure, [clipped(family, NAME) for family in families])
+        plots.legend(figure, [clipped(family, NAME) for family in families])
     return plots.svg(figure, letters=True)
 
 
@@ -61,7 +59,7 @@ def bits_by_level(models: Sequence[dict]) -> str:
 
     models: as results.json has them.
     """
-    figure, axis = plots.figure(*SIZE)
+    figure, axis = plots.figure(*plots.SIZE)
     names = [clipped(model["name"], NAME) + " (≤)" * is_bound(model) for model in models]
     for i, model in enumerate(models):
         points = [(k + 1, *_ends(x)) for k, x in enumerate(model["bits_by_level"]) if _has(x)]
@@ -75,7 +73,7 @@ def bits_by_level(models: Sequence[dict]) -> str:
     axis.set_xlabel("level")
     axis.set_ylabel("bits per frame (less is better)")
     if len(models) > 1:
-        _legend(figure, names)
+        plots.legend(figure, names)
     return plots.svg(figure, letters=True)
 
 
@@ -108,7 +106,7 @@ def _against_forwards(
     mark_bounds: bool = False,
 ) -> str:
     """A mark with an interval for each model; real: what depends on none, as lines."""
-    figure, axis = plots.figure(*SIZE)
+    figure, axis = plots.figure(*plots.SIZE)
     bounds = [mark_bounds and is_bound(model) for model in models]
     names = [
         clipped(model["name"], NAME) + " (≤)" * bound
@@ -133,18 +131,8 @@ def _against_forwards(
     axis.set_xlabel("forwards for a clip")
     axis.set_ylabel(label)
     if len(models) > 1:
-        _legend(figure, names)
+        plots.legend(figure, names)
     return plots.svg(figure, letters=True)
-
-
-def _legend(figure, names: Sequence[str]) -> None:
-    """Above the axes, where no line passes, in as many columns as there is room for; beyond two
-    rows the figure grows, so that the axes keep their height."""
-    longest = max(map(len, names))
-    columns = max(1, min(3, len(names), 46 // (longest + 6)))
-    rows = -(-len(names) // columns)
-    figure.set_figheight(SIZE[1] + ROW * max(0, rows - 2))
-    figure.legend(loc="outside upper left", ncols=columns, frameon=False)
 
 
 def _points(name: str, family: str, systems: Sequence[dict]) -> list[tuple[float, ...]]:

@@ -14,6 +14,8 @@ from rvq_jax.typing import Array
 # Okabe & Ito's colours, told apart by colour-blind readers; their yellow is too pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKS = "os^Dv<>"
+SIZE = (4.8, 3.4)  # inches of a chart: letters are read on a phone too
+ROW = 0.22  # inches of a row of its legend
 RANGE = 60.0  # dB that a spectrogram shows
 
 
@@ -68,6 +70,17 @@ def _spectrogram(mel_FB: np.ndarray, seconds: float, top: float, clear: bool) ->
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.xaxis.set_major_formatter("{x:g} s")
     return _uri(made, "png")
+
+
+def legend(figure, names: Sequence[str], title: str | None = None) -> None:
+    """Above the axes of a chart, where no line passes, in as many columns as there is room for;
+    beyond two rows the figure grows, so that the axes keep their height."""
+    longest = max(map(len, names))
+    columns = max(1, min(3, len(names), 46 // (longest + 6)))
+    rows = -(-len(names) // columns) + (title is not None)
+    figure.set_figheight(SIZE[1] + ROW * max(0, rows - 2))
+    made = figure.legend(loc="outside upper left", ncols=columns, frameon=False, title=title)
+    made.set_alignment("left")
 
 
 def label(text: str) -> str:

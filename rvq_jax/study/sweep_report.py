@@ -100,7 +100,8 @@ def write(
     logs = [runs.open_run_log(cell.name, out / cell.name) for cell in found if is_done(out, cell)]
     spread = "Means over seeds, ± their standard deviation." if len(done["seeds"]) > 1 else ""
     head = [page.table(rows), f"<p class='note'>{spread}</p>", image, "<h2>Every run</h2>"]
-    compare.write(out / "sweep.html", logs, command, head)
+    title = f"Sweep of {' by '.join(done['points'][0]['values']) or 'seeds'}"
+    compare.write(out / "sweep.html", logs, command, title, head)
     return [out / name for name in ("results.json", "results.md", "sweep.html")]
 
 
@@ -132,7 +133,7 @@ def plot(done: dict[str, Any], across: str, up: str) -> str:
         name = ", ".join(f"{n} {x}" for n, x in rest.items())
         lines.setdefault(name, []).append((*_place(point, across), *_place(point, up)))
     words = [x for line in lines.values() for x, *_ in line if isinstance(x, str)]
-    figure, made = plots.figure(*compare.SIZE)
+    figure, made = plots.figure(*plots.SIZE)
     ticks = {word: float(i) for i, word in enumerate(dict.fromkeys(words))}
     for i, (name, line) in enumerate(lines.items()):
         placed = sorted((ticks.get(x, x), x_error, y, y_error) for x, x_error, y, y_error in line)
@@ -147,7 +148,7 @@ def plot(done: dict[str, Any], across: str, up: str) -> str:
     made.set_xlabel(plots.label(compare.TITLES.get(across, across)))
     made.set_ylabel(plots.label(compare.TITLES.get(up, up)))
     if len(lines) > 1:
-        figure.legend(loc="outside upper left", frameon=False, fontsize=8)
+        plots.legend(figure, [*lines])
     return plots.svg(figure, letters=True)
 
 
