@@ -1,6 +1,7 @@
 """From audio to token models: the study, datasets, training."""
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -202,6 +203,7 @@ class Train:
         hosts.join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
+        check_sizes(run, self.overrides, self.data)
         if hosts.first():
             files.check_folder(self.out / "model")
         mesh = sharding.make_mesh(fsdp=self.fsdp, tensor=self.tensor)
@@ -231,3 +233,28 @@ def load_config(path: Path) -> Run:
     if not isinstance(config, Run):
         raise UserError(f"config {path}: get_config() must return a Run, as CodecRun or LMRun is")
     return config
+
+
+def check_sizes(run: Run, words: Sequence[str], data: Path) -> None:
+    """Raises UserError for sizes that someone asked for by a flag and the codes do not have.
+
+    Args:
+      run: as the flags made it.
+      words: the flags.
+      data: of its codes.
+    """
+    from rvq_jax.data.codes import CodeSet
+    from rvq_jax.train.runs import SemanticRun
+    from rvq_jax.train.runs.semantic import semantic_set
+
+    flags = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    for flag in flags:
+        part, _, field = flag.removeprefix("--").rpartition(".")
+        if part not in ("lm", "first", "rest") or field not in ("levels", "codebook-size"):
+            continue
+        codes, field = CodeSet.load(data), field.replace("-", "_")
+        codes = semantic_set(codes) if isinstance(run, SemanticRun) else codes
+        have = {"levels": len(codes.codes[0]), "codebook_size": codes.codebook_size}[field]
+        asked = getattr(getattr(run, part), field)
+        if asked != have and (part, field) != ("first", "levels"):
+            raise UserError(f"{flag} is {asked}, the codes have {have}: leave it away")

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from rvq_jax import files
-from rvq_jax.cli.models import load_config
+from rvq_jax.cli.models import check_sizes, load_config
 from rvq_jax.cli.terminal import command_line, parse, say
 from rvq_jax.errors import UserError
 
@@ -66,12 +66,16 @@ class Sweep:
 
         axes = [sweep.axis(text) for text in self.grid]
         cells = sweep.cells(axes, self.seeds, parsed)
+        for cell in cells:
+            check_sizes(cell.run, (*self.overrides, *cell.words), self.data)
         if self.print:
             say(False, "\n".join(self._command(cell) for cell in cells))
             return None
         if self.share is not None and self.share[0] >= self.share[1]:
             raise UserError(f"--share is {self.share[0]} of {self.share[1]}; count from 0")
         files.check_folder(self.out, ours=("*", "*/"))
+        for name in sweep.RESULTS:
+            files.check_file(self.out / name)
         sweep.state_configs(self.out, cells)
         left = self._train(cells)
         if self.share is not None:
@@ -132,7 +136,7 @@ class Compare:
     rvq-jax compare runs/delay runs/flatten --out compare.html
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
     """Run folders of `rvq-jax train`, finished or not."""
     out: Path = Path("compare.html")
     """The page."""

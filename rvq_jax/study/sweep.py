@@ -17,6 +17,7 @@ from rvq_jax.train.runs import Run
 
 SEED = "seed"
 STATED = "sweep.json"  # the configs of its runs, by name
+RESULTS = "results.json", "results.md", "sweep.html", STATED
 
 
 class Axis(NamedTuple):

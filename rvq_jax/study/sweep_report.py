@@ -9,7 +9,7 @@ import numpy as np
 from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import compare, page, plots, runs
-from rvq_jax.study.sweep import Axis, Cell, is_done
+from rvq_jax.study.sweep import RESULTS, STATED, Axis, Cell, is_done
 
 
 def results(out: Path, found: Sequence[Cell]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def write(
     head = [page.table(rows), f"<p class='note'>{spread}</p>", image, "<h2>Every run</h2>"]
     title = f"Sweep of {' by '.join(done['points'][0]['values']) or 'seeds'}"
     compare.write(out / "sweep.html", logs, command, title, head)
-    return [out / name for name in ("results.json", "results.md", "sweep.html")]
+    return [out / name for name in RESULTS if name != STATED]
 
 
 def default_columns(axes: Sequence[Axis], done: dict[str, Any]) -> tuple[str, str]:

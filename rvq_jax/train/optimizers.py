@@ -130,8 +130,10 @@ def rates(
     """The rates of the next update of an optimizer, of a state of it.
 
     Args:
-      config, steps, networks: as of `make_optimizer`.
-      state: of what that made.
+      config: of the run.
+      steps: updates of the run.
+      networks: of several, one each, by their names.
+      state: of what `make_optimizer` made of these.
 
     Returns:
       `learning_rate`, or one for each network, `learning_rate_NAME`.

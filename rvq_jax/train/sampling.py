@@ -52,9 +52,9 @@ def generated(model: Generator, heldout: CodeSet, count: int, frames: int) -> li
     rate, seconds = model.codec.config.rate, frames / heldout.frame_rate
     texts, key = [heldout.captions[i] for i in rows], jax.random.key(0)
     if isinstance(model, SoundStorm) and model.semantic is None:
-        tokens = model.config.semantic_tokens(frames)
-        given = [np.resize(heldout.semantics[i], tokens) for i in rows]
-        audio_BSC = model.generate(None, seconds, key, semantic=np.stack(given))
+        count = model.config.semantic_tokens(frames)
+        tokens = np.stack([np.resize(heldout.semantics[i], count) for i in rows])
+        audio_BSC = model.generate(None, seconds, key, semantic=tokens)
     else:
         audio_BSC = model.generate(texts, seconds, key)
     samples, ways = [], model.channels // model.codec.config.channels

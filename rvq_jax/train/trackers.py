@@ -94,11 +94,11 @@ class Service:
     def __init__(self, name: str, module, folder: Path):
         """Raises UserError if the service refuses."""
         self.name, self.module, self.failed = name, module, False
-        given = {"project": PROJECT, "name": folder.absolute().name, "config": _config(folder)}
+        options = {"project": PROJECT, "name": folder.absolute().name, "config": _config(folder)}
         if name == "wandb":
-            given |= {"dir": str(folder), "id": _identity(folder, name)}
+            options |= {"dir": str(folder), "id": _identity(folder, name)}
         try:
-            self.run = module.init(resume="allow", **given)
+            self.run = module.init(resume="allow", **options)
         except Exception as error:
             raise UserError(
                 f"--track {name}: {type(error).__name__}: {error}; log in to it, or leave it away"

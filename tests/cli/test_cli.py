@@ -146,7 +146,7 @@ def test_fields_of_a_config_file_are_flags_with_the_nearest_known(capsys, tmp_pa
     words = ["train", config, "--data", codes, "--out", tmp_path / "out"]
     line = refuses(capsys, *words, "--loop.stepz", "3", say=("'--loop.steps'", "--loop.stepz"))
     assert "train" in line or "--loop.stepz" in line
-    refuses(capsys, *words, "--lm.levels", "3", say=("2 levels of 7", "3 of 7"))
+    refuses(capsys, *words, "--lm.levels", "3", say=("--lm.levels is 3", "have 2"))
     refuses(capsys, *words[:-1], tmp_path / "two", "--pattern", "delya", say=("'delay'",))
     assert not (tmp_path / "two").exists()
 

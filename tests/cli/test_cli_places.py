@@ -13,7 +13,7 @@ from test_cli import CONFIG
 from rvq_jax import cli, files
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.evaluate import codecs
+from rvq_jax.evaluate import codecs, compare
 from rvq_jax.offline import encode_file, encode_folder
 from rvq_jax.systems import published_codecs
 from rvq_jax.systems.codec import Codec
@@ -36,6 +36,9 @@ def made(tmp_path_factory) -> Path:
     CodeSet(rows, ["a", "b", "c"], [""] * 3, [""] * 3, 50.0, 7).save(place / "codes.npz")
     codec = Codec.load(CODEC)
     encode_file.encode_file(codec, place / "a.wav", place / "a.rvq")
+    (place / "run").mkdir()
+    (place / "run" / "metrics.jsonl").write_text('{"step": 1, "seconds": 1.0, "loss": 2.0}\n')
+    (place / "run" / "config.json").write_text("{}")
     (place / "codes").mkdir()
     shutil.copy(place / "a.rvq", place / "codes" / "a.rvq")
     return place
@@ -59,6 +62,8 @@ COMMANDS = {
     "data build": ("data build @audio --out OUT", "run", (builder, "_prepare")),
     "evaluate": ("evaluate CODEC --data @audio --out OUT", "files", (codecs, "measure")),
     "train": ("train @config.py --data @codes.npz --out OUT", "run", (runs.LMRun, "train")),
+    "sweep": ("sweep @config.py --data @codes.npz --out OUT", "files", (runs.LMRun, "train")),
+    "compare": ("compare @run --out OUT", ".html", (compare, "write")),
     "quickstart": ("quickstart --train-codec --data @audio --out OUT", "run",
                    (builder, "_prepare")),
 }  # fmt: skip

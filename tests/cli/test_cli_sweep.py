@@ -173,6 +173,7 @@ def test_shares_are_the_whole_once(made, tmp_path, monkeypatch, capsys):
         (["--grid", "pattern=delay", "--grid", "pattern=flatten"], ["--grid pattern", "twice"]),
         (["--seeds", "1", "1"], ["seed", "twice"]),
         (["--grid", "lm.dims=16,32"], ["--lm.dims", "--lm.dim"]),
+        (["--grid", "lm.levels=2,3"], ["--lm.levels is 3", "have 2"]),
         (["--grid", "lm.dim=x"], ["lm.dim", "x"]),
         (["--grid", "lm.dim=16", "--share", "2", "2"], ["--share", "count from 0"]),
     ],

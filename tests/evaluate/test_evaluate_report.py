@@ -11,7 +11,7 @@ from page_elements import Page
 from tiers import slow
 
 from rvq_jax.errors import UserError, printable
-from rvq_jax.evaluate import curves, report, summary
+from rvq_jax.evaluate import curves, report, sounds, summary
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_nothing_comes_from_outside_and_no_name_becomes_an_element(built):
 
 
 def test_many_sounds_stay_in_the_files_beside_the_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "INSIDE", 10_000)
+    monkeypatch.setattr(sounds, "INSIDE", 10_000)
     results = add_sounds(tmp_path, tokens(names=("a b#",)), files=("one.flac",))
     place = tmp_path / "audio" / "0" / "1.flac"
     place.rename(place.with_name("a b#?.flac"))
@@ -76,7 +76,7 @@ def test_many_sounds_stay_in_the_files_beside_the_page(tmp_path, monkeypatch):
     page = written(tmp_path, results)
     sources = [sound["src"] for sound in page.all("audio")]
     assert sources == ["audio/0/original.flac", "audio/0/a%20b%23%3F.flac"]
-    assert any(report.BESIDE in text for text in page.texts)
+    assert any(sounds.BESIDE in text for text in page.texts)
     assert not page.all("a")  # no listening pages, no links to them
 
 
