@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from rvq_jax import config as configs
 from rvq_jax import files, opening, screen
-from rvq_jax.errors import UserError, reading
+from rvq_jax.errors import Preempted, UserError, reading
 from rvq_jax.train import guards, hosts, sharding
 from rvq_jax.train.checkpoint import Checkpoints, Note, steps_in
 from rvq_jax.train.heldout import evaluate
-from rvq_jax.train.hosts import Preempted, warn
+from rvq_jax.train.hosts import warn
 from rvq_jax.train.log import Log
 from rvq_jax.train.state import (
     OptimizerConfig,
