@@ -7,12 +7,14 @@ import sys
 import threading
 from importlib import metadata
 
+from rvq_jax import cache
 from rvq_jax.cli import terminal
 from rvq_jax.cli.commands import COMMANDS, load
 from rvq_jax.cli.terminal import nearest, parse
 from rvq_jax.errors import LINE, LeftOut, Preempted, UserError, clipped, printable
 from rvq_jax.screen import Screen
 
+NO_CACHE = "--no-cache"
 RETRY = 75  # EX_TEMPFAIL of sysexits.h: not done, and worth trying again
 __all__ = ["COMMANDS", "load", "main"]
 
@@ -66,6 +68,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _command(arguments: list[str]) -> None:
+    keep = NO_CACHE not in arguments
+    arguments = [word for word in arguments if word != NO_CACHE]
     if not arguments or arguments[0] in ("-h", "--help"):
         terminal.show(_overview())
         return
@@ -83,6 +87,10 @@ def _command(arguments: list[str]) -> None:
         default = load_config(rest[0])
         parse(type(default), ["--help"], f"{name} {rest[0]}", default)
     command = parse(load(name), rest, name)
+    hosts = getattr(command, "hosts", None)
+    # A plan reads what the compiler says; many hosts must do the same, each with a disk of its own.
+    if keep and name != "plan" and (hosts is None or hosts.coordinator is None):
+        cache.keep_programs()
     with _ended_by_sigterm():
         result = command.run()
     if command.json and result is not None:
@@ -131,5 +139,7 @@ def _overview() -> str:
             *lines,
             "",
             "rvq-jax COMMAND --help teaches more.",
+            f"Compiled programs are kept for the next command in {cache.place() or 'no folder'}:",
+            f"{NO_CACHE} or {cache.VARIABLE}=0 keeps none, {cache.VARIABLE}=FOLDER has its own.",
         ]
     )
