@@ -16,6 +16,7 @@ from rvq_jax.quantize.learn import EMA, Gradient, Learning
 from rvq_jax.quantize.search import greedy_codes
 from rvq_jax.quantize.state import Lookup
 from rvq_jax.quantize.stats import LevelStats, level_stats
+from rvq_jax.trees import one_line
 from rvq_jax.typing import Array, Codes, Key, Latents
 
 
@@ -29,6 +30,8 @@ class Quantized(NamedTuple):
     entropy: Array  # [K], a loss that spreads the use of codes (LFQ), else 0
     stats: LevelStats  # each [K]
     state: Lookup  # learned from this batch if train, else the state given
+
+    __repr__ = one_line
 
 
 @dataclass(frozen=True)
