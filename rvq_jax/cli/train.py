@@ -52,20 +52,14 @@ class Train:
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> dict:
-        from rvq_jax import files
-        from rvq_jax.train import hosts, sharding
+        from rvq_jax.train import folders, hosts
 
         join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
-        if hosts.first():
-            files.check_folder(self.out / "model")
-        mesh = sharding.make_mesh(fsdp=self.fsdp, tensor=self.tensor)
-        given = {"codec": self.codec, "text": self.text, "profile": self.profile}
-        model = run.train(self.out, self.data, mesh, **given)
-        if model is not None and hosts.first():
-            model.save(self.out / "model")
-        hosts.together("saved")
+        names = "fsdp", "tensor", "codec", "text", "profile"
+        options = {name: getattr(self, name) for name in names}
+        model = folders.train(run, self.data, self.out, **options)
         if not hosts.first():
             return None
         say(self.json, f"run: {self.out}")

@@ -25,7 +25,8 @@ CLIP_SECONDS = 6.0
 
 
 # What a dataset's folder holds, TFDS's own folders with it; only one of our own is ever replaced.
-DATASET = ("source.json", "records/", "downloads/", "extracted/", "audio_folder/", "synth_music/")
+SOURCE = "source.json"  # what a dataset is of
+DATASET = (SOURCE, "records/", "downloads/", "extracted/", "audio_folder/", "synth_music/")
 DATASET += ("dataset_info.json", "metadata.json", "features.json", "*.array_record*", "*.tfrecord*")
 
 
@@ -105,14 +106,14 @@ def build(
                 stated["left_out"] = {"files": builder.left_out, "of": len(clips)}
         # A folder of its own, whose name says neither version nor builder.
         shutil.move(builder.data_dir, place / "records")
-        files.write_json(place / "source.json", stated)
+        files.write_json(place / SOURCE, stated)
     return out
 
 
 def left_out(dataset: str | Path) -> LeftOut | None:
     """What a dataset lacks of its folder because it could not be used, as an error to raise."""
-    with reading(Path(dataset) / "source.json", "what a dataset is of", REMEDY):
-        found = json.loads(read_bytes(Path(dataset) / "source.json")).get("left_out")
+    with reading(Path(dataset) / SOURCE, "what a dataset is of", REMEDY):
+        found = json.loads(read_bytes(Path(dataset) / SOURCE)).get("left_out")
         if not found:
             return None
         left = [(f"{name}", f"{why}") for name, why in found["files"]]
@@ -183,7 +184,7 @@ def _holds(out: Path, stated: dict) -> bool:
     if out.is_dir() and all(path.name.startswith(files.TEMPORARY) for path in out.iterdir()):
         return False
     try:
-        found = json.loads(read_bytes(out / "source.json"))
+        found = json.loads(read_bytes(out / SOURCE))
         differs = [
             f"{name} {found.get(name)}" for name in stated if found.get(name) != stated[name]
         ]
