@@ -74,7 +74,7 @@ def cases(run_of):
 
 def main() -> None:
     parsed = arguments(__doc__)
-    from rvq_jax.cli.models import load_config
+    from rvq_jax.cli.train import load_config
     from rvq_jax.plan import plan
 
     kept = set()

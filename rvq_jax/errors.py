@@ -33,6 +33,14 @@ class UserError(Exception):
         super().__init__(clipped(printable(clipped(f"{message}", 10 * LINE)), LINE))
 
 
+class Preempted(Exception):
+    """The machine was asked for (SIGTERM): the run is saved, and goes on when started again."""
+
+
+class Interrupted(Preempted):
+    """Someone pressed Ctrl-C: the run is saved, and goes on when started again."""
+
+
 class LeftOut(UserError):
     """Of many things some could not be used, and the others are done: exit code 2, after the work.
 

@@ -27,7 +27,23 @@ def pytree(cls):
         return cls(**dict(zip(data + static, (*leaves, *structure), strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    cls.__repr__ = one_line
     return cls
+
+
+def one_line(tree) -> str:
+    """A dataclass or a named tuple in a line: of arrays their types and shapes."""
+    names = getattr(tree, "_fields", None) or [f.name for f in dataclasses.fields(tree)]
+    inner = ", ".join(f"{name}={_shape(getattr(tree, name))}" for name in names)
+    return f"{type(tree).__name__}({inner})"
+
+
+def _shape(value) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    if type(value) in (tuple, list):
+        return f"({', '.join(map(_shape, value))})"
+    return " ".join(repr(value).split())
 
 
 def named(tree) -> dict:

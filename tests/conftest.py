@@ -5,9 +5,7 @@ large forms, and hypothesis tests with all their examples; `pytest -m ""` runs e
 """
 
 import gc
-import hashlib
 import os
-import platform
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,18 +17,12 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tiers import FAST, THOROUGH
 
+from rvq_jax import cache
 
-def place() -> Path:
-    """Where compiled programs are kept: machine code is of one JAX and of one kind of processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    features = next((x for x in lines if x.startswith(("flags", "Features"))), platform.processor())
-    digest = hashlib.sha256(features.encode()).hexdigest()[:8]
-    return Path(__file__).parents[1] / ".jax_cache" / f"{version('jaxlib')}-{digest}"
-
+ROOT = Path(__file__).parents[1]
 
 # What one worker, process or run has compiled is read by the others, those that tests start too.
-kept = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(place()))
+kept = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache" / cache.key()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_compilation_cache_dir", kept)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from rvq_jax import files, patterns
-from rvq_jax.cli import load_config
+from rvq_jax.cli.train import load_config
 from rvq_jax.lm import forms
 from rvq_jax.systems.codec import leaf_shapes
 from rvq_jax.train.runs import CodecRun, MaskedRun, VALLERun

@@ -1,6 +1,7 @@
 """The floors: which part of the library may know which, read off the source itself."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import rvq_jax
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rvq_jax"
@@ -25,7 +28,7 @@ FLOORS = (
     {"codec", "lm", "rvqfile", "metrics"},
     {"quantize", "patterns", "audio"},
     {"typing", "errors", "limits", "opening", "npz", "files", "screen", "config", "machine"}
-    | {"axes", "trees", "tracing", "builtin"},
+    | {"axes", "trees", "tracing", "builtin", "lazy", "cache"},
 )
 GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 
@@ -201,11 +204,14 @@ def test_importing_the_library_starts_nothing():
     """No device is taken and nothing heavy is read before it is needed."""
     code = (
         "import json, sys, rvq_jax\n"
+        "early = {'jax', 'numpy', 'tyro'} & set(sys.modules)\n"
+        "every = [getattr(rvq_jax, name) for name in rvq_jax.__all__]\n"
         "from jax._src import xla_bridge\n"
         "heavy = {'soundfile', 'grain', 'tyro', 'tensorflow_datasets', 'matplotlib', 'orbax'}\n"
-        "print(json.dumps([sorted(heavy & set(sys.modules)), list(xla_bridge._backends)]))"
+        "late = sorted(heavy & set(sys.modules))\n"
+        "print(json.dumps([sorted(early), late, list(xla_bridge._backends)]))"
     )
-    assert python(code) == [[], []]
+    assert python(code) == [[], [], []]
 
 
 def test_no_module_computes_when_imported():
@@ -243,9 +249,24 @@ def _is_module(name: str) -> bool:
 
 
 def test_the_public_face_has_what_it_names():
-    """Lazy or not, every public name resolves."""
+    """Every public name resolves to what type checkers find, tab completion shows these alone."""
     code = (
         "import json, rvq_jax\n"
-        "print(json.dumps([name for name in rvq_jax.__all__ if not hasattr(rvq_jax, name)]))"
+        "print(json.dumps({name: getattr(getattr(rvq_jax, name), '__module__', None)\n"
+        "                  for name in dir(rvq_jax)}))"
     )
-    assert python(code) == []
+    found = python(code)
+    assert sorted(found) == sorted(rvq_jax.__all__)
+    (checked,) = [
+        node
+        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    places = {alias.name: node.module for node in checked.body for alias in node.names}
+    assert sorted([*places, "__version__"]) == sorted(found)
+    for name, module in found.items():
+        assert module is None or module.startswith(places[name])
+
+
+def test_the_version_has_one_source():
+    assert rvq_jax.__version__ == importlib.metadata.version("rvq_jax")

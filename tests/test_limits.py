@@ -14,11 +14,11 @@ from refusals import refused
 from tiers import slow
 
 import rvq_jax.convert
+from rvq_jax import cli, files, limits
 from rvq_jax import config as configs
-from rvq_jax import files, limits
 from rvq_jax.audio.augment import Augmentation
-from rvq_jax.cli import COMMANDS, load_config
 from rvq_jax.cli.terminal import parse
+from rvq_jax.cli.train import load_config
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.codec.discriminators import DiscriminatorsConfig
@@ -72,7 +72,7 @@ def numbers(cls: type) -> dict[str, object]:
 
 
 EVERY = sorted(
-    set().union(*map(classes, [*COMMANDS.values(), *MODELS, *OWNERS, *foreign()])),
+    set().union(*map(classes, [*map(cli.load, cli.COMMANDS), *MODELS, *OWNERS, *foreign()])),
     key=lambda cls: (cls.__module__, cls.__name__),
 )
 
@@ -141,14 +141,17 @@ REQUIRED |= {"source": "s", "target": "t", "path": "p", "file": "f", "config": "
 
 def command(name: str):
     """A command as it is typed, with the least that it needs."""
-    cls = COMMANDS[name]
+    cls = cli.load(name)
     need = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
     need = [n for n in need if cls.__dataclass_fields__[n].default_factory is dataclasses.MISSING]
     kinds = limits.kinds(cls)
     return cls(**{n: REQUIRED[n] if kinds[n] is str else Path(REQUIRED[n]) for n in need})
 
 
-CASES = {**{name: command(name) for name in COMMANDS}, **{p.stem: load_config(p) for p in CONFIGS}}
+CASES = {
+    **{name: command(name) for name in cli.COMMANDS},
+    **{p.stem: load_config(p) for p in CONFIGS},
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -192,7 +195,7 @@ WORDS = ("-1", "inf", "nan", "1e30", "9" * 5000)
 def test_a_number_that_is_typed_is_refused_with_its_flag(name, flags, say, words):
     for word in words:
         given = [flag.format(word) for flag in flags]
-        refused(lambda g=given: parse(COMMANDS[name], g, name), name, say)
+        refused(lambda g=given: parse(cli.load(name), g, name), name, say)
 
 
 def test_the_command_line_says_it_in_one_line(capsys, tmp_path):

@@ -28,7 +28,7 @@ from systems import LEVELS, MAGNET, NETWORKS, RATES, SOUNDSTORM, STAGE
 from rvq_jax import files, machine
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate.bits import clip_bits, semantic_bits
-from rvq_jax.evaluate.generations import GenerationSettings
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.tokens import evaluate_tokens
 from rvq_jax.study.codecs import builtin_codec
 from rvq_jax.systems.generators import Generator, forwards

@@ -31,8 +31,8 @@ from rvq_jax import builtin, files, machine
 from rvq_jax.audio import io
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.recognition import Recognizer, total, word_errors
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.speech import evaluate_speech
 from rvq_jax.evaluate.spoken import recordings
 from rvq_jax.study.codecs import builtin_codec

@@ -5,43 +5,19 @@ import json
 import signal
 import sys
 import threading
+from importlib import metadata
 
-import jax
-
+from rvq_jax import cache
 from rvq_jax.cli import terminal
-from rvq_jax.cli.codec import Decode, Encode, Export, Import, Info
-from rvq_jax.cli.evaluate import Evaluate
-from rvq_jax.cli.generate import Generate, Serve
-from rvq_jax.cli.models import Data, Quickstart, Train, load_config
-from rvq_jax.cli.plan import Plan
-from rvq_jax.cli.speak import Speak
-from rvq_jax.cli.sweep import Compare, Sweep
-from rvq_jax.cli.terminal import flags as _flags
+from rvq_jax.cli.commands import COMMANDS, load
 from rvq_jax.cli.terminal import nearest, parse
-from rvq_jax.errors import LINE, LeftOut, UserError, clipped, printable
+from rvq_jax.errors import LINE, Interrupted, LeftOut, Preempted, UserError, clipped, printable
 from rvq_jax.screen import Screen
-from rvq_jax.train.hosts import Interrupted, Preempted, leave
 
-COMMANDS = {
-    "quickstart": Quickstart,
-    "data build": Data,
-    "train": Train,
-    "sweep": Sweep,
-    "compare": Compare,
-    "evaluate": Evaluate,
-    "plan": Plan,
-    "generate": Generate,
-    "speak": Speak,
-    "serve": Serve,
-    "encode": Encode,
-    "decode": Decode,
-    "info": Info,
-    "import": Import,
-    "export": Export,
-}
+NO_CACHE = "--no-cache"
 RETRY = 75  # EX_TEMPFAIL of sysexits.h: not done, and worth trying again
 INTERRUPTED = 128 + signal.SIGINT
-__all__ = ["COMMANDS", "_flags", "load_config", "main"]
+__all__ = ["COMMANDS", "load", "main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not isinstance(problem, BrokenPipeError):
                 _say(f"cannot write standard output: {problem.strerror or problem}")
         if code == 2:
-            leave(2)
+            _leave()
     return code
 
 
@@ -83,18 +59,23 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"{where}{error.strerror or error}; look at this file, or the room on its disk")
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    except RecursionError:
+        _say("what was given is nested too deeply; give something simpler")
+    except (MemoryError, RuntimeError) as error:  # JAX's is a RuntimeError
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in f"{error}":
             raise
         _say("out of memory; give it less at a time, or more memory")
-    except RecursionError:
-        _say("what was given is nested too deeply; give something simpler")
     return 2
 
 
 def _command(arguments: list[str]) -> None:
+    keep = NO_CACHE not in arguments
+    arguments = [word for word in arguments if word != NO_CACHE]
     if not arguments or arguments[0] in ("-h", "--help"):
         terminal.show(_overview())
+        return
+    if arguments[0] == "--version":
+        terminal.show(f"rvq-jax {metadata.version('rvq_jax')}")
         return
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
@@ -102,13 +83,27 @@ def _command(arguments: list[str]) -> None:
         raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
     helped = rest and not rest[0].startswith("-") and {"-h", "--help"} & {*rest}
     if name in ("train", "plan", "sweep") and helped:
+        from rvq_jax.cli.train import load_config
+
         default = load_config(rest[0])
         parse(type(default), ["--help"], f"{name} {rest[0]}", default)
-    command = parse(COMMANDS[name], rest, name)
+    command = parse(load(name), rest, name)
+    hosts = getattr(command, "hosts", None)
+    # A plan reads what the compiler says; many hosts must do the same, each with a disk of its own.
+    if keep and name != "plan" and (hosts is None or hosts.coordinator is None):
+        cache.keep_programs()
     with _ended_by_sigterm():
         result = command.run()
     if command.json and result is not None:
         terminal.show(json.dumps(result))
+
+
+def _leave() -> None:
+    """Ends a process of many at once; where nothing has imported JAX there is one."""
+    if "jax" in sys.modules:
+        from rvq_jax.train.hosts import leave
+
+        leave(2)
 
 
 def _say(line: str) -> None:
@@ -137,16 +132,15 @@ def _ended_by_sigterm():
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [
-        f"  {name:<{width}}  {cls.__doc__.strip().splitlines()[0]}"
-        for name, cls in COMMANDS.items()
-    ]
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: rvq-jax COMMAND [--help] …",
+            "usage: rvq-jax COMMAND [--help] …, or rvq-jax --version",
             "",
             *lines,
             "",
             "rvq-jax COMMAND --help teaches more.",
+            f"Compiled programs are kept for the next command in {cache.place() or 'no folder'}:",
+            f"{NO_CACHE} or {cache.VARIABLE}=0 keeps none, {cache.VARIABLE}=FOLDER has its own.",
         ]
     )

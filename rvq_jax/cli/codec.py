@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rvq_jax import builtin, files
+from rvq_jax import builtin
 from rvq_jax.cli.terminal import say
 from rvq_jax.errors import UserError, clipped, printable
 
@@ -179,6 +179,7 @@ class Import:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
+        from rvq_jax import files
         from rvq_jax.convert import audiocraft
         from rvq_jax.systems import from_audiocraft, magnet, published_codecs
 
@@ -228,6 +229,7 @@ class Export:
     """Print a machine-readable result."""
 
     def run(self) -> dict:
+        from rvq_jax import files
         from rvq_jax.codec.config import CodecConfig
         from rvq_jax.convert import folder
         from rvq_jax.systems import encodec

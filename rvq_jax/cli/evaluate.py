@@ -11,7 +11,7 @@ import tyro
 from rvq_jax import builtin
 from rvq_jax.cli.terminal import command_line, say, show
 from rvq_jax.errors import LeftOut, UserError
-from rvq_jax.evaluate.generations import GenerationSettings
+from rvq_jax.evaluate.settings import GenerationSettings
 
 
 @dataclass(frozen=True, kw_only=True)

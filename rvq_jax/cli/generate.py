@@ -1,20 +1,15 @@
-"""Token models at work: audio for captions, in files or on a page of this machine."""
+"""`rvq-jax generate`: audio for captions."""
 
-import dataclasses
-import functools
-import json as jsons
-import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from rvq_jax.cli.terminal import say
-from rvq_jax.cli.texts import PIPE, load_model, place_files, read_texts, refusals
+from rvq_jax.cli.texts import PIPE, load_model, longest, place_files, read_texts, refusals
 from rvq_jax.errors import UserError
-from rvq_jax.serve import Limits
 
 DEFAULT_SECONDS = 10.0
 
@@ -90,7 +85,7 @@ class Generate:
 
         model = load_model(self.model, self.codec)
         config = model.codec.config
-        seconds = self.seconds or _most(model, DEFAULT_SECONDS)
+        seconds = self.seconds or longest(model, DEFAULT_SECONDS)
         if self.stream and config.segment:
             raise UserError(f"{self.model} codes segments apart and cannot --stream; leave it away")
         captions, cut = generate.read_captions(model, prompts)
@@ -110,48 +105,6 @@ class Generate:
             "rate": config.rate,
             "channels": model.channels,
         }
-
-
-@dataclass(frozen=True)
-class Serve:
-    """Opens a page, for this machine only, that plays a clip while the model generates it.
-
-    Nobody else can reach it unless --host says so, and then whoever can reach that host can use
-    it: there are no passwords. Ctrl-C ends it.
-
-    rvq-jax serve --model musicgen_small
-    """
-
-    model: Path
-    """Model folder, as of `rvq-jax generate`."""
-    codec: str | None = None
-    """Codec folder, or builtin, of a model that was trained without one beside it."""
-    host: str = "127.0.0.1"
-    """Address to listen on: the default is this machine alone, 0.0.0.0 everyone who can reach
-    it."""
-    port: int = 8000
-    """Port to listen on; 0 takes a free one."""
-    limits: Limits = field(default_factory=Limits)
-    json: bool = False
-    """Print the address as JSON."""
-
-    def run(self) -> None:
-        from rvq_jax import serve
-
-        model = load_model(self.model, self.codec)
-        if model.codec.config.segment:
-            raise UserError(f"{self.model} codes segments apart, which the page cannot play")
-        seconds = max(serve.requests.SHORTEST, _most(model, self.limits.seconds))
-        limits = dataclasses.replace(self.limits, seconds=seconds)
-        show = functools.partial(print, flush=True)
-
-        def announce(address: str) -> None:
-            show(jsons.dumps({"address": address}) if self.json else f"{address} (Ctrl-C ends it)")
-
-        if serve.serve(model, self.host, self.port, limits, announce):
-            # Python's own end would wait for a program that runs, or break it off within.
-            sys.stdout.flush()
-            os._exit(0)
 
 
 def _generated(command: Generate, model, captions, targets: list[Path], seconds: float) -> int:
@@ -192,10 +145,3 @@ def _check_kind(command: Generate, model) -> None:
             if "melody" in why:
                 other = " or take a melody model"
             raise UserError(f"{command.model} {why}, so {flag} means nothing; leave it away{other}")
-
-
-def _most(model, seconds: float) -> float:
-    """So many seconds, or the model's window if that is shorter."""
-    if model.config.window is None:
-        return seconds
-    return min(seconds, model.config.window / model.codec.config.frame_rate)

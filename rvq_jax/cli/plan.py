@@ -6,13 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from rvq_jax.cli.models import load_config
 from rvq_jax.cli.terminal import parse, say
+from rvq_jax.cli.train import load_config
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Compiles a config's training step for a TPU topology and tells what it takes. Needs no TPU.
+    """Compiles a config's training step for a TPU topology, without a TPU; tells what it takes.
 
     Tells memory by kind, FLOPs, bytes moved, collectives, the time that bounds a step, and the
     largest batch that fits. Fields of the config follow as flags, as with `rvq-jax train`.

@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 
 from rvq_jax import files
-from rvq_jax.cli.models import check_sizes, load_config
 from rvq_jax.cli.terminal import command_line, parse, say
+from rvq_jax.cli.train import check_sizes, load_config
 from rvq_jax.errors import UserError
 
 

@@ -11,8 +11,6 @@ import shutil
 import sys
 import typing
 
-import tyro
-
 from rvq_jax import limits
 from rvq_jax.config import parts
 from rvq_jax.errors import READING, UserError, printable
@@ -20,8 +18,17 @@ from rvq_jax.errors import READING, UserError, printable
 NARROW = 40  # letters of a line, below which help is not laid out
 
 
-def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
-    """A command's dataclass from its arguments; `overrides`, if it has them, take what is left."""
+def parse(cls, arguments: list[str], name: str, default=None):
+    """A command's dataclass from its arguments; `overrides`, if it has them, take what is left.
+
+    Args:
+      cls: the dataclass.
+      arguments: words.
+      name: of the command.
+      default: one of the class that has what is not said; None for the class's own.
+    """
+    import tyro
+
     box = io.StringIO()
     passes_on = any(item.name == "overrides" for item in dataclasses.fields(cls))
     try:
@@ -29,7 +36,7 @@ def parse(cls, arguments: list[str], name: str, default=tyro.MISSING_NONPROP):
             parsed, unknown = tyro.cli(
                 cls,
                 args=arguments,
-                default=default,
+                default=tyro.MISSING_NONPROP if default is None else default,
                 prog=f"rvq-jax {name}",
                 return_unknown_args=True,
                 # Of a part that may be absent the flags are those of the config at hand.

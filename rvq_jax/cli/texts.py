@@ -103,6 +103,13 @@ def load_model(path: Path, codec: str | None):
     return model
 
 
+def longest(model, seconds: float) -> float:
+    """So many seconds, or the model's window if that is shorter."""
+    if model.config.window is None:
+        return seconds
+    return min(seconds, model.config.window / model.codec.config.frame_rate)
+
+
 @contextlib.contextmanager
 def refusals(model: Path) -> Iterator[None]:
     """Says what does not fit a model, or memory, in one line: UserError."""

@@ -1,25 +1,20 @@
-"""TFDS builders on ArrayRecord, without TensorFlow: the built-in corpus, or a folder of audio."""
+"""Datasets on disk, without TensorFlow: the built-in corpus, or a folder of audio."""
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
-import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
-from google.protobuf import json_format
 from tqdm import tqdm
 
 from rvq_jax import files
-from rvq_jax.audio import io, resample
-from rvq_jax.data import folder, synth
-from rvq_jax.errors import READING, LeftOut, UserError, reading, reason_of
+from rvq_jax.data import folder
+from rvq_jax.errors import READING, LeftOut, UserError, reading
 from rvq_jax.opening import read_bytes
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
@@ -29,118 +24,9 @@ CLIPS = {"train": 480, "valid": 12, "test": 12}  # songs of the built-in corpus
 CLIP_SECONDS = 6.0
 
 
-class _Audio(tfds.core.GeneratorBasedBuilder):
-    """Records of audio `[S, C]` int16, name, caption, label."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, *, rate: int, channels: int, **kwargs):
-        self.rate, self.channels = rate, channels
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        # tfds.features.Audio cannot be built without TensorFlow; a byte tensor can.
-        audio = tfds.features.Tensor(shape=(None, self.channels), dtype=np.int16, encoding="bytes")
-        text = tfds.features.Text
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(
-                {"audio": audio, "name": text(), "caption": text(), "label": text()}
-            ),
-            metadata=tfds.core.MetadataDict(rate=self.rate),
-        )
-
-
-class SynthMusic(_Audio):
-    """The built-in corpus of `rvq_jax.data.synth`: songs per split, seconds of each."""
-
-    def __init__(self, *, songs: dict[str, int], seconds: float, **kwargs):
-        self.songs, self.seconds = songs, seconds
-        super().__init__(**kwargs)
-
-    def _split_generators(self, dl_manager):
-        begin, splits = 0, {}
-        for split, count in self.songs.items():
-            splits[split] = self._generate_examples(range(begin, begin + count), split)
-            begin += count
-        return splits
-
-    def _generate_examples(self, indices, split) -> Iterator[tuple[str, dict]]:
-        for index in tqdm(indices, desc=f"synthesizing {split}", unit="song"):
-            song = synth.song(index)
-            audio_S = synth.render(song, index, self.rate, self.seconds)
-            name = f"song{index:04d}"
-            audio_SC = resample.to_channels(audio_S[:, None], self.channels)
-            yield name, _record(audio_SC, name, song.caption, song.instrument)
-
-
-class AudioFolder(_Audio):
-    """A folder of audio files, resampled, mixed, and cut into pieces."""
-
-    def __init__(
-        self,
-        *,
-        clips: list[folder.Clip],
-        minimum: int,
-        piece: float,
-        heldout: bool,
-        bar: tqdm,
-        **kwargs,
-    ):
-        self.clips, self.minimum, self.piece, self.bar = clips, minimum, piece, bar
-        self.heldout = heldout
-        self.left_out: list[tuple[str, str]] = []  # names and reasons
-        super().__init__(**kwargs)
-
-    def _split_generators(self, dl_manager):
-        found = {}
-        for split in sorted({clip.split for clip in self.clips}):
-            examples = self._generate_examples(split)
-            # TFDS takes no empty split, which it is if no clip of it can be used.
-            for first in itertools.islice(examples, 1):
-                found[split] = itertools.chain([first], examples)
-        for names in (("train",), ("valid", "test")):
-            if not found.keys() & {*names} and not (self.heldout and "train" in names):
-                what = " or ".join(names)
-                raise LeftOut(self.left_out, len(self.clips), f"no {what} clip can be used")
-        return found
-
-    def _generate_examples(self, split) -> Iterator[tuple[str, dict]]:
-        clips = [clip for clip in self.clips if clip.split == split]
-        for clip in clips:
-            self.bar.update()
-            try:
-                audio_SC = self._read(clip.path)
-            except UserError as error:
-                self.left_out.append((clip.name, reason_of(error, clip.path)))
-                continue
-            size = round(self.piece * self.rate)
-            for i in range(math.ceil(len(audio_SC) / size)):
-                piece_SC = audio_SC[i * size : (i + 1) * size]
-                # A tail shorter than a frame has no code of its own.
-                if len(piece_SC) >= self.minimum:
-                    name = f"{clip.name}#{i}"
-                    yield name, _record(piece_SC, name, clip.caption, clip.label)
-
-    def _read(self, path: Path) -> np.ndarray:
-        audio_SC, rate = io.read(path)
-        if self.channels != 1 and audio_SC.shape[1] not in (1, self.channels):
-            raise UserError(
-                f"{path} has {audio_SC.shape[1]} channels, which cannot be mixed to "
-                f"{self.channels}; use --channels 1"
-            )
-        audio_SC = resample.to_channels(audio_SC, self.channels)
-        audio_SC = resample.to_rate(audio_SC, rate, self.rate)
-        if len(audio_SC) < self.minimum:
-            raise UserError(
-                f"{path} is shorter than one frame ({len(audio_SC)} of {self.minimum} "
-                f"samples at {self.rate} Hz); remove it"
-            )
-        return audio_SC
-
-
 # What a dataset's folder holds, TFDS's own folders with it; only one of our own is ever replaced.
-DATASET = ("source.json", "records/", "downloads/", "extracted/", "audio_folder/", "synth_music/")
+SOURCE = "source.json"  # what a dataset is of
+DATASET = (SOURCE, "records/", "downloads/", "extracted/", "audio_folder/", "synth_music/")
 DATASET += ("dataset_info.json", "metadata.json", "features.json", "*.array_record*", "*.tfrecord*")
 
 
@@ -183,6 +69,8 @@ def build(
       LeftOut: when a clip cannot be read (see `io.read`), is shorter than `minimum` or cannot be
         mixed to `channels`, if strict, or if none to train on or none held out is left.
     """
+    from rvq_jax.data import records
+
     out, piece = Path(out), PIECE_SECONDS if piece is None else piece
     if round(piece * rate) < max(1, minimum):
         raise UserError(f"pieces of {piece:g} s are too short: set --piece to seconds")
@@ -199,34 +87,33 @@ def build(
             raise lacking
         return out
     options = {"rate": rate, "channels": channels}
-    # TFDS logs what it does and shows bars of its own; errors reach the caller either way.
+    # TFDS logs what it does; errors reach the caller either way.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
     with files.writing_folder(out, ours=DATASET) as place:
         if clips is None:
             songs = {"songs": CLIPS, "seconds": CLIP_SECONDS}
-            builder = SynthMusic(data_dir=place, **songs, **options)
-            _prepare(builder)
+            builder = records.SynthMusic(data_dir=place, **songs, **options)
+            records.prepare(builder)
         else:
             with tqdm(total=len(clips), desc="reading", unit="clip") as bar:
                 options |= {"clips": clips, "minimum": minimum, "piece": piece, "bar": bar}
                 options["heldout"] = heldout
-                builder = AudioFolder(data_dir=place, **options)
-                _prepare(builder)
+                builder = records.AudioFolder(data_dir=place, **options)
+                records.prepare(builder)
             if builder.left_out:
                 if strict:
                     raise LeftOut(builder.left_out, len(clips), "nothing is written")
                 stated["left_out"] = {"files": builder.left_out, "of": len(clips)}
         # A folder of its own, whose name says neither version nor builder.
         shutil.move(builder.data_dir, place / "records")
-        files.write_json(place / "source.json", stated)
+        files.write_json(place / SOURCE, stated)
     return out
 
 
 def left_out(dataset: str | Path) -> LeftOut | None:
     """What a dataset lacks of its folder because it could not be used, as an error to raise."""
-    with reading(Path(dataset) / "source.json", "what a dataset is of", REMEDY):
-        found = json.loads(read_bytes(Path(dataset) / "source.json")).get("left_out")
+    with reading(Path(dataset) / SOURCE, "what a dataset is of", REMEDY):
+        found = json.loads(read_bytes(Path(dataset) / SOURCE)).get("left_out")
         if not found:
             return None
         left = [(f"{name}", f"{why}") for name, why in found["files"]]
@@ -238,10 +125,12 @@ def open_split(dataset: str | Path, split: str) -> "Records":
 
     Raises UserError if there is no dataset or no such split.
     """
+    from rvq_jax.data import records
+
     place = Path(dataset) / "records"
     try:
-        builder = tfds.builder_from_directory(place)
-    except (*READING, json_format.ParseError, tfds.core.DatasetNotFoundError) as error:
+        builder = records.open_folder(place)
+    except records.NO_DATASET as error:
         raise UserError(f"{dataset} is not a dataset; `rvq-jax data build` makes one") from error
     wanted = ("valid", "test") if split == "heldout" else (split,)
     present = [name for name in wanted if name in builder.info.splits]
@@ -287,25 +176,6 @@ class Records:
             return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
 
 
-def _record(audio_SC: np.ndarray, name: str, caption: str, label: str) -> dict:
-    audio = np.clip(np.round(audio_SC * 32768.0), -32768, 32767).astype(np.int16)
-    return {"audio": audio, "name": name, "caption": caption, "label": label}
-
-
-def _prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
-    try:
-        with contextlib.redirect_stdout(None):
-            builder.download_and_prepare()
-    except Exception as error:
-        # TFDS wraps what a generator raises; the user's mistake is somewhere in the chain.
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError | OSError):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        raise
-
-
 def _holds(out: Path, stated: dict) -> bool:
     """Whether `out` holds the dataset stated, False if it is free; UserError if neither."""
     if not out.exists():
@@ -314,7 +184,7 @@ def _holds(out: Path, stated: dict) -> bool:
     if out.is_dir() and all(path.name.startswith(files.TEMPORARY) for path in out.iterdir()):
         return False
     try:
-        found = json.loads(read_bytes(out / "source.json"))
+        found = json.loads(read_bytes(out / SOURCE))
         differs = [
             f"{name} {found.get(name)}" for name in stated if found.get(name) != stated[name]
         ]

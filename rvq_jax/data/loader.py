@@ -2,8 +2,8 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import grain
 import numpy as np
 
 from rvq_jax.data.captions import CaptionStates
@@ -11,9 +11,12 @@ from rvq_jax.data.features import FeatureCut
 from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.lm.conditioner import to_bytes
 
+if TYPE_CHECKING:
+    import grain
+
 Cut = Callable[[dict, np.random.Generator], dict]
 # Batches read ahead of the step that uses them; grain's 500 would fill memory with audio.
-AHEAD = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+AHEAD = {"num_threads": 4, "prefetch_buffer_size": 8}
 # Endless to any run, while the number of examples still fits an index of 64 bits.
 EPOCHS = 2**31
 
@@ -24,7 +27,7 @@ def batches(
     batch: int,
     seed: int,
     rows: np.ndarray | None = None,
-) -> grain.DatasetIterator:
+) -> "grain.DatasetIterator":
     """Iterates endlessly over batches of crops of records, in a new order in every epoch.
 
     A record's crop depends on (seed, index, epoch), not on its batch. `get_state` and `set_state`
@@ -41,6 +44,8 @@ def batches(
     Returns:
       An iterator over dicts of arrays `[b, …]`: what `cut` gives, and each record's `index`.
     """
+    import grain
+
     count = len(source)
     rows = np.arange(batch) if rows is None else rows
 
@@ -59,7 +64,7 @@ def batches(
 
     examples = EPOCHS * count // batch * len(rows)
     dataset = grain.MapDataset.range(examples).map(cut_one).batch(len(rows))
-    return iter(dataset.to_iter_dataset(AHEAD))
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(**AHEAD)))
 
 
 def cut_audio(samples: int, features: FeatureCut | None = None) -> Cut:

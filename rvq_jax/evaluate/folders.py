@@ -14,11 +14,11 @@ from rvq_jax.evaluate import codecs, coders, results
 from rvq_jax.evaluate import pieces as cutting
 from rvq_jax.evaluate import speech as speeches
 from rvq_jax.evaluate.embeddings import load_embedding
-from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.heldout import open_heldout, open_model
 from rvq_jax.evaluate.pieces import Clip
 from rvq_jax.evaluate.points import CodecPoints, CoderPoint, levels_of
 from rvq_jax.evaluate.rows import Rows
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.tokens import evaluate_tokens
 from rvq_jax.systems import generators
 from rvq_jax.systems.codec import Codec

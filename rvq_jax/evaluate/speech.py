@@ -15,10 +15,10 @@ from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import recognition
-from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.intervals import interval
 from rvq_jax.evaluate.measures import DNSMOS, missing
 from rvq_jax.evaluate.recognition import Recognizer, WordErrors, spoken, total, word_errors
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.spoken import Heard, Speaker, ask, can_say, nearest, recordings, say, window
 from rvq_jax.systems.generators import speaks
 from rvq_jax.systems.speech import Voice

@@ -10,8 +10,8 @@ import numpy as np
 
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
-from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.recognition import spoken, word_errors
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound

@@ -13,7 +13,6 @@ from rvq_jax.evaluate.bits import SAMPLES, ClipBits, check_codes, clip_bits
 from rvq_jax.evaluate.clips import Chosen, choose, real_audio
 from rvq_jax.evaluate.embeddings import Embedding, Vectors
 from rvq_jax.evaluate.generations import (
-    GenerationSettings,
     Place,
     generate_clips,
     most_frames,
@@ -21,6 +20,7 @@ from rvq_jax.evaluate.generations import (
     within,
 )
 from rvq_jax.evaluate.intervals import Interval, interval, pairs
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.systems.generators import Generator, forwards, kind
 from rvq_jax.train.codes import check_codec, check_whole
 from rvq_jax.typing import Audio

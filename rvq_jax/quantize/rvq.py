@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from rvq_jax.quantize import estimate, learn
 from rvq_jax.quantize.beam import beam_codes
-from rvq_jax.quantize.kernel import residual_codes
 from rvq_jax.quantize.learn import EMA, Gradient, Learning
 from rvq_jax.quantize.search import greedy_codes
 from rvq_jax.quantize.state import Lookup
 from rvq_jax.quantize.stats import LevelStats, level_stats
+from rvq_jax.trees import one_line
 from rvq_jax.typing import Array, Codes, Key, Latents
 
 
@@ -30,6 +30,8 @@ class Quantized(NamedTuple):
     entropy: Array  # [K], a loss that spreads the use of codes (LFQ), else 0
     stats: LevelStats  # each [K]
     state: Lookup  # learned from this batch if train, else the state given
+
+    __repr__ = one_line
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ def encode(
         # With a table in the latent space, tiles of vectors go through all levels in cache.
         inputs = books.table(), flat_MD, None if books.books is None else books.books.sizes
         if kernel:
+            # Pallas takes a third of a second to import.
+            from rvq_jax.quantize.kernel import residual_codes
+
             codes_KM = jax.lax.platform_dependent(*inputs, tpu=residual_codes, default=greedy_codes)
         else:
             codes_KM = beam_codes(*inputs, beam=beam, tables=tables)

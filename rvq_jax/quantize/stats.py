@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from rvq_jax.axes import meshed
 from rvq_jax.tracing import portable
+from rvq_jax.trees import one_line
 from rvq_jax.typing import Array
 
 
@@ -19,6 +20,8 @@ class LevelStats(NamedTuple):
     perplexity: Array  # 2 ** entropy, the effective number of codes
     energy: Array  # mean squared length of the level's input
     residual: Array  # mean squared length of what the level leaves
+
+    __repr__ = one_line
 
 
 def level_stats(

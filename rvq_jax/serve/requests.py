@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 
 from rvq_jax import limits
 from rvq_jax.errors import LINE, UserError, clipped, printable
-from rvq_jax.systems.generators import SAMPLING
 
 SHORTEST = 0.1  # seconds
 NUMBERS = {"guidance_scale": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
@@ -73,6 +72,8 @@ class Request:
     @property
     def sampling(self) -> dict[str, float]:
         """What is asked of how the model samples."""
+        from rvq_jax.systems.generators import SAMPLING
+
         asked = {name: getattr(self, name) for name in SAMPLING}
         return {name: value for name, value in asked.items() if value is not None}
 

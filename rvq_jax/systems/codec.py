@@ -25,8 +25,9 @@ from rvq_jax.convert import folder
 from rvq_jax.errors import UserError, reason_of
 from rvq_jax.quantize import State
 from rvq_jax.quantize.quantizer import check_codes
-from rvq_jax.systems import checks
+from rvq_jax.systems import checks, described
 from rvq_jax.tracing import concrete
+from rvq_jax.trees import one_line
 from rvq_jax.typing import Array, Audio, Codes, Key
 
 Config = CodecConfig | DACConfig | MimiConfig | FilterbankConfig
@@ -47,6 +48,8 @@ class Coded(NamedTuple):
     samples: int  # S, before padding to whole frames
     lengths: Array | None = None  # [B], samples of each item, None if all have S
 
+    __repr__ = one_line
+
 
 jax.tree_util.register_pytree_with_keys(
     Coded,
@@ -65,6 +68,13 @@ class Codec:
     config: Config
     params: nnx.State
     quantizer: State
+
+    def __repr__(self) -> str:
+        sound = f"{self.channels} × {self.rate} Hz, {self.frame_rate:g} frames a second"
+        return described.one_line(self, _kind(self.config), sound)
+
+    def __dir__(self) -> list[str]:
+        return described.public(self)
 
     @classmethod
     def init(cls, config: Config, key: Key) -> "Codec":
@@ -127,9 +137,8 @@ class Codec:
         codec = Codec(*self.prepared) if isinstance(self.config, DACConfig) else self
         codec = codec if dtype == "float32" else codec._rounded(np.dtype(dtype))
         if not folder.save(codec.config, codec.leaves, path):
-            kind = _kind(self.config)
-            weights = {"params": codec.params, "quantizer": codec.quantizer}
-            files.save_folder(path, {"model": kind, **configs.to_dict(codec.config)}, weights)
+            config = {"model": _kind(self.config), **configs.to_dict(codec.config)}
+            files.save_folder(path, config, {"params": codec.params, "quantizer": codec.quantizer})
 
     def _rounded(self, dtype: np.dtype) -> "Codec":
         def rounded(path, leaf):
@@ -169,11 +178,35 @@ class Codec:
         kind = kinds.get(type(self.config)) or _kind(self.config)
         return f"{kind}_{self.config.rate / 1000:g}khz"
 
+    @property
+    def rate(self) -> int:
+        """Samples of audio per second."""
+        return self.config.rate
+
+    @property
+    def channels(self) -> int:
+        """C, channels of audio."""
+        return self.config.channels
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes per second."""
+        return self.config.frame_rate
+
+    @property
+    def levels(self) -> int:
+        """K, codes of a frame."""
+        return self.config.levels
+
+    @property
+    def codebook_size(self) -> int:
+        """N, codes that each level has."""
+        return self.config.codebook_size
+
     def kbps(self, levels: int | None = None) -> float:
         """Bandwidth of codes of so many levels, all by default, before entropy coding."""
-        config = self.config
-        bits = (levels or config.levels) * math.log2(config.codebook_size)
-        return bits * config.frame_rate / 1000
+        bits = (levels or self.levels) * math.log2(self.codebook_size)
+        return bits * self.frame_rate / 1000
 
     def encode(
         self,

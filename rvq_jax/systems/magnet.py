@@ -17,7 +17,7 @@ from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.patterns import BUCKET
 from rvq_jax.systems import captions as texts
-from rvq_jax.systems import masked
+from rvq_jax.systems import described, masked
 from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
@@ -86,6 +86,12 @@ class MAGNeT:
     codec: Codec | None
     text: TextEncoder | None = None  # None: the model reads captions itself, or states alone
     defaults: Decoding = Decoding()
+
+    def __repr__(self) -> str:
+        return described.one_line(self, *described.parts(self, "codec", "text"))
+
+    def __dir__(self) -> list[str]:
+        return described.public(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "MAGNeT":

@@ -15,6 +15,7 @@ from rvq_jax import files, patterns
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
+from rvq_jax.systems import described
 from rvq_jax.systems.captions import Captions, some
 from rvq_jax.systems.decoding import programs
 from rvq_jax.systems.decoding.windows import SamplingSettings
@@ -52,6 +53,12 @@ class SemanticModel:
     frame_rate: float  # tokens per second
     tokenizer: SemanticTokenizer | None = None  # of prompts; None for tokens made elsewhere
     spelling: Spelling | None = None  # how words are written for it; None: it reads captions
+
+    def __repr__(self) -> str:
+        return f"SemanticModel({self.lm!r}, {self.frame_rate:g} tokens a second)"
+
+    def __dir__(self) -> list[str]:
+        return described.public(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "SemanticModel":

@@ -15,6 +15,7 @@ import numpy as np
 from rvq_jax import files, npz, quantize
 from rvq_jax.audio import spectral
 from rvq_jax.errors import UserError
+from rvq_jax.trees import one_line
 from rvq_jax.typing import Key
 
 BANDS = 64
@@ -29,6 +30,8 @@ class SemanticTokenizer:
     vectors: np.ndarray  # [N, D] float32, of log-mel frames
     rate: int  # samples of audio per second
     frame_rate: float  # tokens per second
+
+    __repr__ = one_line
 
     @property
     def size(self) -> int:

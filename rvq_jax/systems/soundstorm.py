@@ -15,7 +15,7 @@ from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
-from rvq_jax.systems import masked, speech
+from rvq_jax.systems import described, masked, speech
 from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
@@ -60,6 +60,12 @@ class SoundStorm:
     params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
     codec: Codec | None
     semantic: SemanticModel | None = None  # None: tokens must be given
+
+    def __repr__(self) -> str:
+        return described.one_line(self, *described.parts(self, "codec", "semantic"))
+
+    def __dir__(self) -> list[str]:
+        return described.public(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "SoundStorm":

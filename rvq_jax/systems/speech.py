@@ -8,6 +8,7 @@ import numpy as np
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.musicgen import checks
+from rvq_jax.trees import one_line
 from rvq_jax.typing import Audio, Codes
 
 SHORTEST = 0.1  # seconds of a voice
@@ -27,6 +28,8 @@ class Speech(NamedTuple):
     audio: Audio  # [B, S, C], silent after a row's end
     samples: np.ndarray  # [B], of each row
     ended: np.ndarray  # [B] bool, False for rows that were cut before they said that they end
+
+    __repr__ = one_line
 
 
 class Begun(NamedTuple):

@@ -30,6 +30,9 @@ class TextEncoder:
     tokenizer: Tokenizer
     limit: int = 512  # tokens of a prompt, the closing one among them
 
+    def __repr__(self) -> str:
+        return f"TextEncoder({self.config.layers} layers of {self.config.dim})"
+
     @classmethod
     def load(cls, path: str | Path) -> "TextEncoder":
         """An encoder from a folder of transformers, of a whole T5 or of its encoder alone.

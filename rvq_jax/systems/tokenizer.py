@@ -19,6 +19,9 @@ class Tokenizer:
     encode: Callable[[str], list[int]]
     files: dict[str, bytes]
 
+    def __repr__(self) -> str:
+        return f"Tokenizer({', '.join(self.files)})"
+
 
 def load_tokenizer(folder: str | Path, vocab: int | None = None) -> Tokenizer:
     """The tokenizer of a folder: its tokenizer.json, or else its spiece.model.

@@ -22,7 +22,7 @@ from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.sampling import PLAIN
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
-from rvq_jax.systems import masked, speech
+from rvq_jax.systems import described, masked, speech
 from rvq_jax.systems.captions import Captions
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.masked import Parts
@@ -46,6 +46,12 @@ class VALLE:
     codec: Codec | None
     first: SemanticModel  # of the first level, at the codec's frame rate
     spelling: Spelling = field(default_factory=Spelling)  # how texts are written for it
+
+    def __repr__(self) -> str:
+        return described.one_line(self, *described.parts(self, "codec", "first"))
+
+    def __dir__(self) -> list[str]:
+        return described.public(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "VALLE":

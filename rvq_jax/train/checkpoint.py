@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from orbax.checkpoint import v1 as ocp
 
 from rvq_jax import files, opening
 from rvq_jax.errors import READING, UserError, reading
@@ -110,7 +109,7 @@ class Checkpoints:
                     # orbax would delete it.
                     kept = files.set_aside(place)
                     warn(f"{place} is no checkpoint of this program; it is put aside as {kept}")
-                response = ocp.save_async(place, state, overwrite=True)
+                response = _orbax().save_async(place, state, overwrite=True)
             self._writing = self._writer.submit(self._finish, response, note)
         except UserError as error:
             self._writing.set_exception(error)
@@ -170,7 +169,7 @@ class Checkpoints:
         try:
             self._check(place, like)
             with _patient():
-                return ocp.load(place, abstract), note
+                return _orbax().load(place, abstract), note
         except READING as error:
             # orbax prints whole trees of shapes into its message.
             first = textwrap.shorten(str(error).strip().partition("\n")[0], 200)
@@ -216,7 +215,7 @@ class Checkpoints:
     def _check(self, place: Path, like: TrainState) -> None:
         """Raises UserError if the state has other arrays: orbax, in the middle of reading, would
         leave tasks behind that complain when they are collected."""
-        saved = _shapes(ocp.metadata(place).metadata)
+        saved = _shapes(_orbax().metadata(place).metadata)
         want = _shapes(jax.eval_shape(_raw_keys, like))
         for name in sorted(saved.keys() | want.keys()):
             if saved.get(name) != want.get(name):
@@ -330,8 +329,15 @@ def _silence_threads() -> None:
     sys.unraisablehook = without_closed_loops
 
 
-def _patient() -> ocp.Context:
-    context = ocp.Context()
+def _orbax():
+    """Its interface; importing it takes half a second, which help need not wait for."""
+    from orbax.checkpoint import v1
+
+    return v1
+
+
+def _patient():
+    context = _orbax().Context()
     context.asynchronous.timeout_secs = TIMEOUT
     return context
 

@@ -7,6 +7,7 @@ import pytest
 from command import good, refuses, run
 
 from rvq_jax import cli, files
+from rvq_jax.cli.terminal import flags
 from rvq_jax.data.codes import CodeSet
 
 # Words that are not known.
@@ -231,7 +232,7 @@ def test_help_of_each_command_explains_its_fields(capsys, command, say):
     assert code == 0 and lines == []
     assert [word for word in say if word not in out] == []
     assert "default" in out
-    hidden = [flag for flag in cli._flags(cli.COMMANDS[command]) if flag not in out]
+    hidden = [flag for flag in flags(cli.load(command)) if flag not in out]
     # Of a part that is absent there is nothing to set.
     absent = "--codec.adversarial.discriminators.", "--model.lm.depth."
     hidden = [flag for flag in hidden if not flag.startswith(absent)]

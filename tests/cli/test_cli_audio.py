@@ -10,6 +10,7 @@ import soundfile
 from command import RATE, good, leftovers, refuses, run, tone
 
 from rvq_jax import cli, files
+from rvq_jax.audio import io
 from rvq_jax.data import builder
 
 
@@ -176,7 +177,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch):
     # Not that of a test before, or of whoever runs the tests.
     others = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     folder, out = good(tmp_path / "in"), tmp_path / "work" / "out"
-    read, count = builder.io.read, []
+    read, count = io.read, []
 
     def asked_for(path):
         count.append(path)
@@ -185,7 +186,7 @@ def test_sigterm_leaves_nothing(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return read(path)
 
-    monkeypatch.setattr(builder.io, "read", asked_for)
+    monkeypatch.setattr(io, "read", asked_for)
     try:
         assert cli.main(["data", "build", str(folder), "--out", str(out)]) == 143
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

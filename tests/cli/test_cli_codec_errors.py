@@ -16,6 +16,7 @@ from small_codecs import RATE, dac_bytes, ecdc_bytes
 
 import rvq_jax as rj
 from rvq_jax import cli
+from rvq_jax.cli.terminal import flags
 from rvq_jax.rvqfile import container
 
 
@@ -302,6 +303,6 @@ def test_help_explains_every_field(capsys, command):
     code, out, lines = run(capsys, command, "--help")
     assert (code, lines) == (0, []) and "default" in out
     positional = {"--source", "--target", "--path", "--file"}
-    assert {flag for flag in cli._flags(cli.COMMANDS[command]) if flag not in out} <= positional | (
+    assert {flag for flag in flags(cli.load(command)) if flag not in out} <= positional | (
         {"--codec"} if command == "export" else set()
     )

@@ -11,7 +11,7 @@ from command import RATE, good, refuses, run, tone
 from test_cli import CONFIG
 
 from rvq_jax import cli, files
-from rvq_jax.data import builder
+from rvq_jax.data import records
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate import codecs, compare
 from rvq_jax.offline import encode_file, encode_folder
@@ -59,13 +59,13 @@ COMMANDS = {
     "generate many": ("generate --model MODEL --prompt x y --out OUT", "files", (MusicGen, "load")),
     "speak": ("speak --model MODEL --text x --out OUT", ".wav", (MusicGen, "load")),
     "speak many": ("speak --model MODEL --text x y --out OUT", "files", (MusicGen, "load")),
-    "data build": ("data build @audio --out OUT", "run", (builder, "_prepare")),
+    "data build": ("data build @audio --out OUT", "run", (records, "prepare")),
     "evaluate": ("evaluate CODEC --data @audio --out OUT", "files", (codecs, "measure")),
     "train": ("train @config.py --data @codes.npz --out OUT", "run", (runs.LMRun, "train")),
     "sweep": ("sweep @config.py --data @codes.npz --out OUT", "files", (runs.LMRun, "train")),
     "compare": ("compare @run --out OUT", ".html", (compare, "write")),
     "quickstart": ("quickstart --train-codec --data @audio --out OUT", "run",
-                   (builder, "_prepare")),
+                   (records, "prepare")),
 }  # fmt: skip
 
 
@@ -78,8 +78,8 @@ def words(command: str, made: Path, out: Path) -> list[str]:
 def test_every_command_that_writes_is_here():
     writes = {
         name
-        for name, cls in cli.COMMANDS.items()
-        if {"out", "target"} & {field.name for field in dataclasses.fields(cls)}
+        for name in cli.COMMANDS
+        if {"out", "target"} & {field.name for field in dataclasses.fields(cli.load(name))}
     }
     here = {name for name in cli.COMMANDS for command in COMMANDS if command.startswith(name)}
     assert writes == here

@@ -18,6 +18,7 @@ from small_musicgen import RATE
 
 import rvq_jax as rj
 from rvq_jax import cli, serve
+from rvq_jax.cli.terminal import flags
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_generation_that_runs_on_does_not_keep_the_process(capsys, models, mon
     """Python's own end waits for a program of XLA, or breaks it off with a crash."""
     codes = []
     monkeypatch.setattr(serve, "serve", lambda *words: True)
-    monkeypatch.setattr("rvq_jax.cli.generate.os._exit", codes.append)
+    monkeypatch.setattr("rvq_jax.cli.serve.os._exit", codes.append)
     run(capsys, "serve", "--model", models["own"])
     assert codes == [0]
 
@@ -80,7 +81,7 @@ def test_a_generation_that_runs_on_does_not_keep_the_process(capsys, models, mon
 def test_help_says_who_can_reach_it(capsys):
     code, out, lines = run(capsys, "serve", "--help")
     assert (code, lines) == (0, []) and "this machine" in out and "passwords" in out
-    assert [flag for flag in cli._flags(cli.COMMANDS["serve"]) if flag not in out] == []
+    assert [flag for flag in flags(cli.load("serve")) if flag not in out] == []
 
 
 @pytest.mark.parametrize(

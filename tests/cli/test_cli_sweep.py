@@ -11,7 +11,7 @@ from small_runs import one_device
 from test_cli import CONFIG
 
 from rvq_jax import cli, files
-from rvq_jax.cli.models import load_config
+from rvq_jax.cli.train import load_config
 from rvq_jax.cli.terminal import parse
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
@@ -149,7 +149,7 @@ def test_printed_commands_are_the_runs(made, tmp_path, capsys):
     for text, cell in zip(printed.splitlines(), cells, strict=True):
         command, name, config, *rest = shlex.split(text)
         assert (command, name) == ("rvq-jax", "train")
-        made_of = parse(cli.Train, [config, *rest], "train")
+        made_of = parse(cli.load("train"), [config, *rest], "train")
         assert made_of.out == out / cell.name
         found = parse(type(default), [*made_of.overrides], "train", default)
         assert found == cell.run and cell.run.optimizer.decayed in (("weight", "bias"), ("x",))

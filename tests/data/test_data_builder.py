@@ -10,7 +10,7 @@ from refusals import refused
 
 from rvq_jax import files
 from rvq_jax.audio import io
-from rvq_jax.data import builder, synth
+from rvq_jax.data import builder, records, synth
 
 RATE = 8_000
 
@@ -56,10 +56,8 @@ def test_pieces_joined_are_the_file_to_the_last_bit(tmp_path, channels, monkeypa
     out = builder.build(source, tmp_path / "out", RATE, channels, minimum=64)
     joined: dict[str, list] = {}
     for split in ("train", "valid", "test"):
-        records = builder.open_split(out, split)
-        pieces = sorted(
-            (records[i] for i in range(len(records))), key=lambda record: record["name"]
-        )
+        stored = builder.open_split(out, split)
+        pieces = sorted((stored[i] for i in range(len(stored))), key=lambda record: record["name"])
         for record in pieces:
             name, piece = record["name"].split("#")
             assert rows[name][0] == split
@@ -75,7 +73,7 @@ def test_pieces_joined_are_the_file_to_the_last_bit(tmp_path, channels, monkeypa
 
 def test_int16_clips_and_never_wraps():
     audio_S1 = np.array([[1.0], [-1.0], [1.5], [-1.5], [0.99999], [0.0]])
-    stored = builder._record(audio_S1, "", "", "")["audio"]
+    stored = records.record_of(audio_S1, "", "", "")["audio"]
     assert stored[:, 0].tolist() == [32767, -32768, 32767, -32768, 32767, 0]
 
 
@@ -90,10 +88,10 @@ def test_mixed_rates_and_channels_come_out_alike(tmp_path):
         rows[f"{rate}.wav"] = (split, np.repeat(tone_S1, channels, 1), rate)
     out = builder.build(corpus(tmp_path / "in", rows), tmp_path / "out", RATE)
     train = builder.open_split(out, "train")
-    records = [train[i] for i in range(len(train))] + [builder.open_split(out, "test")[0]]
+    found = [train[i] for i in range(len(train))] + [builder.open_split(out, "test")[0]]
     want_S = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE // 2) / RATE)
-    assert len(records) == len(forms)
-    for record in records:
+    assert len(found) == len(forms)
+    for record in found:
         assert record["audio"].shape[1] == 1 and abs(len(record["audio"]) - RATE // 2) <= 1
         got_S = record["audio"][500:3500, 0]
         np.testing.assert_allclose(got_S, want_S[500:3500], atol=3e-3)
@@ -107,9 +105,9 @@ def test_built_in_corpus(tmp_path, monkeypatch, capsys):
     train, heldout = (builder.open_split(out, split) for split in ("train", "heldout"))
     assert (len(train), len(heldout)) == (3, 3)
     seen = {}
-    for records in (train, heldout):
-        for i in range(len(records)):
-            seen[records[i]["name"]] = records[i]
+    for split in (train, heldout):
+        for i in range(len(split)):
+            seen[split[i]["name"]] = split[i]
     assert sorted(seen) == [f"song{i:04d}" for i in range(6)]
     for i, name in enumerate(sorted(seen)):
         song, record = synth.song(i), seen[name]
@@ -246,6 +244,6 @@ def test_a_disk_that_fills_up_leaves_no_dataset(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(builder, "_record", full)
+    monkeypatch.setattr(records, "record_of", full)
     refused(lambda: builder.build(source, tmp_path / "made" / "out", RATE), "No space left")
     assert not (tmp_path / "made").exists()

@@ -17,7 +17,8 @@ from rvq_jax.errors import UserError
 from rvq_jax.evaluate import bits, folders, generations, heldout, tokens
 from rvq_jax.evaluate.bits import SAMPLES, clip_bits
 from rvq_jax.evaluate.clips import choose
-from rvq_jax.evaluate.generations import GenerationSettings, Place, generate_clips
+from rvq_jax.evaluate.generations import Place, generate_clips
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.tokens import evaluate_tokens
 from rvq_jax.systems import generators
 from rvq_jax.systems.decoding.masked import bound_codes

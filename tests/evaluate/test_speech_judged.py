@@ -13,8 +13,8 @@ from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import recognition, speech, spoken
-from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.recognition import word_errors
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.speech import DECODED, NEAREST, REAL, evaluate_speech, silence
 from rvq_jax.evaluate.spoken import Heard, ask, can_say, nearest, say
 from rvq_jax.systems.speech import Voice

@@ -20,8 +20,8 @@ from rvq_jax.evaluate import agreement, distances, embeddings, heldout, tokens
 from rvq_jax.evaluate.bits import clip_bits
 from rvq_jax.evaluate.clips import choose, real_audio
 from rvq_jax.evaluate.conditions import melodies
-from rvq_jax.evaluate.generations import GenerationSettings
 from rvq_jax.evaluate.intervals import Interval
+from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.tokens import evaluate_tokens
 from rvq_jax.systems.musicgen import MusicGen
 

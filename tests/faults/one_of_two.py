@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from small_runs import TUNED_SLOWLY, mesh_parts
 
-from rvq_jax.train import hosts, sharding
-from rvq_jax.train.hosts import Hosts
+from rvq_jax.train import hosts, joining, sharding
+from rvq_jax.train.joining import Hosts
 from rvq_jax.train.loop import LoopConfig, fit
 
 
 def main(kind: str, folder: Path, coordinator: str, process: int) -> None:
-    hosts.join(Hosts(coordinator, 2, process, wait=60, heartbeat=10))
+    joining.join(Hosts(coordinator, 2, process, wait=60, heartbeat=10))
     mesh = sharding.make_mesh(2, 2, 2)
     task, batches = mesh_parts(kind, hosts.rows(mesh, 8))
     config = LoopConfig(steps=50, log_every=1, checkpoint_every=100)

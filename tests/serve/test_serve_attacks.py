@@ -290,8 +290,9 @@ PROCESS = """
 import threading
 from serving import Sines
 from rvq_jax import serve
+from rvq_jax.serve.connections import Timeouts
 model = Sines(2, threading.Semaphore(2))
-timeouts = serve.connections.Timeouts(stop=0.5)
+timeouts = Timeouts(stop=0.5)
 serve.serve(model, port=0, announce=lambda line: print(line, flush=True), timeouts=timeouts)
 """
 

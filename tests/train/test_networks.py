@@ -17,8 +17,8 @@ import pytest
 from small_networks import RUN
 from small_runs import bits_of, ending, log_of, one_device
 
-from rvq_jax.cli.models import load_config
 from rvq_jax.cli.terminal import parse
+from rvq_jax.cli.train import load_config
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.plan import plan

@@ -14,8 +14,8 @@ from command import refuses
 from small_runs import CONFIG_FILE, RUN, code_set, one_device
 
 from rvq_jax.errors import UserError
-from rvq_jax.train import hosts, sharding
-from rvq_jax.train.hosts import Hosts
+from rvq_jax.train import hosts, joining, sharding
+from rvq_jax.train.joining import Hosts
 
 
 def test_one_process_feeds_every_row():
@@ -45,7 +45,7 @@ def test_alone_nothing_is_exchanged():
 )
 def test_mistakes_are_told_and_the_wait_is_bounded(asked, words):
     with pytest.raises(UserError, match=words.replace(".", r"\.")) as caught:
-        hosts.join(asked)
+        joining.join(asked)
     assert "\n" not in str(caught.value)
 
 
@@ -62,7 +62,7 @@ def test_a_coordinator_that_never_answers_is_a_line_of_the_command(capsys, tmp_p
 
 def test_no_cluster_around_is_told():
     """In a process of its own: JAX must not have started yet."""
-    program = "from rvq_jax.train import hosts; hosts.join(hosts.Hosts('auto', wait=2))"
+    program = "from rvq_jax.train import joining; joining.join(joining.Hosts('auto', wait=2))"
     clean = {name: x for name, x in os.environ.items() if not name.startswith(("SLURM", "OMPI"))}
     done = subprocess.run(
         [sys.executable, "-c", program], env=clean, capture_output=True, text=True

@@ -12,6 +12,7 @@ from rvq_jax.audio import chroma
 from rvq_jax.lm.conditions import Conditions, condition
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.systems import described
 from rvq_jax.systems.captions import Captions, encode, encoded, rows_of
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
@@ -31,6 +32,12 @@ class MusicGen:
     params: nnx.State  # with lists of layers (`rvq_jax.lm.forms`)
     codec: Codec | None
     text: TextEncoder | None = None  # None: the model reads captions itself, or states alone
+
+    def __repr__(self) -> str:
+        return described.one_line(self, self.pattern, *described.parts(self, "codec", "text"))
+
+    def __dir__(self) -> list[str]:
+        return described.public(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "MusicGen":
