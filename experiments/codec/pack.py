@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from rvq_jax import builtin
-from rvq_jax.evaluate.folders import model_folder
+from rvq_jax.files import model_folder
 from rvq_jax.systems import discriminators
 from rvq_jax.systems.codec import Codec
 

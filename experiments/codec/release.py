@@ -24,8 +24,7 @@ import sections
 
 from rvq_jax import builtin
 from rvq_jax.errors import UserError, reading
-from rvq_jax.evaluate.folders import model_folder
-from rvq_jax.files import write_json
+from rvq_jax.files import model_folder, write_json
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train import log
 

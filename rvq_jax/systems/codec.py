@@ -83,10 +83,9 @@ class Codec:
 
     @classmethod
     def load(cls, path: str | Path) -> "Codec":
-        """A codec from a folder that `save` wrote, or transformers (EnCodec, DAC, Mimi).
+        """A codec from a folder that `save` wrote, its run's, or transformers' EnCodec, DAC, Mimi.
 
-        Of a run it is the one that it ended with. The word "builtin" is the codec that comes with
-        the library, "./builtin" a folder. Raises
+        The word "builtin" is the codec that comes with the library, "./builtin" a folder. Raises
         UserError if it is no codec, or its weights do not fit its config.json.
         """
         if not builtin.is_builtin(path):

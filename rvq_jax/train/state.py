@@ -79,7 +79,10 @@ class Program(NamedTuple):
 
 
 def shared_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
-    """`make_program`, or what it gave this process before for a task alike: no second compile."""
+    """What `make_program` gives, or gave this process before for a task alike: no second compile.
+
+    Arguments and errors are those of `make_program`.
+    """
     if task.alike is None:
         return make_program(task, optimizer, steps, mesh)
     leaves, structure = jax.tree.flatten((task.aux, task.init_params))

@@ -11,8 +11,8 @@ from small_runs import one_device
 from test_cli import CONFIG
 
 from rvq_jax import cli, files
-from rvq_jax.cli.train import load_config
 from rvq_jax.cli.terminal import parse
+from rvq_jax.cli.train import load_config
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import runs
