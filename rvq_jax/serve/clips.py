@@ -1,4 +1,4 @@
-"""What a model says for a request, in the voice of an audio file that came with it."""
+"""What a model makes of a request, with the audio files that came with it."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import numpy as np
 from rvq_jax.audio import io, resample
 from rvq_jax.errors import UserError, reason_of
 from rvq_jax.serve.requests import Request
+from rvq_jax.systems.generators import continued, speaks
 from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.systems.speech import Voice
 from rvq_jax.systems.valle import VALLE
@@ -17,24 +18,50 @@ from rvq_jax.typing import Audio, Key
 CHUNK = 1.0  # seconds that are sent at once
 
 
+def clip(model, request: Request, key: Key, most: float) -> tuple[Iterator[Audio], dict]:
+    """A clip that a request asks for.
+
+    Args:
+      model: that is served.
+      request: whose fields it takes.
+      key: of the draw.
+      most: seconds at most, of an audio file and of what is said.
+
+    Returns:
+      Audio `[1, s, C]` as it is generated, and of speech whether it `ended` by itself.
+
+    Raises:
+      UserError: what does not fit the model; the iterator too.
+    """
+    if speaks(model):
+        audio_SC, ended = said(model, request, key, most)
+        return pieces(audio_SC, model.codec.config.rate), {"ended": ended}
+    return generated(model, request, key, most), {}
+
+
+def generated(model, request: Request, key: Key, most: float) -> Iterator[Audio]:
+    """As `clip`, of a model that does not speak."""
+    options, files = request.options, request.files
+    if "melody" in files:
+        channels = model.codec.config.channels
+        options["melody"] = read(model, "melody", files["melody"], channels, most)[None]
+    if "continue" in files:
+        audio_SC = read(model, "continue", files["continue"], model.channels, most)
+        try:
+            options["prompt"] = continued(model, audio_SC, request.seconds)
+        except ValueError as error:
+            raise UserError(f"the audio to continue {error}") from error
+    try:
+        yield from model.stream([request.prompt], request.seconds, key, **options)
+    except ValueError as error:
+        raise UserError(f"{error}") from error
+
+
 def said(
     model: VALLE | SoundStorm, request: Request, key: Key, most: float
 ) -> tuple[np.ndarray, bool]:
-    """Says a request's text.
-
-    Args:
-      model: that speaks.
-      request: with a voice or without.
-      key: of the draw.
-      most: seconds at most, of a voice and of what is said.
-
-    Returns:
-      Audio `[S, C]`, and whether it ended by itself.
-
-    Raises:
-      UserError: a text or a voice that the model cannot read, and guidance, which it has none of.
-    """
-    options = request.sampling
+    """As `clip`, of a model that speaks: audio `[S, C]`, and whether it ended by itself."""
+    options = request.options
     if options.pop("guidance_scale", 1.0) != 1.0:
         raise UserError("this model speaks without guidance; leave guidance_scale at 1")
     for name in ("top_k", "top_p"):
@@ -42,9 +69,10 @@ def said(
     voices, config = None, model.codec.config
     window = model.longest
     room = np.inf if window is None else window / config.frame_rate
-    if request.voice is not None:
-        voices = [Voice(read(model, request.voice, most), request.voice_text)]
-        room -= len(voices[0].audio) / config.rate
+    if "voice" in request.files:
+        audio_SC = read(model, "voice", request.files["voice"], model.channels, most)
+        voices = [Voice(audio_SC, request.voice_text)]
+        room -= len(audio_SC) / config.rate
     # As long as the model was trained on, if that is no more than a request may have.
     seconds = most if request.seconds is None and room > most else request.seconds
     try:
@@ -54,22 +82,34 @@ def said(
     return found.audio[0, : found.samples[0]], bool(found.ended[0])
 
 
-def read(model: VALLE | SoundStorm, data: bytes, most: float) -> Audio:
-    """Audio `[S, C]` of a file's bytes as the model takes it.
+def read(model, name: str, data: bytes, channels: int, most: float) -> Audio:
+    """Audio of a file's bytes as a model takes it.
 
-    Raises UserError if it is not audio, has other channels, or is longer than so many seconds.
+    Args:
+      model: whose codec has the rate.
+      name: the field that the file came in.
+      data: the file.
+      channels: that are wanted.
+      most: seconds at most.
+
+    Returns:
+      Audio `[S, C]`.
+
+    Raises:
+      UserError: it is not audio, has other channels, or is longer.
     """
+    called = {"continue": "audio to continue"}.get(name, name)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "voice"
+        path = Path(folder) / name
         path.write_bytes(data)
         try:
             audio_SC, rate = io.read(path, most)
         except UserError as error:
-            raise UserError(f"the voice: {reason_of(error, path)}") from None
+            raise UserError(f"the {called}: {reason_of(error, path)}") from None
     try:
-        return resample.fitted(audio_SC, rate, model.codec.config.rate, model.channels)
+        return resample.fitted(audio_SC, rate, model.codec.config.rate, channels)
     except ValueError as error:
-        raise UserError(f"the voice: {error}") from None
+        raise UserError(f"the {called}: {error}") from None
 
 
 def pieces(audio_SC: Audio, rate: int) -> Iterator[Audio]:
