@@ -108,7 +108,7 @@ def read_prompt(model: Generator, path: str | Path, seconds: float) -> np.ndarra
     try:
         return continued(model, audio_SC, seconds)
     except ValueError as error:
-        raise UserError(f"{path} {error}") from error
+        raise UserError(f"{path} {error}".replace("the seconds", "--seconds")) from error
 
 
 def _pieces(
