@@ -226,7 +226,7 @@ def main() -> None:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
         found["stop_seconds"], found["exit_code"] = round(time.monotonic() - start, 2), code
-        assert code == -signal.SIGTERM and found["stop_seconds"] < 2 * TIMEOUTS.stop + 1, found
+        assert code == 128 + signal.SIGTERM and found["stop_seconds"] < 2 * TIMEOUTS.stop + 1, found
         log.seek(0)
         lines = log.read().splitlines()
         raised = [line for line in lines if line and not line[0].isspace() and ": " in line]
