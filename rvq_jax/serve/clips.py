@@ -40,7 +40,7 @@ def clip(model, request: Request, key: Key, most: float) -> tuple[Iterator[Audio
 
 
 def generated(model, request: Request, key: Key, most: float) -> Iterator[Audio]:
-    """As `clip`, of a model that does not speak."""
+    """The audio of a model that does not speak; arguments and errors as of `clip`."""
     options, files = request.options, request.files
     if "melody" in files:
         channels = model.codec.config.channels
@@ -60,7 +60,8 @@ def generated(model, request: Request, key: Key, most: float) -> Iterator[Audio]
 def said(
     model: VALLE | SoundStorm, request: Request, key: Key, most: float
 ) -> tuple[np.ndarray, bool]:
-    """As `clip`, of a model that speaks: audio `[S, C]`, and whether it ended by itself."""
+    """Audio `[S, C]` of a model that speaks, and whether it ended by itself; arguments and errors
+    as of `clip`."""
     options = request.options
     if options.pop("guidance_scale", 1.0) != 1.0:
         raise UserError("this model speaks without guidance; leave guidance_scale at 1")

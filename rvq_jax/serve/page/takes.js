@@ -7,9 +7,10 @@ class Take {
     this.spectrogram = new Spectrogram(clip);
     this.player = part("audio");
     this.slider = part(".pictures");
-    this.player.ariaLabel = `${title}, player`;
-    this.slider.ariaLabel = `${title}, position in its waveform and spectrogram`;
-    part(".again").ariaLabel = `Use the settings of ${title.toLowerCase()}`;
+    const named = `${title}, seed ${clip.seed}`;
+    this.player.ariaLabel = `${named}: player`;
+    this.slider.ariaLabel = `${named}: position in its waveform and spectrogram`;
+    part(".again").ariaLabel = `Use its settings: ${named}`;
     part(".again").addEventListener("click", () => fill(this));
     this.player.addEventListener("play", () => {
       live?.close();
