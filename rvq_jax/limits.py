@@ -181,7 +181,8 @@ BOUNDS = {
     "Limits.seconds": Bound(0.1, 3600),
     "Limits.body": Bound(64, 10**7),
     "Limits.waiting": Bound(0, 999),
-    "Limits.voice": Bound(1, 10**8),
+    "Limits.audio": Bound(1, 10**8),
+    "Limits.takes": Bound(1, 64),
     # Other projects' names of the same, and what they have beside.
     "sampling_rate": RATE,
     "sample_rate": RATE,

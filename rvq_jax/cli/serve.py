@@ -50,7 +50,10 @@ class Serve:
         def announce(address: str) -> None:
             show(jsons.dumps({"address": address}) if self.json else f"{address} (Ctrl-C ends it)")
 
-        if serve.serve(model, self.host, self.port, limits, announce):
+        names = self.model.resolve().parts[-2:]
+        # Runs keep theirs in a folder called model.
+        name = "/".join(names if names[-1] == "model" else names[-1:])
+        if serve.serve(model, self.host, self.port, limits, announce, name=name):
             # Python's own end would wait for a program that runs, or break it off within.
             sys.stdout.flush()
             os._exit(0)

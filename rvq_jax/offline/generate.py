@@ -14,7 +14,7 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm import decode
 from rvq_jax.offline import encode_file
 from rvq_jax.offline.encode_file import PIPE
-from rvq_jax.systems.generators import Generator
+from rvq_jax.systems.generators import Generator, continued
 from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.typing import Array, Audio, Key
 
@@ -104,20 +104,11 @@ def samples_of(model: Generator, seconds: float) -> int:
 
 def read_prompt(model: Generator, path: str | Path, seconds: float) -> np.ndarray:
     """Audio `[1, S, C]` of a file that is to be continued, in whole frames; raises UserError."""
-    config = model.codec.config
     audio_SC = encode_file.read_audio(model.codec, path, model.channels)
-    # A frame that the audio ends in would be continued from the silence that fills it.
-    samples = len(audio_SC) // config.hop * config.hop
-    if samples == 0:
-        raise UserError(
-            f"{path} is shorter than a frame of {config.hop} samples; give a longer one"
-        )
-    if samples >= samples_of(model, seconds):
-        raise UserError(
-            f"{path} lasts {len(audio_SC) / config.rate:.2f} s, and --seconds, which count it in, "
-            f"are {seconds:g}; give more"
-        )
-    return audio_SC[None, :samples]
+    try:
+        return continued(model, audio_SC, seconds)
+    except ValueError as error:
+        raise UserError(f"{path} {error}".replace("the seconds", "--seconds")) from error
 
 
 def _pieces(

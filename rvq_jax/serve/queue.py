@@ -14,9 +14,8 @@ import numpy as np
 
 from rvq_jax.audio import io
 from rvq_jax.errors import UserError, clipped, printable
+from rvq_jax.serve.clips import clip
 from rvq_jax.serve.requests import Limits, Refused, Request
-from rvq_jax.serve.voice import pieces, said
-from rvq_jax.systems.generators import speaks
 from rvq_jax.typing import Audio
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ class Job:
         self.request, self.client = request, client
         self.place = 0  # in the line: 1 comes next, 0 has left it
         self.unwanted = threading.Event()
-        # Bounded by the length of a clip, so a slow reader keeps nobody waiting.
+        # Bounded by the length of the clips, so a slow reader keeps nobody waiting.
         self.events: asyncio.Queue[dict | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
@@ -134,7 +133,12 @@ class Line:
     def _generate(self, job: Job) -> dict | None:
         """Tells of the start and of each chunk; returns the last event, None if unwanted."""
         try:
-            return self._stream(job)
+            *seeds, final = range(job.request.seed, job.request.seed + job.request.takes)
+            for seed in seeds:
+                if (last := self._stream(job, seed)) is None or job.unwanted.is_set():
+                    return None
+                job.send(last)
+            return self._stream(job, final)
         except UserError as error:
             text = str(error)
         # Whatever it is, it is this request's: Rust's panics, as of a tokenizer, are no Exception.
@@ -145,23 +149,20 @@ class Line:
             text = f"generation failed ({reason}); the log says where"
         return {"event": "error", "error": " ".join(printable(text).split())}
 
-    def _stream(self, job: Job) -> dict | None:
-        request, more = job.request, {}
+    def _stream(self, job: Job, seed: int) -> dict | None:
+        """One clip, of this seed; returns its last event, None if unwanted."""
+        request = job.request
         job.send(
             {
                 "event": "start",
+                "seed": seed,
                 "rate": self.rate,
                 "channels": self.channels,
                 "samples": round((request.seconds or self.limits.seconds) * self.rate),
             }
         )
         start, done = time.monotonic(), 0
-        key = jax.random.key(request.seed)
-        if speaks(self.model):
-            audio_SC, ended = said(self.model, request, key, self.limits.seconds)
-            chunks, more = pieces(audio_SC, self.rate), {"ended": ended}
-        else:
-            chunks = self.model.stream([request.prompt], request.seconds, key, **request.sampling)
+        chunks, more = clip(self.model, request, jax.random.key(seed), self.limits.seconds)
         with contextlib.closing(chunks):
             for chunk in chunks:
                 if job.unwanted.is_set():

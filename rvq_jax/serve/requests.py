@@ -6,19 +6,25 @@ import difflib
 import json
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from rvq_jax import limits
 from rvq_jax.errors import LINE, UserError, clipped, printable
+from rvq_jax.systems.options import SAMPLING
 
 SHORTEST = 0.1  # seconds
-NUMBERS = {"guidance_scale": (0, 20), "temperature": (0, 10), "top_p": (0, 1)}
+NUMBERS = {"guidance_scale": (0, 20), "text_guidance_scale": (0, 20)}
+NUMBERS |= {"temperature": (0, 10), "top_p": (0, 1)}
 WHOLE_NUMBERS = {"top_k": (0, 65_536), "seed": (0, 2**32 - 1)}
 # Of the limits themselves.
 BOUNDS = {
     name: (limits.BOUNDS[f"Limits.{name}"].low, limits.BOUNDS[f"Limits.{name}"].high)
-    for name in ("prompt", "seconds", "body", "waiting", "voice")
+    for name in ("prompt", "seconds", "body", "waiting", "audio", "takes")
 }
+ITERATIONS = 100  # of a level at most
+FIELDS = "prompt", "seconds", "seed", "takes", *SAMPLING  # of every model
+FILES = "voice", "melody", "continue"  # fields that hold an audio file
 VOICE = "voice", "voice_text"
 EMPTY = {
     "prompt": "say what to generate, such as 'a slow piano'",
@@ -42,8 +48,10 @@ class Limits:
     """Bytes of a request."""
     waiting: int = 16
     """Requests that wait while one is served."""
-    voice: int = 1_000_000
-    """Bytes of the audio file of a voice, of a model that speaks in one."""
+    audio: int = 2_000_000
+    """Bytes of an audio file that comes with a request: a voice, a melody, what is continued."""
+    takes: int = 4
+    """Clips of one request."""
 
     def __post_init__(self):
         for name, (low, high) in BOUNDS.items():
@@ -62,19 +70,21 @@ class Request:
     prompt: str
     seconds: float | None  # at most, for what a model says; None: as long as it was trained on
     seed: int
+    takes: int = 1  # clips, of this seed and those that follow it
     guidance_scale: float | None = None
+    text_guidance_scale: float | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
-    voice: bytes | None = None  # an audio file of someone to speak as; base64 in JSON
-    voice_text: str = ""  # the words in it
+    iterations: tuple[int, ...] | None = None  # of each level
+    files: dict[str, bytes] = field(default_factory=dict)  # by `FILES`; in JSON base64, fields
+    voice_text: str = ""  # the words in the voice
 
     @property
-    def sampling(self) -> dict[str, float]:
+    def options(self) -> dict:
         """What is asked of how the model samples."""
-        from rvq_jax.systems.generators import SAMPLING
-
-        asked = {name: getattr(self, name) for name in SAMPLING}
+        names = (*SAMPLING, "text_guidance_scale", "iterations")
+        asked = {name: getattr(self, name) for name in names}
         return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -86,24 +96,25 @@ class Refused(Exception):
         self.status = status
 
 
-def defaults(limits: Limits, speaks: bool = False) -> dict:
+def defaults(limits: Limits, inputs: Sequence[str] = ()) -> dict:
     """Values of the fields that a request leaves out and that are not the model's; the prompt has
-    none. speaks: of a model that does, which says itself where it ends."""
-    return {"seconds": None if speaks else min(10.0, limits.seconds), "seed": 0}
+    none. inputs: of the model; one that speaks says itself where it ends."""
+    seconds = None if "voice" in inputs else min(10.0, limits.seconds)
+    return {"seconds": seconds, "seed": 0, "takes": 1}
 
 
-def body_limit(limits: Limits, speaks: bool = False) -> int:
-    """Bytes of a request at most, with a voice if the model speaks in one."""
-    return limits.body + (4 * -(-limits.voice // 3) if speaks else 0)
+def body_limit(limits: Limits, inputs: Sequence[str] = ()) -> int:
+    """Bytes of a request at most, with an audio file of each kind that is among these inputs."""
+    return limits.body + 4 * -(-limits.audio // 3) * len(set(FILES) & set(inputs))
 
 
-def parse(body: bytes, limits: Limits, speaks: bool = False) -> Request:
+def parse(body: bytes, limits: Limits, inputs: Sequence[str] = ()) -> Request:
     """The request that a body holds.
 
     Args:
       body: what was sent.
       limits: what a field may be.
-      speaks: whether the model does, and takes a voice.
+      inputs: fields that the model takes beside `FIELDS` (`generators.inputs`).
 
     Returns:
       The request.
@@ -117,7 +128,7 @@ def parse(body: bytes, limits: Limits, speaks: bool = False) -> Request:
         raise Refused(400, f"the body is not JSON ({error}); send {EXAMPLE}") from None
     if not isinstance(given, dict):
         raise Refused(422, f"the body is {_shown(given)}, not an object; send {EXAMPLE}")
-    known = [f.name for f in fields(Request) if speaks or f.name not in VOICE]
+    known = [*FIELDS, *inputs]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -126,17 +137,24 @@ def parse(body: bytes, limits: Limits, speaks: bool = False) -> Request:
     if "prompt" not in given:
         raise Refused(422, f"prompt is missing; send {EXAMPLE}")
     _check_text("prompt", given["prompt"], limits.prompt)
-    filled = {**defaults(limits, speaks), **given}
+    filled = {**defaults(limits, inputs), **given}
     if filled.keys() & set(VOICE):
-        filled["voice"] = _voice(filled, limits)
+        _check_voice(filled, limits)
+    named = [name for name in FILES if name in filled]
+    filled["files"] = {name: _audio_file(name, filled.pop(name), limits.audio) for name in named}
     for name, bounds in {"seconds": (SHORTEST, limits.seconds), **NUMBERS}.items():
-        own = name == "seconds" and speaks and filled[name] is None
+        own = name == "seconds" and "voice" in inputs and filled[name] is None
         if name in filled and not own:
             _check_number(name, filled[name], int | float, "a number", *bounds)
             filled[name] = float(filled[name])
-    for name, bounds in WHOLE_NUMBERS.items():
+    for name, bounds in {**WHOLE_NUMBERS, "takes": (1, limits.takes)}.items():
         if name in filled:
             _check_number(name, filled[name], int, "a whole number", *bounds)
+    last, most = filled["seed"] + filled["takes"] - 1, WHOLE_NUMBERS["seed"][1]
+    if last > most:
+        raise Refused(422, f"the last take's seed is {last}, beyond {most}; take a lower seed")
+    if "iterations" in filled:
+        filled["iterations"] = _iterations(filled["iterations"])
     return Request(**filled)
 
 
@@ -149,24 +167,34 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict:
     return dict(pairs)
 
 
-def _voice(given: dict, limits: Limits) -> bytes:
-    """The audio file of a voice, whose words come with it."""
+def _check_voice(given: dict, limits: Limits) -> None:
+    """A voice and its words come together."""
     for name in VOICE:
         if name not in given:
             raise Refused(422, f"{name} is missing; send a voice and the words that are in it")
     _check_text("voice_text", given["voice_text"], limits.prompt)
-    voice = given["voice"]
-    if not isinstance(voice, str):
-        raise Refused(422, f"voice must be an audio file in base64, not {_shown(voice)}")
+
+
+def _audio_file(name: str, text, most: int) -> bytes:
+    """The bytes of an audio file in base64, so many at most."""
+    if not isinstance(text, str):
+        raise Refused(422, f"{name} must be an audio file in base64, not {_shown(text)}")
     try:
-        data = base64.b64decode(voice, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused(422, "voice is not base64; send an audio file in it") from None
-    if not 0 < len(data) <= limits.voice:
-        raise Refused(
-            422, f"voice has {len(data)} bytes; send an audio file of 1 to {limits.voice}"
-        )
+        raise Refused(422, f"{name} is not base64; send an audio file in it") from None
+    if not 0 < len(data) <= most:
+        raise Refused(422, f"{name} has {len(data)} bytes; send an audio file of 1 to {most}")
     return data
+
+
+def _iterations(given) -> tuple[int, ...]:
+    """Iterations of each level, how many of which there are the model says."""
+    if not isinstance(given, list) or not given:
+        raise Refused(422, f"iterations must be a list of one for each level, not {_shown(given)}")
+    for count in given:
+        _check_number("iterations", count, int, "whole numbers", 1, ITERATIONS)
+    return tuple(given)
 
 
 def _check_text(name: str, text, longest: int) -> None:

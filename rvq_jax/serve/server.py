@@ -13,17 +13,21 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from rvq_jax.errors import UserError, clipped
+from rvq_jax.errors import UserError, clipped, printable
 from rvq_jax.serve.connections import HEAD, TIMEOUTS, Timeouts, client_of, protocol
 from rvq_jax.serve.queue import Job, Line
 from rvq_jax.serve.requests import LIMITS, Limits, Refused, body_limit, defaults, parse
-from rvq_jax.systems.generators import sampling, speaks
+from rvq_jax.systems import generators
 
 CONNECTIONS = 100  # beside those that wait: pages, keep-alives
 BACKLOG = 128  # connections that the system holds until they are accepted, all at once
 RETRY = 10  # seconds after which a client that came too often may come again
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 SAFE = ("GET", "HEAD")
+PARTS = {  # of the page, in their order
+    "style": ["page.css"],
+    "script": ["sound.js", "pictures.js", "takes.js", "page.js"],
+}
 
 
 def serve(
@@ -33,6 +37,7 @@ def serve(
     limits: Limits = LIMITS,
     announce: Callable[[str], None] = print,
     timeouts: Timeouts = TIMEOUTS,
+    name: str = "",
 ) -> bool:
     """Serves a model until Ctrl-C.
 
@@ -46,6 +51,7 @@ def serve(
       limits: the most that a request may ask for, and how many may wait.
       announce: function that is called with the server's address when it listens.
       timeouts: how long it waits for clients, and for a generation when it stops.
+      name: of the model, for the page.
 
     Returns:
       True if a generation did not end in time: its thread runs on.
@@ -53,7 +59,7 @@ def serve(
     Raises:
       UserError: when it cannot listen there, or starlette or uvicorn is missing.
     """
-    app = make_app(model, limits, host, timeouts)
+    app = make_app(model, limits, host, timeouts, name)
     server = make_server(app)
     with listen(host, port) as sock:
         announce(f"http://{_bracketed(host)}:{sock.getsockname()[1]}/")
@@ -64,14 +70,31 @@ def serve(
 
 
 def make_app(
-    model, limits: Limits = LIMITS, host: str = "127.0.0.1", timeouts: Timeouts = TIMEOUTS
+    model,
+    limits: Limits = LIMITS,
+    host: str = "127.0.0.1",
+    timeouts: Timeouts = TIMEOUTS,
+    name: str = "",
 ):
-    """The ASGI app of a model; host: a name, beside those of loopback, that it answers to.
+    """The ASGI app of a model.
 
-    GET / is the page, GET /health tells state and limits, POST /generate takes the fields of
-    `requests.Request` and streams events: queued (place), start (rate, channels, samples), audio
-    (pcm: base64 of interleaved int16), done (samples, seconds; ended, of speech), error. Raises
-    UserError if starlette is missing.
+    GET / is the page, GET /health tells the model, state and limits, POST /generate takes the
+    fields of `requests.Request` and streams events: queued (place); of each take start (seed, rate,
+    channels, samples), audio (pcm: base64 of interleaved int16), done (samples, seconds; ended, of
+    speech); error.
+
+    Args:
+      model: as of `serve`, and so are all.
+      limits: the most that a request may ask for.
+      host: a name, beside those of loopback, that it answers to.
+      timeouts: how long it waits.
+      name: of the model.
+
+    Returns:
+      The app.
+
+    Raises:
+      UserError: starlette is missing.
     """
     try:
         from starlette.applications import Starlette
@@ -83,7 +106,10 @@ def make_app(
     except ImportError as error:
         raise _missing("starlette") from error
 
-    line, is_speaker = Line(model, limits), speaks(model)
+    line, inputs = Line(model, limits), generators.inputs(model)
+    own = defaults(limits, inputs) | generators.sampling(model)
+    if "iterations" in inputs:
+        own["iterations"] = generators.iterations(model)
     html, policy = load_page()
 
     @contextlib.asynccontextmanager
@@ -102,22 +128,24 @@ def make_app(
         return JSONResponse(
             {
                 "status": "ok" if line.lives else "failed",
+                "name": clipped(printable(name), 80),
+                "system": generators.title(model),
                 "running": line.running is not None,
                 "waiting": len(line.waiting),
                 "rate": line.rate,
                 "channels": line.channels,
-                "speaks": is_speaker,
+                "inputs": inputs,
                 "limits": dataclasses.asdict(limits),
-                "defaults": defaults(limits, is_speaker) | sampling(model),
+                "defaults": own,
             },
             200 if line.lives else 503,
         )
 
     async def generate(request: Request):
-        most = body_limit(limits, is_speaker)
+        most = body_limit(limits, inputs)
         body = await read_body(request, most, timeouts.request)
         client = client_of(request.client.host) if request.client else ""
-        return Events(line, line.enter(parse(body, limits, is_speaker), client))
+        return Events(line, line.enter(parse(body, limits, inputs), client))
 
     async def refusal(request: Request, error: Exception):
         if isinstance(error, Refused):
@@ -296,8 +324,17 @@ async def read_body(request, most: int, seconds: float) -> bytes:
 
 
 def load_page() -> tuple[str, str]:
-    """The page, and a policy under which it runs its own script and style and loads nothing."""
-    html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    """The page of its parts, and a policy by which it runs its own script and style and loads
+    nothing."""
+    folder = Path(__file__).with_name("page")
+
+    def text(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    html = text("page.html")
+    for tag, names in PARTS.items():
+        inside = "\n".join(text(name) for name in names)
+        html = html.replace(f"<{tag}></{tag}>", f"<{tag}>\n{inside}</{tag}>")
 
     def digest(tag: str) -> str:
         inside = re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL).group(1)

@@ -3,18 +3,20 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
+
 from rvq_jax import files
 from rvq_jax.systems import magnet, soundstorm, valle
 from rvq_jax.systems.decoding import windows
 from rvq_jax.systems.magnet import MAGNeT
 from rvq_jax.systems.musicgen import MusicGen
+from rvq_jax.systems.options import SAMPLING
 from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.systems.valle import VALLE
+from rvq_jax.typing import Audio
 
 Generator = MusicGen | SoundStorm | MAGNeT | VALLE
 KINDS = {soundstorm.KIND: SoundStorm, magnet.KIND: MAGNeT, valle.KIND: VALLE}
-
-SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
 def load_generator(path: str | Path) -> Generator:
@@ -33,6 +35,54 @@ def kind(model: Generator) -> str:
     if isinstance(model, MusicGen):
         return model.pattern
     return next(name for name, each in KINDS.items() if isinstance(model, each))
+
+
+def title(model) -> str:
+    """A model's system as it was published, with its pattern if it has one."""
+    if isinstance(model, VALLE):
+        return "VALL-E"
+    if isinstance(model, MusicGen):
+        return f"{'RQ-Transformer' if model.config.depth else 'MusicGen'} · {model.pattern}"
+    return type(model).__name__
+
+
+def inputs(model) -> tuple[str, ...]:
+    """What a model takes beside a text, seconds and `SAMPLING`, by the flags of the commands: a
+    voice and its words, a melody, audio that is to be continued, iterations of each level."""
+    if speaks(model):
+        return "voice", "voice_text"
+    if isinstance(model, MusicGen):
+        melody = "melody", "text_guidance_scale"
+        return "continue", *(melody if model.config.melody_bins else ())
+    if isinstance(model, SoundStorm):
+        heard = model.semantic is not None and model.semantic.tokenizer is not None
+        return *(["continue"] if heard else []), "iterations"
+    return ("continue", "iterations") if isinstance(model, MAGNeT) else ()
+
+
+def iterations(model: SoundStorm | MAGNeT) -> tuple[int, ...]:
+    """Of each level, where no others are asked for."""
+    if isinstance(model, SoundStorm):
+        return soundstorm.default_iterations(model.config)
+    return model.iterations
+
+
+def continued(model: Generator, audio_SC: Audio, seconds: float) -> np.ndarray:
+    """What a clip of so many seconds goes on from: the whole frames `[1, S', C]` of audio.
+
+    Raises ValueError if it is shorter than a frame, or leaves nothing to generate.
+    """
+    config = model.codec.config
+    # A frame that the audio ends in would be continued from the silence that fills it.
+    samples = len(audio_SC) // config.hop * config.hop
+    if samples == 0:
+        raise ValueError(f"is shorter than a frame of {config.hop} samples; give a longer one")
+    if samples >= int(model.frames(seconds)) * config.hop:
+        raise ValueError(
+            f"lasts {len(audio_SC) / config.rate:.2f} s, and the seconds, which count it in, are "
+            f"{seconds:g}; give more"
+        )
+    return audio_SC[None, :samples]
 
 
 def speaks(model) -> bool:
@@ -79,8 +129,8 @@ def forwards(model: Generator, frames: int, stride: int | None = None) -> int:
         window = min(config.window or frames, frames) if stride else frames
         return windows.forwards(model.pattern, config.levels, frames, window, stride or frames)
     if isinstance(model, MAGNeT):
-        return sum(model.iterations)
+        return sum(iterations(model))
     if isinstance(model, VALLE):
         return frames + config.levels - 1
     tokens = 0 if model.semantic is None else config.semantic_tokens(frames)
-    return tokens + sum(soundstorm.default_iterations(config))
+    return tokens + sum(iterations(model))

@@ -81,7 +81,7 @@ class Program(NamedTuple):
 def shared_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh) -> Program:
     """What `make_program` gives, or gave this process before for a task alike: no second compile.
 
-    Arguments and errors are those of `make_program`.
+    Args, errors and what is returned are as of `make_program`.
     """
     if task.alike is None:
         return make_program(task, optimizer, steps, mesh)

@@ -55,8 +55,9 @@ def test_a_process_serves_clips_of_its_model(models):
 def test_it_is_for_this_machine_only_and_never_beyond_the_window(capsys, models, monkeypatch):
     given = []
 
-    def stand_in(model, host, port, limits, announce):
+    def stand_in(model, host, port, limits, announce, name):
         given.append((host, port, limits))
+        assert name in ("text", "own")
         announce("http://127.0.0.1:8000/")
 
     monkeypatch.setattr(serve, "serve", stand_in)
@@ -72,7 +73,7 @@ def test_it_is_for_this_machine_only_and_never_beyond_the_window(capsys, models,
 def test_a_generation_that_runs_on_does_not_keep_the_process(capsys, models, monkeypatch):
     """Python's own end waits for a program of XLA, or breaks it off with a crash."""
     codes = []
-    monkeypatch.setattr(serve, "serve", lambda *words: True)
+    monkeypatch.setattr(serve, "serve", lambda *words, **names: True)
     monkeypatch.setattr("rvq_jax.cli.serve.os._exit", codes.append)
     run(capsys, "serve", "--model", models["own"])
     assert codes == [0]

@@ -37,6 +37,7 @@ from rvq_jax.systems.musicgen import MusicGen
 HERE = Path(__file__).parent
 GOOD, BAD = "127.0.0.2", "127.0.0.1"
 PAGE = b"GET / HTTP/1.1\r\nHost: localhost:PORT\r\n\r\n"
+KINDS = "good", "bad", "strange", "aborted", "panic", "file"
 LONG = CLIP.replace(b" 5}", b"10}")
 
 
@@ -141,13 +142,18 @@ ATTACKS = [panics, half_sent, never_read, takes_the_line]
 def ask(place: Place, number: int) -> str:
     """One request of a kind drawn by its number; what it should give, checked."""
     draw = random.Random(number)
-    kind = draw.choices(["good", "bad", "strange", "aborted", "panic"], [30, 30, 15, 20, 5])[0]
+    kind = draw.choices(KINDS, [30, 25, 15, 20, 5, 5])[0]
     source = f"127.0.0.{10 + number % 8}"
     if kind == "good":
         events = list(place.generate("slow", 0.1, source=source, seed=draw.randrange(9)))
         assert events[-1]["event"] == "done", events
     elif kind == "panic":
         assert list(place.generate("panic", source=source))[-1]["event"] == "error"
+    elif kind == "file":
+        begin = draw.choice([b"RIFF", b"fLaC", b"OggS", b"ID3\4", b"FORM", b".snd", b""])
+        data = base64.b64encode(begin + draw.randbytes(draw.randrange(1, 5000))).decode()
+        *_, last = place.generate("slow", 0.1, source=source, **{"continue": data})
+        assert last["event"] == "error" and "failed" not in last["error"], last
     elif kind == "bad":
         bodies = ["", "[" * 5000, '{"prompt": ""}', '{"prompt": "a", "seconds": 1e999}', "\ud800"]
         body = draw.choice(bodies).encode("utf-8", "surrogatepass")
@@ -165,7 +171,7 @@ def ask(place: Place, number: int) -> str:
 
 
 def many(place: Place, count: int) -> dict:
-    counts = dict.fromkeys(["good", "bad", "strange", "aborted", "panic"], 0)
+    counts = dict.fromkeys(KINDS, 0)
     with ThreadPoolExecutor(8) as pool:
         kinds = pool.map(lambda number: ask(place, number), range(count))
         for kind in tqdm(kinds, total=count, unit="request", mininterval=10):
@@ -220,7 +226,7 @@ def main() -> None:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
         found["stop_seconds"], found["exit_code"] = round(time.monotonic() - start, 2), code
-        assert code == -signal.SIGTERM and found["stop_seconds"] < 2 * TIMEOUTS.stop + 1, found
+        assert code == 128 + signal.SIGTERM and found["stop_seconds"] < 2 * TIMEOUTS.stop + 1, found
         log.seek(0)
         lines = log.read().splitlines()
         raised = [line for line in lines if line and not line[0].isspace() and ": " in line]

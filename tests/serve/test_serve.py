@@ -47,7 +47,7 @@ def test_a_clip_arrives_bit_for_bit_with_its_start_and_end(channels):
     model = Sines(channels)
     with serving(model) as place:
         events = list(place.generate(seconds=0.35))
-    start = {"event": "start", "rate": RATE, "channels": channels, "samples": 2800}
+    start = {"event": "start", "seed": 0, "rate": RATE, "channels": channels, "samples": 2800}
     assert events[0] == start
     assert [e["event"] for e in events[1:]] == ["audio"] * 4 + ["done"]
     assert sound(events) == model.pcm(0.35)
@@ -68,7 +68,7 @@ def test_every_field_reaches_the_model_and_left_out_ones_have_defaults():
     np.testing.assert_array_equal(
         jax.random.key_data(first.key), jax.random.key_data(jax.random.key(seed))
     )
-    assert conditions == {"seconds": 5.0, "seed": 0, **second.options}
+    assert conditions == {"seconds": 5.0, "seed": 0, "takes": 1, **second.options}
 
 
 def test_chunks_arrive_while_the_rest_is_generated():
@@ -86,7 +86,7 @@ def test_chunks_arrive_while_the_rest_is_generated():
 
 def test_health_tells_state_and_limits():
     model = Sines(2, steps())
-    with serving(model, SMALL) as place:
+    with serving(model, SMALL, name="sines") as place:
         idle = place.health()
         one, two = place.generate(seconds=0.1), place.generate(seconds=0.1)
         busy = place.health()
@@ -95,8 +95,35 @@ def test_health_tells_state_and_limits():
     assert idle["status"] == "ok" and not idle["running"] and idle["waiting"] == 0
     assert busy["running"] and busy["waiting"] == 1
     assert (idle["rate"], idle["channels"]) == (RATE, 2)
-    bounds = {"prompt": 50, "seconds": 5.0, "body": 600, "waiting": 2, "voice": 1_000_000}
-    assert idle["limits"] == bounds
+    bounds = {"prompt": 50, "seconds": 5.0, "body": 600, "waiting": 2}
+    assert idle["limits"] == bounds | {"audio": 2_000_000, "takes": 4}
+    assert idle["name"] == "sines" and idle["system"] == "Sines" and idle["inputs"] == []
+
+
+def test_takes_come_one_after_another_each_as_its_own_seed_gives_it():
+    model = Sines()
+    with serving(model) as place:
+        events = list(place.generate(seconds=0.1, seed=2**32 - 3, takes=3))
+    assert [e["event"] for e in events] == 3 * ["start", "audio", "done"]
+    assert [e["seed"] for e in events[::3]] == [2**32 - 3, 2**32 - 2, 2**32 - 1]
+    for seed, call in enumerate(model.calls, 2**32 - 3):
+        np.testing.assert_array_equal(
+            jax.random.key_data(call.key), jax.random.key_data(jax.random.key(seed))
+        )
+
+
+def test_a_client_that_goes_away_gives_up_its_further_takes():
+    model = Sines(steps=steps())
+    with serving(model) as place:
+        gone = place.generate(seconds=0.1, takes=4)
+        model.steps.release()
+        assert [next(gone)["event"] for _ in range(4)] == ["start", "audio", "done", "start"]
+        job = place.server.config.app.state.line.running
+        gone.drop()
+        assert job.unwanted.wait(WAIT)
+        model.steps.release(2)
+        assert list(place.generate(seconds=0.1))[-1]["event"] == "done"
+    assert len(model.calls) == 3
 
 
 # The line.

@@ -35,7 +35,8 @@ def test_what_is_left_out_is_as_the_kind_has_it(kind, asked):
     model = MODELS[kind]()
     with serving(model) as place:
         events = list(place.generate("slow", SECONDS, seed=3, **asked))
-        own = {name: place.health()["defaults"][name] for name in OWN[kind]}
+        health = place.health()
+    own = {name: health["defaults"][name] for name in OWN[kind]}
     found = b"".join(base64.b64decode(e["pcm"]) for e in events if e["event"] == "audio")
     if kind == "VALL-E":
         said = model.speak(["slow"], jax.random.key(3), seconds=SECONDS, **asked)
@@ -43,3 +44,4 @@ def test_what_is_left_out_is_as_the_kind_has_it(kind, asked):
     else:
         audio = model.generate(["slow"], SECONDS, jax.random.key(3), **asked)
     assert found == io.pcm16(audio[0]) and own == OWN[kind]
+    assert health["system"].partition(" · ")[0] == kind

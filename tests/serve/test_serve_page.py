@@ -1,6 +1,5 @@
 """The web page in a real browser: typed in, clicked, heard, stopped, closed."""
 
-import contextlib
 import itertools
 import threading
 import wave
@@ -13,6 +12,7 @@ import small_folders
 import small_parallel
 import soundfile
 import tab as tabs
+from served_page import CHOOSE, DONE, PLAYER, ask, hidden, opening, part, samples, text
 from serving import CHUNK, RATE, WAIT, Sines, serving
 
 from rvq_jax.audio import io
@@ -20,9 +20,6 @@ from rvq_jax.serve import Limits
 from rvq_jax.systems.speech import Voice
 
 pytestmark = pytest.mark.skipif(tabs.binary() is None, reason="Chromium is not installed")
-
-DONE = "document.querySelector('#status').textContent === 'Done'"
-PLAYER = "document.querySelector('#player')"
 
 
 @pytest.fixture(scope="module")
@@ -35,52 +32,25 @@ def tab():
 @pytest.fixture
 def page(tab):
     """Opens the page of a model and gives back its Place; the page has logged no error."""
-    tab.problems.clear()
-    with contextlib.ExitStack() as stack:
-
-        def open_page(model, limits: Limits | None = None):
-            place = stack.enter_context(serving(model, limits))
-            tab.open(f"http://127.0.0.1:{place.port}/")
-            tab.wait("document.querySelector('#model').textContent")
-            return place
-
+    with opening(tab) as open_page:
         yield open_page
-        tab.see("0")
-        # Refusals are logged by the browser itself.
-        assert [p for p in tab.problems if "status of 4" not in p] == []
-
-
-def ask(tab, prompt: str, **fields) -> None:
-    """Types into the fields and clicks the button."""
-    for name, value in {"prompt": prompt, **fields}.items():
-        tab.see(f"document.querySelector('#{name}').value = {str(value)!r}")
-    tab.see("document.querySelector('#go').click()")
-
-
-def text(tab, name: str) -> str:
-    return tab.see(f"document.querySelector('#{name}').textContent")
-
-
-def hidden(tab, name: str) -> bool:
-    return tab.see(f"document.querySelector('#{name}').hidden")
 
 
 def test_a_clip_is_generated_shown_and_can_be_kept(tab, page):
     """The file made in the browser holds the very samples of the model."""
     model = Sines(2)
     page(model)
-    assert text(tab, "model") == "8 kHz stereo, up to 30 s"
-    assert hidden(tab, "result") and hidden(tab, "error")
+    assert text(tab, "model") == "Sines · 8\xa0kHz\xa0stereo · up\xa0to\xa030\xa0s"
+    assert hidden(tab, "result") and hidden(tab, "error") and hidden(tab, "history")
+    assert hidden(tab, "inputs")
     ask(tab, " a sine,\nrather  <b>loud</b> ", seconds=1.5, seed=7, top_k=9)
     tab.wait(DONE)
     tab.wait(f"{PLAYER}.readyState >= 1")
     assert tab.see(f"{PLAYER}.duration") == pytest.approx(1.5)
     assert text(tab, "go") == "Generate" and hidden(tab, "error")
-    assert text(tab, "numbers").startswith("1.5 of 1.5 s · real-time factor ")
-    assert text(tab, "numbers").endswith(" · seed 7")
-    assert tab.see("document.querySelector('#download').download") == (
-        "a-sine-rather-b-loud-b-7.wav"
-    )
+    assert part(tab, "numbers") == "Clip · seed 7 · 1.5 s"
+    assert part(tab, "pace").startswith("Made in ") and "times faster than" in part(tab, "pace")
+    assert tab.see("takes[0].part('.download').download") == "a-sine-rather-b-loud-b-7.wav"
     data = bytes(tab.see("clip.wav().arrayBuffer().then(b => [...new Uint8Array(b)])"))
     with wave.open(BytesIO(data)) as file:
         assert file.getparams()[:4] == (2, 2, RATE, 12000)
@@ -165,7 +135,7 @@ def test_the_waveform_is_drawn_as_it_arrives(tab, page):
     model.steps.release(10)
     tab.wait("clip && clip.length === 8000")
     tall = """(() => {
-      const canvas = document.querySelector('#wave'), {width, height} = canvas;
+      const canvas = document.querySelector('.wave'), {width, height} = canvas;
       const pixels = canvas.getContext('2d').getImageData(0, height / 8, width, 1).data;
       const drawn = [...Array(width).keys()].filter(x => pixels[4 * x + 3] > 0);
       return Math.max(0, ...drawn) / width;
@@ -225,14 +195,14 @@ def test_a_mistake_is_told_on_the_page_and_can_be_put_right(tab, page, fields, s
     page(model)
     ask(tab, **{"prompt": "a sine", **fields})
     tab.wait("!document.querySelector('#error').hidden")
-    assert say in text(tab, "error") and hidden(tab, "result") and not model.calls
+    assert say in text(tab, "error") and hidden(tab, "history") and not model.calls
     ask(tab, **{**dict.fromkeys(fields, ""), "prompt": "a sine"})
     tab.wait(DONE)
     assert hidden(tab, "error") and model.calls[0].seconds == 10
     # A later mistake leaves the clip where it is.
     ask(tab, **{"prompt": "a sine", **fields})
     tab.wait("!document.querySelector('#error').hidden")
-    assert not hidden(tab, "result") and not hidden(tab, "player") and len(model.calls) == 1
+    assert not hidden(tab, "history") and tab.see(f"!{PLAYER}.hidden") and len(model.calls) == 1
 
 
 def test_an_error_midway_is_told_and_what_came_is_kept(tab, page):
@@ -242,11 +212,12 @@ def test_an_error_midway_is_told_and_what_came_is_kept(tab, page):
         return chunk
 
     page(Sines(spoil=spoil))
-    ask(tab, "a sine", seconds=1)
+    ask(tab, "a sine", seconds=1, takes=2)
     tab.wait("!document.querySelector('#error').hidden")
     assert "out of <memory>" in text(tab, "error")
     tab.wait(f"{PLAYER}.readyState >= 1")
-    assert tab.see(f"{PLAYER}.duration") == pytest.approx(0.3)
+    assert tab.see(f"{PLAYER}.duration") == pytest.approx(0.3) and text(tab, "status") == "Stopped"
+    assert tab.see("takes.length") == 1
 
 
 def test_a_server_that_went_away_is_told(tab, page):
@@ -265,13 +236,22 @@ def test_nothing_is_loaded_from_outside_and_everything_has_a_name(tab, page):
     own = f"http://127.0.0.1:{place.port}/"
     fetched = tab.see("performance.getEntriesByType('resource').map(entry => entry.name)")
     assert all(name.startswith(own) or name == "data:," for name in fetched)
+    ask(tab, "a sine " + 60 * "l", seconds=0.5, takes=2)
+    tab.wait(DONE)
     unnamed = """[...document.querySelectorAll('input, textarea, button, audio, progress, canvas')]
       .filter(e => !(e.labels?.length || e.ariaLabel || e.tagName === 'BUTTON' && e.textContent))
+      .filter(e => !(e.ariaHidden && e.closest('[role=slider]').ariaLabel))
       .map(e => e.id)"""
     assert tab.see(unnamed) == []
+    names = "[...document.querySelectorAll('.takes [aria-label]')].map(e => e.ariaLabel)"
+    assert len(set(tab.see(names))) == len(tab.see(names)) == 6
     root = "document.documentElement"
     tab.see("document.querySelector('details').open = true")
-    assert tab.see(f"{root}.scrollWidth - {root}.clientWidth") <= 0
+    for width in (360, 1280):
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        tab.send("Emulation.setDeviceMetricsOverride", **size)
+        assert tab.see(f"{root}.scrollWidth - {root}.clientWidth") <= 0
+    tab.send("Emulation.clearDeviceMetricsOverride")
 
 
 def test_a_closed_tab_stops_its_generation():
@@ -293,17 +273,12 @@ def test_a_model_that_speaks_is_asked_in_a_voice(tab, page):
     that did not end by itself is said to be cut."""
     model = small_parallel.valle(60)
     page(model, Limits(seconds=1.0))
-    tab.wait("!document.querySelector('#voices').hidden")
+    tab.wait("shown('voice')")
     assert text(tab, "of-prompt") == "Text" and tab.see("document.title") == "Speech from text"
-    assert hidden(tab, "of-guidance") and text(tab, "model") == "1 kHz mono, up to 1 s"
-    choose = """{
-        const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(%s)], "voice.wav"));
-        document.querySelector('#voice').files = data.files;
-    }"""
+    assert hidden(tab, "of-guidance") and text(tab, "model").startswith("VALL-E · 1\xa0kHz")
     file, voice_SC = BytesIO(), np.sin(np.arange(240) / 7)[:, None].astype(np.float32)
     soundfile.write(file, voice_SC, small_parallel.RATE, format="WAV")
-    tab.see(choose % list(file.getvalue()))
+    tab.see(CHOOSE % ("voice", list(file.getvalue()), "voice.wav"))
     ask(tab, "two", seed=1)
     tab.wait("!document.querySelector('#error').hidden")
     assert text(tab, "error") == "Say what is said in the voice"
@@ -312,7 +287,7 @@ def test_a_model_that_speaks_is_asked_in_a_voice(tab, page):
     for seed in range(8):
         ask(tab, "two", seed=seed, voice_text="so be")
         tab.wait("request === null && document.querySelector('#go').textContent === 'Generate'")
-        found = bytes(tab.see("clip.wav().arrayBuffer().then(b => [...new Uint8Array(b)])"))[44:]
+        found = samples(tab)
         speech = model.speak(["two"], jax.random.key(seed), voices=voices)
         assert found == io.pcm16(speech.audio[0, : speech.samples[0]])
         assert text(tab, "error").startswith("It did not end") == (not speech.ended[0])

@@ -50,7 +50,7 @@ NO_NUMBERS += ["[1]", '{"a": 1}', "-1e-9"]
 
 @pytest.mark.parametrize("text", NO_NUMBERS, ids=lambda text: text[:9])
 @pytest.mark.parametrize(
-    "name", ["seconds", "guidance_scale", "temperature", "top_p", "top_k", "seed"]
+    "name", ["seconds", "guidance_scale", "temperature", "top_p", "top_k", "seed", "takes"]
 )
 def test_a_number_that_is_none_or_out_of_range_is_told(place, name, text):
     rejects(place, field(name, text), 422, f"{name} must be a", "number from", "not ")
@@ -70,6 +70,9 @@ def test_a_number_that_is_none_or_out_of_range_is_told(place, name, text):
         ("top_k", "2.0"),
         ("seed", "4294967296"),
         ("seed", "0.5"),
+        ("takes", "0"),
+        ("takes", "5"),
+        ("takes", "1.5"),
     ],
 )
 def test_bounds_are_told(place, name, text):
@@ -106,6 +109,9 @@ def test_a_prompt_that_is_none_is_told(place, text, say):
         (b"\xff\xfe", 400, "the body is not JSON"),
         (b'{"prompt": "\xe9"}', 400, "the body is not JSON"),
         ("[" * 600, 400, "the body is not JSON"),
+        (field("seed", '4294967294, "takes": 3'), 422, "seed is 4294967296, beyond 4294967295"),
+        (field("melody", '"UklGRg=="'), 422, "unknown field 'melody'"),
+        (field("iterations", "[1]"), 422, "unknown field 'iterations'"),
         (field("seconds", "01"), 400, "the body is not JSON"),
         ("[]", 422, "the body is a list, not an object"),
         ("null", 422, "the body is null, not an object"),
@@ -136,7 +142,7 @@ def test_a_body_that_is_no_request_is_told(place, body, status, say):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("seconds", float("inf")), ("seconds", float("nan")), ("seconds", 0), ("prompt", 0),
-     ("body", -1), ("waiting", -1), ("waiting", 1000)],
+     ("body", -1), ("waiting", -1), ("waiting", 1000), ("audio", 0), ("takes", 0), ("takes", 65)],
 )  # fmt: skip
 def test_limits_have_limits(name, value):
     with pytest.raises(UserError, match=f"limit of {name} must be from"):

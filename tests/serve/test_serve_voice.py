@@ -17,7 +17,7 @@ from rvq_jax.serve import Limits
 from rvq_jax.serve.requests import Refused, parse
 from rvq_jax.systems.speech import Voice
 
-LIMITS = Limits(seconds=1.0, voice=20_000)
+LIMITS = Limits(seconds=1.0, audio=20_000)
 SAMPLES = 240
 
 
@@ -66,7 +66,8 @@ def test_it_is_said_in_the_voice_that_is_sent(place, rate, channels):
 
 def test_it_is_as_long_as_it_is_said(place):
     """By some seeds it ends by itself, by others it is cut where it was trained to, and says so."""
-    assert place.health()["speaks"] and place.health()["defaults"]["seconds"] is None
+    assert place.health()["inputs"] == ["voice", "voice_text"]
+    assert place.health()["defaults"]["seconds"] is None
     last = [ask(place, seconds=None, seed=seed)[-1] for seed in range(8)]
     assert {end["ended"] for end in last} == {True, False}
     assert all((end["samples"] == 600) == (not end["ended"]) for end in last)
@@ -139,5 +140,5 @@ def test_a_model_that_does_not_speak_takes_no_voice():
         parse(body, Limits())
     with serving(Sines()) as place:
         health = place.health()
-        assert not health["speaks"] and health["defaults"]["seconds"] == 10
+        assert health["inputs"] == [] and health["defaults"]["seconds"] == 10
         assert place.answer("POST", "/generate", "x" * 20_000)[0] == 413

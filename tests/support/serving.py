@@ -169,9 +169,10 @@ def serving(
     limits: Limits | None = None,
     host: str = "127.0.0.1",
     timeouts: Timeouts = TIMEOUTS,
+    name: str = "",
 ):
     """A Place that serves a model on a free port until the block ends."""
-    server = make_server(make_app(model, limits or Limits(), host, timeouts))
+    server = make_server(make_app(model, limits or Limits(), host, timeouts, name))
     with listen("127.0.0.1", 0) as sock:
         place = Place(server, sock.getsockname()[1])
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
