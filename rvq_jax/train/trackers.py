@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from rvq_jax import files, opening
 from rvq_jax.errors import READING, UserError
 
@@ -80,7 +82,8 @@ class TensorBoard:
 
     def clip(self, step: int, name: str, sample) -> None:
         """As of `Tracker`."""
-        self.writer.add_audio(f"samples/{name}", sample.audio, step, sample_rate=sample.rate)
+        audio_SC = np.clip(sample.audio, -1, 1)  # as it does itself, not without a word
+        self.writer.add_audio(f"samples/{name}", audio_SC, step, sample_rate=sample.rate)
         self.writer.flush()
 
     def close(self) -> None:
