@@ -15,11 +15,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
-from rvq_jax import screen
+from rvq_jax import progress, screen
 from rvq_jax.axes import RULES
-from rvq_jax.errors import printable
 
 
 def first() -> bool:
@@ -30,7 +28,7 @@ def first() -> bool:
 def warn(line: str) -> None:
     """A line for whoever watches a run, above its progress bar; the first process says it."""
     if first():
-        tqdm.write(f"rvq-jax: {printable(line)}", file=screen.STDERR)
+        progress.say(line)
 
 
 def rows(mesh: Mesh, batch: int) -> np.ndarray:

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from rvq_jax import config as configs
-from rvq_jax import files, opening, screen
+from rvq_jax import files, opening, progress
 from rvq_jax.errors import Preempted, UserError, reading
 from rvq_jax.train import guards, hosts, sharding
 from rvq_jax.train.checkpoint import Checkpoints, Note, steps_in
@@ -168,12 +167,11 @@ def fit(
         guards.alone(folder),
         Checkpoints(folder / "checkpoints", adopt=table.adopt, **kept) as checkpoints,
         hosts.preemption() as preempted,
-        tqdm(
+        progress.bar(
             total=config.steps,
             desc=label,
             unit="update",
             disable=not hosts.first(),
-            file=screen.STDERR,
         ) as bar,
         contextlib.ExitStack() as traced,
     ):
@@ -185,6 +183,8 @@ def fit(
         guards.check_dataset(note.dataset, dataset, folder)
         batches.set_state(note.data)
         watch = Watch(folder, table, names, bar, note)
+        count = sum(x.size for x in jax.tree.leaves(state.params))
+        model = f"{label}, {count / 1e6:.3g} M parameters"
         if heldout and not table.evaluates_at_all:
             warn(
                 f"a run of {config.steps} updates is too short to be evaluated in 2 % of its time: "
@@ -197,7 +197,11 @@ def fit(
             if profile and taken == PROFILE_AFTER:
                 traced.enter_context(jax.profiler.trace(folder / "profile"))
             batch = watch.log.take(batches)
-            state, metrics = program.step(state, sharding.place_batch(batch, mesh))
+            said = hosts.first() and not taken
+            with (
+                progress.compiling("the first update", model) if said else contextlib.nullcontext()
+            ):
+                state, metrics = program.step(state, sharding.place_batch(batch, mesh))
             step, taken = step + 1, taken + 1
             if profile and taken == PROFILE_AFTER + profile:
                 jax.block_until_ready(state)
@@ -240,7 +244,7 @@ class Update(NamedTuple):
 class Watch:
     """What the host knows of a run while it goes: its log, and what its losses say."""
 
-    def __init__(self, folder: Path, table: Timetable, names, bar: tqdm, note: Note):
+    def __init__(self, folder: Path, table: Timetable, names, bar, note: Note):
         self.table, self.config, self.names, self.bar = table, table.config, names, bar
         self.backs, self.shown = 0, {}
         end = None
