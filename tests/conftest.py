@@ -17,7 +17,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from tiers import FAST, THOROUGH
 
-from rvq_jax import cache
+from rvq_jax import cache, progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +29,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Here all compile, and many look at every line.
+progress.PATIENCE = 1e6
 
 # Compiling takes most of an example's time here, so a deadline would measure XLA, not us.
 OPTIONS = {"deadline": None, "derandomize": True, "print_blob": True}

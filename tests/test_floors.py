@@ -28,7 +28,7 @@ FLOORS = (
     {"codec", "lm", "rvqfile", "metrics"},
     {"quantize", "patterns", "audio"},
     {"typing", "errors", "limits", "opening", "npz", "files", "screen", "config", "machine"}
-    | {"axes", "trees", "tracing", "builtin", "lazy", "cache"},
+    | {"axes", "trees", "tracing", "builtin", "lazy", "cache", "progress"},
 )
 GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 
@@ -142,6 +142,15 @@ def test_one_file_imports_orbax():
 
     places = {line.split(":")[0] for line in offences(rule)}
     assert places == {"rvq_jax/train/checkpoint.py"}
+
+
+def test_one_file_imports_tqdm():
+    """All bars are lines where nothing can be repainted."""
+
+    def rule(path, module, top):
+        return module if module.split(".")[0] == "tqdm" else None
+
+    assert {line.split(":")[0] for line in offences(rule)} == {"rvq_jax/progress.py"}
 
 
 def test_other_frameworks_and_the_outer_folders_are_never_imported():

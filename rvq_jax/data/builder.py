@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import files
+from rvq_jax import files, progress
 from rvq_jax.data import folder
 from rvq_jax.errors import READING, LeftOut, UserError, reading
 from rvq_jax.opening import read_bytes
@@ -95,7 +94,7 @@ def build(
             builder = records.SynthMusic(data_dir=place, **songs, **options)
             records.prepare(builder)
         else:
-            with tqdm(total=len(clips), desc="reading", unit="clip") as bar:
+            with progress.bar(total=len(clips), desc="reading", unit="clip") as bar:
                 options |= {"clips": clips, "minimum": minimum, "piece": piece, "bar": bar}
                 options["heldout"] = heldout
                 builder = records.AudioFolder(data_dir=place, **options)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
-from tqdm import tqdm
 
+from rvq_jax import progress
 from rvq_jax.audio import io, resample
 from rvq_jax.data import folder, synth
 from rvq_jax.errors import READING, LeftOut, UserError, reason_of
@@ -56,7 +56,7 @@ class SynthMusic(_Audio):
         return splits
 
     def _generate_examples(self, indices, split) -> Iterator[tuple[str, dict]]:
-        for index in tqdm(indices, desc=f"synthesizing {split}", unit="song"):
+        for index in progress.bar(indices, desc=f"synthesizing {split}", unit="song"):
             song = synth.song(index)
             audio_S = synth.render(song, index, self.rate, self.seconds)
             name = f"song{index:04d}"
@@ -74,7 +74,7 @@ class AudioFolder(_Audio):
         minimum: int,
         piece: float,
         heldout: bool,
-        bar: tqdm,
+        bar,
         **kwargs,
     ):
         self.clips, self.minimum, self.piece, self.bar = clips, minimum, piece, bar

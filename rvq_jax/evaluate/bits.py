@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import patterns
+from rvq_jax import patterns, progress
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate.conditions import caption_conditions, melodies, semantic_conditions
@@ -168,7 +167,7 @@ def _exact(
     pattern = patterns.padded_pattern(model.pattern, config.levels, room)
     conditions_of = caption_conditions(reader or model, heldout.captions)
     bits_MK = np.zeros((len(heldout), config.levels))
-    for part in _windows(heldout, frames, room, batch):
+    for part in _windows(model, heldout, frames, room, batch):
         conditions = conditions_of([i for i, _ in part.rows])
         conditions = conditions | melodies(model, heldout, part.rows, part.counts)
         mask = np.arange(room) < part.counts[:, None]
@@ -190,7 +189,7 @@ def _spoken(model: VALLE, heldout: CodeSet, batch: int) -> ClipBits:
     pattern = patterns.padded_pattern(lm.pattern, 1, frames + 1)
     conditions_of = caption_conditions(model, heldout.captions)
     bits_MK = np.zeros((len(heldout), levels))
-    for part in _windows(heldout, frames, frames + 1, batch):
+    for part in _windows(model, heldout, frames, frames + 1, batch):
         conditions = conditions_of([i for i, _ in part.rows])
         mask = np.arange(frames + 1) < part.counts[:, None]
         first = part.codes[:, :1]
@@ -213,7 +212,7 @@ def _bound(model: Generator, heldout: CodeSet, frames: int | None, batch: int) -
         frames = max(1, frames // config.semantic_ratio) * config.semantic_ratio
     conditions_of = _masked_conditions(model, heldout, frames)
     bits_MK, variance_M = np.zeros((len(heldout), config.levels)), np.zeros(len(heldout))
-    for part in _windows(heldout, frames, frames, batch):
+    for part in _windows(model, heldout, frames, frames, batch):
         found = bound_codes(
             config,
             model.params,
@@ -242,12 +241,15 @@ def _masked_conditions(
     return lambda rows: conditions_of([i for i, _ in rows])
 
 
-def _windows(heldout: CodeSet, frames: int, room: int, batch: int) -> Iterator[Windows]:
+def _windows(
+    model: Generator, heldout: CodeSet, frames: int, room: int, batch: int
+) -> Iterator[Windows]:
     """All clips in consecutive windows of so many frames, padded to `room`, in batches of one size,
     with a progress bar."""
     lengths = _lengths(heldout)
     windows = [(i, begin) for i, n in enumerate(lengths) for begin in range(0, n, frames)]
-    with tqdm(total=len(windows), desc="bits", unit="window", delay=2, leave=False) as bar:
+    options = {"desc": "bits", "unit": "window", "delay": 2, "leave": False}
+    with progress.bar(total=len(windows), **options) as bar:
         for first in range(0, len(windows), batch):
             part = windows[first : first + batch]
             # What fills the last batch is a copy, and counts for nothing.
@@ -256,7 +258,8 @@ def _windows(heldout: CodeSet, frames: int, room: int, batch: int) -> Iterator[W
             counts = np.array([piece.shape[1] for piece in pieces])
             codes = np.stack([_padded(piece, room) for piece in pieces])
             last = np.array([begin + frames >= lengths[i] for i, begin in rows])
-            yield Windows(rows, codes, counts, last, len(part))
+            with progress.compiling("the first windows", repr(model)):
+                yield Windows(rows, codes, counts, last, len(part))
             bar.update(len(part))
 
 

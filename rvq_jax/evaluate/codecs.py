@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from rvq_jax import config as configs
-from rvq_jax import screen
+from rvq_jax import progress
 from rvq_jax.errors import UserError, shown
 from rvq_jax.evaluate import coders, results
 from rvq_jax.evaluate import pieces as cutting
@@ -147,12 +146,11 @@ def measure(
             for i, clip in enumerate(clips)
             if not _is_done(clip, keys, measures, rows, settings, audio)
         ]
-        with tqdm(
+        with progress.bar(
             total=len(clips),
             initial=len(clips) - len(pending),
             desc=source.name,
             unit="clip",
-            file=screen.STDERR,
         ) as bar:
             for _ in _measured(source, clips, pending, measures, rows, settings, audio, left):
                 bar.update()

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import files, opening
+from rvq_jax import files, opening, progress
 from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING, UserError
@@ -26,6 +25,7 @@ from rvq_jax.systems.valle import VALLE
 from rvq_jax.typing import Audio
 
 NOTE = "generated.json"
+BAR = {"desc": "generate", "unit": "batch", "delay": 2, "leave": False}
 STRIDE = 0.6  # of a window that the next one adds, as MusicGen adds 18 s to 30
 
 
@@ -117,14 +117,15 @@ def generate_clips(
             # the words of a voice to those of the clip.
             conditions = [captions[i] for i in at]
         try:
-            audio = model.generate(conditions, frames / config.frame_rate, keys[at], **options)
+            with progress.compiling("the first batch", repr(model)):
+                audio = model.generate(conditions, frames / config.frame_rate, keys[at], **options)
         except ValueError as error:
             raise UserError(f"{error}") from error
         return audio, time.perf_counter() - began
 
     took: list[float] = []
     compiled = False
-    for begin in tqdm(range(0, rows, batch), desc="generate", unit="batch", delay=2, leave=False):
+    for begin in progress.bar(range(0, rows, batch), **BAR):
         here = range(begin, min(begin + batch, rows))
         if all(clips[i] is not None for i in here):
             continue

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rvq_jax import progress
 from rvq_jax.audio import resample
 from rvq_jax.codec import segments
 from rvq_jax.errors import UserError
@@ -80,8 +81,9 @@ class CodecPoints:
         for i, row in enumerate(rows):
             audio[i, : len(ready[row])] = ready[row]
         lengths = np.array([len(ready[row]) for row in rows], np.int32)
-        coded = self.codec.encode(audio, max(self.levels), lengths=lengths)
-        codes = np.asarray(coded.codes)
+        with progress.compiling("the first clips", repr(self.codec)):
+            coded = self.codec.encode(audio, max(self.levels), lengths=lengths)
+            codes = np.asarray(coded.codes)
         counts = [segments.frames_of(config, int(n)) for n in lengths]
         found: list[list[Coding]] = [[] for _ in pieces]
         for levels in self.levels:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from rvq_jax import files
+from rvq_jax import files, progress
 from rvq_jax.audio import io, resample
 from rvq_jax.convert import dac_file
 from rvq_jax.errors import UserError, reading
@@ -146,7 +146,8 @@ def encode(codec: Codec, audio_SC: np.ndarray, levels: int, chunk: float = CHUNK
       ValueError: when the audio or levels do not fit the codec.
     """
     is_long = len(audio_SC) > LONG * codec.config.rate
-    return codec.encode(audio_SC[None], levels, chunk=chunk if is_long else None)
+    with progress.compiling("encoding", repr(codec)):
+        return codec.encode(audio_SC[None], levels, chunk=chunk if is_long else None)
 
 
 def decode(
@@ -173,7 +174,8 @@ def decode(
     file = from_pipe() if str(source) == PIPE else Path(source)
     coded = read_write.read(file, codec, hash, levels)
     is_long = coded.samples > LONG * codec.config.rate
-    audio_BSC = codec.decode(coded, chunk=chunk if is_long else None)
+    with progress.compiling("decoding", repr(codec)):
+        audio_BSC = codec.decode(coded, chunk=chunk if is_long else None)
     return np.asarray(audio_BSC[0]), codec.config.rate
 
 

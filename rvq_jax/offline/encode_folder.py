@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import files
+from rvq_jax import files, progress
 from rvq_jax.audio import folder as audio_folder
 from rvq_jax.audio import io
 from rvq_jax.codec import segments
@@ -202,11 +201,11 @@ def _work(
             return None
 
     if strict:
-        for path, _ in tqdm(pairs, desc="read", unit="file"):
+        for path, _ in progress.bar(pairs, desc="read", unit="file"):
             try_to_read(path)
         if left:
             raise LeftOut(left, len(pairs), "nothing is written")
-    with tqdm(total=len(pairs), desc=word, unit="file") as bar:
+    with progress.bar(total=len(pairs), desc=word, unit="file") as bar:
 
         def finish(key) -> None:
             items = waiting.pop(key)
@@ -255,7 +254,8 @@ def _encode(
         item = min(i, len(audio) - 1)
         rows[i, : lengths[item]] = audio[item]
     ends = [lengths[min(i, len(audio) - 1)] for i in range(size)]
-    together = codec.encode(rows, levels, lengths=ends)
+    with progress.compiling("the first batch", repr(codec)):
+        together = codec.encode(rows, levels, lengths=ends)
     codes, scales = np.asarray(together.codes), together.scales
     for i, samples in enumerate(lengths):
         places = segments.places(config, samples, rows.shape[1])
@@ -277,6 +277,7 @@ def _decode(codec: Codec, bucket: int, items: list[Coded], size: int) -> Iterato
         if scales is not None:
             scales[i, : item.scales.shape[1]] = item.scales[0]
     lengths = np.array([item.samples for item in filled], np.int32)
-    audio = np.asarray(codec.decode(Coded(codes, scales, samples, lengths)))
+    with progress.compiling("the first batch", repr(codec)):
+        audio = np.asarray(codec.decode(Coded(codes, scales, samples, lengths)))
     for i, item in enumerate(items):
         yield audio[i, : item.samples]

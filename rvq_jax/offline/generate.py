@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import files
+from rvq_jax import files, progress
 from rvq_jax.audio import io
 from rvq_jax.errors import UserError
 from rvq_jax.lm import decode
@@ -59,7 +58,7 @@ def generate_files(
     rows, samples = len(targets), samples_of(model, seconds)
     keys, size = decode.row_keys(key, rows), min(batch, rows)
     begins = range(0, rows, size)
-    bar = tqdm(total=len(begins) * seconds, desc="generate", bar_format=BAR, delay=2)
+    bar = progress.bar(total=len(begins) * seconds, desc="generate", bar_format=BAR, delay=2)
     with bar:
         for begin in begins:
             # What fills the last batch is a copy: it costs nothing to compile.
@@ -70,7 +69,7 @@ def generate_files(
                     stack.enter_context(_opened(target, model, samples, stream))
                     for target in targets[begin : begin + size]
                 ]
-                for audio in pieces:
+                for audio in _compiled(pieces, model):
                     for add, audio_SC in zip(opened, audio, strict=False):
                         add(audio_SC)
                     bar.update(audio.shape[1] / model.codec.config.rate)
@@ -119,6 +118,14 @@ def _pieces(
         yield model.generate(captions, seconds, keys, **options)
         return
     yield from model.stream(captions, seconds, keys, **options)
+
+
+def _compiled(pieces: Iterator[Audio], model: Generator) -> Iterator[Audio]:
+    with progress.compiling("the first batch", repr(model)):
+        first = next(pieces, None)
+    if first is not None:
+        yield first
+    yield from pieces
 
 
 def _rows(captions: Captions, at: np.ndarray) -> Captions:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from rvq_jax import progress
 from rvq_jax.audio import io
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.offline import encode_file
@@ -15,6 +15,8 @@ from rvq_jax.offline.encode_file import PIPE
 from rvq_jax.systems.soundstorm import SoundStorm
 from rvq_jax.systems.speech import Voice
 from rvq_jax.systems.valle import VALLE
+
+BAR = {"desc": "speak", "unit": "batch", "delay": 2, "leave": False}
 
 
 class Said(NamedTuple):
@@ -61,10 +63,11 @@ def speak_files(
     rows, found = len(words), []
     keys, size = row_keys(jax.random.key(seed), rows), min(batch, rows)
     voices = None if voice is None else [voice]
-    for begin in tqdm(range(0, rows, size), desc="speak", unit="batch", delay=2, leave=False):
+    for begin in progress.bar(range(0, rows, size), **BAR):
         # What fills the last batch is a copy: it costs nothing to compile.
         at = np.minimum(np.arange(begin, begin + size), rows - 1)
-        speech = model.speak([words[i] for i in at], keys[at], voices=voices, **options)
+        with progress.compiling("the first batch", repr(model)):
+            speech = model.speak([words[i] for i in at], keys[at], voices=voices, **options)
         for row, target in enumerate(targets[begin : begin + size]):
             count = int(speech.samples[row])
             _write(target, speech.audio[row, :count], model.codec.config.rate)

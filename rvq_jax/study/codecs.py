@@ -5,9 +5,8 @@ import math
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import builtin, metrics, quantize
+from rvq_jax import builtin, metrics, progress, quantize
 from rvq_jax.codec.autoencoder import latents
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
@@ -46,7 +45,7 @@ def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> 
     weights, energies = [], []
     measure = jax.jit(metrics.si_sdr), jax.jit(metrics.mel_distance, static_argnames="rate")
     walk = list(zip(range(batches), loader.segments(heldout, samples, 8), strict=False))
-    for _, batch in tqdm(walk, desc="reconstruction", unit="batch"):
+    for _, batch in progress.bar(walk, desc="reconstruction", unit="batch"):
         audio, mask_BS = batch["audio"], batch["mask"]
         # Whole windows only: a short tail would weigh as much as a window.
         full_B = mask_BS.all(axis=1)

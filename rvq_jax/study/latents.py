@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from rvq_jax import progress
 from rvq_jax.codec.autoencoder import latents
 from rvq_jax.data import builder, loader
 from rvq_jax.study.quickstart import StudyConfig
@@ -47,7 +47,7 @@ def vectors(codec: Codec, source, count: int) -> np.ndarray:
     config = codec.config
     samples = 2 * config.rate // config.hop * config.hop
     parts = []
-    for batch in tqdm(loader.segments(source, samples, 32), desc="latents", unit="batch"):
+    for batch in progress.bar(loader.segments(source, samples, 32), desc="latents", unit="batch"):
         full_B = batch["mask"].all(axis=1)
         latents_BFD = np.asarray(latents(config, codec.params, batch["audio"]))
         parts.append(latents_BFD[full_B].reshape(-1, latents_BFD.shape[-1]))

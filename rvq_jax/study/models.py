@@ -74,16 +74,18 @@ def train_and_score(
     rows, first = {}, {}
     programs: dict = {}
     lengths_M = [clip.shape[1] for clip in heldout.codes]
-    for name in names:
+    for i, name in enumerate(names):
         scores, seconds = [], []
-        for seed in seeds:
+        for j, seed in enumerate(seeds):
             mine = dataclasses.replace(
                 run, pattern=name, loop=dataclasses.replace(run.loop, seed=seed)
             )
             pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
             program = programs.setdefault(pattern.steps, lm_program(mine, pattern))
             place = folder / f"pattern={name},seed={seed}"
-            params = train_lm(place, codes, mine, program=program, label=f"{name} seed {seed}")
+            number = f"model {i * len(seeds) + j + 1} of {len(names) * len(seeds)}"
+            label = f"{number} {name} seed {seed}"
+            params = train_lm(place, codes, mine, program=program, label=label)
             if not (place / "model" / "config.json").is_file():
                 MusicGen(run.lm, name, params, codec).save(place / "model")
             done = place / "scores.json"

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.tree_util import GetAttrKey
-from tqdm import tqdm
 
-from rvq_jax import builtin, files, limits
+from rvq_jax import builtin, files, limits, progress
 from rvq_jax import config as configs
 from rvq_jax.codec import autoencoder, segments, stream, windows
 from rvq_jax.codec.config import CodecConfig
@@ -392,8 +391,8 @@ def _short(name: str) -> str:
 
 def _done(blocks, size: int, step: int) -> list[np.ndarray]:
     """All blocks of something of a size, with a progress bar if they take long."""
-    bar = tqdm(blocks, total=-(-size // step), desc="codec", unit="step", delay=2, leave=False)
-    return [np.asarray(block) for block in bar]
+    options = {"desc": "codec", "unit": "step", "delay": 2, "leave": False}
+    return [np.asarray(x) for x in progress.bar(blocks, total=-(-size // step), **options)]
 
 
 def _edges(ends_B: Array) -> Edges:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import files
+from rvq_jax import files, progress
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.systems.text_encoder import TextEncoder
 
@@ -36,7 +35,7 @@ def caption_states(path: str | Path, text: TextEncoder, captions: Sequence[str])
 
 def _encode(text: TextEncoder, captions: list[str]) -> list[np.ndarray]:
     found = []
-    for begin in tqdm(range(0, len(captions), ROWS), desc="captions", unit="batch"):
+    for begin in progress.bar(range(0, len(captions), ROWS), desc="captions", unit="batch"):
         part = captions[begin : begin + ROWS]
         # Full batches: one program for every length.
         states, mask = text.encode([*part, *[""] * (ROWS - len(part))])

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
-from rvq_jax import builtin, files
+from rvq_jax import builtin, files, progress
 from rvq_jax.audio import chroma
 from rvq_jax.convert import musicgen
 from rvq_jax.data.codes import CodeSet
@@ -87,7 +86,7 @@ def encode_records(
     check_whole(codec)
     ratio = None if semantic is None else frames_of_token(codec, semantic.frame_rate)
     codes, melodies, semantics, names, captions, labels = [], [], [], [], [], []
-    for i in tqdm(range(len(source)), desc=label, unit="clip"):
+    for i in progress.bar(range(len(source)), desc=label, unit="clip"):
         record = source[i]
         codes.append(_encode(codec, record["audio"]))
         if melody is not None:

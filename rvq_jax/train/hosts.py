@@ -15,11 +15,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
-from rvq_jax import screen
+from rvq_jax import progress, screen
 from rvq_jax.axes import RULES
-from rvq_jax.errors import Interrupted, Preempted, printable
+from rvq_jax.errors import Interrupted, Preempted
 
 AT_INTERRUPT = b"\nrvq-jax: saving after this update; Ctrl-C again ends it at once\n"
 
@@ -32,7 +31,7 @@ def first() -> bool:
 def warn(line: str) -> None:
     """A line for whoever watches a run, above its progress bar; the first process says it."""
     if first():
-        tqdm.write(f"rvq-jax: {printable(line)}", file=screen.STDERR)
+        progress.say(line)
 
 
 def rows(mesh: Mesh, batch: int) -> np.ndarray:

@@ -8,10 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from rvq_jax import config as configs
-from rvq_jax import files, opening, screen
+from rvq_jax import files, opening, progress
 from rvq_jax.errors import UserError, reading
 from rvq_jax.train import guards, hosts, sharding
 from rvq_jax.train.checkpoint import Checkpoints, Note, steps_in
@@ -169,14 +168,14 @@ def fit(
         guards.alone(folder),
         Checkpoints(folder / "checkpoints", adopt=table.adopt, **kept) as checkpoints,
         hosts.preemption() as preempted,
-        tqdm(
+        progress.bar(
             total=config.steps,
             desc=label,
             unit="update",
             disable=not hosts.first(),
-            file=screen.STDERR,
         ) as bar,
         contextlib.ExitStack() as traced,
+        contextlib.ExitStack() as ended,
     ):
         state = program.init(jax.random.key(config.seed), task.aux, task.init_params)
         # Taken before any is restored: JAX 0.10 refuses the place that a restored key has.
@@ -186,8 +185,10 @@ def fit(
         guards.check_dataset(note.dataset, dataset, folder)
         batches.set_state(note.data)
         watch = Watch(folder, table, names, bar, note, mesh)
-        traced.callback(watch.close)
+        ended.callback(watch.close)
         watch.track(monitoring.track)
+        count = sum(x.size for x in jax.tree.leaves(state.params))
+        model = f"{label}, {count / 1e6:.3g} M parameters"
         if heldout and not table.evaluates_at_all:
             warn(
                 f"a run of {config.steps} updates is too short to be evaluated in 2 % of its time: "
@@ -200,7 +201,11 @@ def fit(
             if profile and taken == PROFILE_AFTER:
                 traced.enter_context(jax.profiler.trace(folder / "profile"))
             batch = watch.log.take(batches)
-            state, metrics = program.step(state, sharding.place_batch(batch, mesh))
+            said = hosts.first() and not taken
+            with (
+                progress.compiling("the first update", model) if said else contextlib.nullcontext()
+            ):
+                state, metrics = program.step(state, sharding.place_batch(batch, mesh))
             step, taken = step + 1, taken + 1
             if profile and taken == PROFILE_AFTER + profile:
                 jax.block_until_ready(state)
@@ -209,7 +214,7 @@ def fit(
             save, look = stop or table.saves(step), table.evaluates(step)
             # The step before is looked at while this one runs: the device never waits.
             before, waiting = waiting, Update(step, metrics, batch["index"])
-            hears = look if table.evaluates_at_all else save
+            hears = look if table.evaluates_at_all else table.saves(step)
             spike = watch.record(before)
             if look:
                 found = evaluate(program.evaluate, state.ema, state.aux, heldout, mesh)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from rvq_jax.errors import UserError
 from rvq_jax.train import guards, hosts
@@ -37,7 +36,7 @@ class Update(NamedTuple):
 class Watch:
     """Of one run, whose bar, log, trackers and clips it keeps."""
 
-    def __init__(self, folder: Path, table: Timetable, names, bar: tqdm, note: Note, mesh: Mesh):
+    def __init__(self, folder: Path, table: Timetable, names, bar, note: Note, mesh: Mesh):
         self.table, self.config, self.names, self.bar = table, table.config, names, bar
         self.folder, self.trackers, self.backs, self.shown = folder, [], 0, {}
         end = None

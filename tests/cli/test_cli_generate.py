@@ -15,7 +15,7 @@ from small_musicgen import HOP, RATE
 from tiers import slow
 
 import rvq_jax as rj
-from rvq_jax import cli
+from rvq_jax import cli, progress
 from rvq_jax.audio import resample
 from rvq_jax.cli.texts import read_texts
 from rvq_jax.offline import generate
@@ -302,14 +302,15 @@ def test_nothing_is_left_of_a_run_that_fails(capsys, tmp_path, models, monkeypat
 
 def test_long_work_shows_how_far_it_is(capsys, tmp_path, models, monkeypatch):
     """A bar of seconds of audio, which `BAR` tells from other lines."""
-    seen = []
+    seen, made = [], progress.bar
 
-    class Watched(generate.tqdm):
-        def update(self, n=1):
-            seen.append(n)
-            return super().update(n)
+    def watched(*work, **options):
+        bar = made(*work, **options)
+        update = bar.update
+        bar.update = lambda n=1: (seen.append(n), update(n))
+        return bar
 
-    monkeypatch.setattr(generate, "tqdm", Watched)
+    monkeypatch.setattr(progress, "bar", watched)
     words = ["--prompt", "a", "b", "--seconds", 2.3, "--batch", 1, "--out", tmp_path / "a"]
     said(capsys, models["own"], *words)
     assert sum(seen) == pytest.approx(4.6) and len(seen) >= 6

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +164,17 @@ def test_nothing_compiles_after_the_first_updates(tmp_path):
         jax.monitoring.clear_event_listeners()
 
 
-def test_updates_are_traced_on_request(tmp_path):
+def test_updates_are_traced_on_request(tmp_path, monkeypatch):
+    """And nothing else ends with the trace."""
+    told: list = []
+    service = types.SimpleNamespace(
+        init=lambda **_: None,
+        log=lambda fields, step: told.append(step),
+        finish=lambda: told.append("end"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", service)
     config = LoopConfig(steps=6)
-    fit(tmp_path, point_task(), points(RECORDS), config, TUNING, monitoring=Monitoring(2))
+    monitoring = Monitoring(profile=2, track=("wandb",))
+    fit(tmp_path, point_task(), points(RECORDS), config, TUNING, monitoring=monitoring)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    assert told == [1, 6, "end"]
