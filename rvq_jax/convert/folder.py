@@ -98,8 +98,14 @@ def to_tensors(config, leaves: dict[str, np.ndarray]) -> tuple[dict, dict] | Non
 
 def to_fields(config) -> dict | None:
     """The config.json of a codec in transformers' words; None if it has none for it."""
-    known = any(isinstance(config, module.CONFIG) for module in KINDS.values())
-    return module_of(config).to_fields(config) if known else None
+    return None if beyond(config) else module_of(config).to_fields(config)
+
+
+def beyond(config) -> str | None:
+    """The field of a codec that transformers' format has no place for, in words; None if none."""
+    if any(isinstance(config, module.CONFIG) for module in KINDS.values()):
+        return module_of(config).beyond(config)
+    return f"transformers' format has no {type(config).__name__}, only {', '.join(KINDS)}"
 
 
 def module_of(config):
