@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rvq_jax import limits
-from rvq_jax.convert import dac, encodec, layout, mimi, names, tensors
+from rvq_jax.convert import dac, encodec, layout, mimi, names, processors, tensors
 from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import UserError, shown
 
@@ -76,7 +76,7 @@ def save(config, leaves: dict[str, np.ndarray], path: str | Path) -> bool:
     written = to_tensors(config, leaves)
     if written is None:
         return False
-    tensors.save_folder(path, *written)
+    tensors.save_folder(path, *written, {processors.FILE: processors.of_codec(config)})
     return True
 
 

@@ -134,8 +134,8 @@ def test_a_dac(capsys, tmp_path, dim):
     found = imported(capsys, tmp_path / "a.pth", tmp_path / "codec")
     assert_same_weights(found, codec, rtol=1e-5, atol=1e-7)
     stored = {path.name for path in (tmp_path / "codec").iterdir()}
-    weights_file = "model.safetensors" if dim == 16 else "weights.npz"
-    assert stored == {"config.json", weights_file}
+    theirs = {"model.safetensors", "preprocessor_config.json"}
+    assert stored == {"config.json", *(theirs if dim == 16 else {"weights.npz"})}
     audio = np.random.default_rng(0).standard_normal((1, 100, 1)).astype("f4")
     np.testing.assert_array_equal(found.encode(audio).codes, codec.encode(audio).codes)
     said["decoder_rates"] = [2, 4]

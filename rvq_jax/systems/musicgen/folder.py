@@ -10,7 +10,7 @@ from flax import nnx
 
 from rvq_jax import config as configs
 from rvq_jax import files, limits, patterns
-from rvq_jax.convert import encodec, folder, layout, musicgen, names, t5, tensors
+from rvq_jax.convert import encodec, folder, layout, musicgen, names, processors, t5, tensors
 from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm import forms
@@ -189,18 +189,19 @@ def _save_published(path: Path, config, pattern, params, codec, text) -> bool:
         return False
     fields = musicgen.to_fields(config, pattern)
     written = {_short(n): np.asarray(x) for n, x in files.named(params).items()}
+    beside = {GENERATION: musicgen.generation(config)}
     if codec is None:
         out = layout.write(musicgen.layout(config, ""), written)
-        tensors.save_folder(path, fields, out)
-        files.write_json(path / GENERATION, musicgen.generation(config))
+        tensors.save_folder(path, fields, out, beside)
         return True
     coded = folder.to_tensors(codec.config, codec.leaves)
+    channels = codec.config.channels * (2 if config.levels > codec.config.levels else 1)
+    beside[processors.FILE] = processors.of_musicgen(config, codec.config, channels)
     out = layout.write(musicgen.layout(config), written)
     out |= {f"text_encoder.{n}": x for n, x in text.tensors.items()}
     out |= {f"audio_encoder.{n}": x for n, x in coded[1].items()}
     whole = musicgen.whole(config, fields, t5.to_fields(text.config), coded[0])
-    tensors.save_folder(path, whole, out)
-    files.write_json(path / GENERATION, musicgen.generation(config))
+    tensors.save_folder(path, whole, out, beside)
     text.save_tokenizer(path)
     return True
 
