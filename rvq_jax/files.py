@@ -28,7 +28,8 @@ TEMPORARY = ".rvq-jax-"  # how our temporary names begin: short, however long th
 # What model folders hold, and may therefore be replaced in one; with a slash, folders of the same.
 MODEL = ("config.json", "model.safetensors", "weights.npz", "artefact.json", "*.stablehlo")
 MODEL += ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model")
-MODEL += ("special_tokens_map.json", "codec/", "text/", "discriminators/")
+MODEL += ("special_tokens_map.json", "preprocessor_config.json")
+MODEL += ("codec/", "text/", "discriminators/")
 
 
 @contextlib.contextmanager

@@ -208,15 +208,15 @@ class Import:
 
 @dataclass(frozen=True)
 class Export:
-    """Writes a codec for other tools to read.
+    """Writes a codec, or a MusicGen, for other tools to read.
 
-    transformers: a folder that EncodecModel, DacModel or MimiModel loads; a codec of EnCodec's kind
-    without an LSTM, as the built-in one, gets one that adds nothing. stablehlo: the encoder and the
-    decoder as compiled programs that need no rvq_jax.
+    transformers: a folder that AutoModel and AutoProcessor load, of an EnCodec, DAC, Mimi or a
+    MusicGen with a T5 and a codec of EnCodec's kind; one without an LSTM gets one that adds
+    nothing. stablehlo: a codec's encoder and decoder as compiled programs that need no rvq_jax.
     """
 
-    codec: Annotated[str, tyro.conf.Positional]
-    """Codec folder, or builtin."""
+    model: Annotated[str, tyro.conf.Positional]
+    """Folder of a codec or a MusicGen."""
     out: Path
     """Folder to write."""
     format: Literal["transformers", "stablehlo"] = "transformers"
@@ -230,26 +230,18 @@ class Export:
 
     def run(self) -> dict:
         from rvq_jax import files
-        from rvq_jax.codec.config import CodecConfig
-        from rvq_jax.convert import folder
-        from rvq_jax.systems import encodec
+        from rvq_jax.systems import exporting
+        from rvq_jax.systems.musicgen import MusicGen
 
         files.check_folder(self.out)
-        codec = _load(self.codec)
         if self.format == "stablehlo":
             from rvq_jax.offline import stablehlo
 
-            stablehlo.write(codec, self.out, self.seconds, self.batch)
-            say(self.json, f"{self.format}: {self.out}")
-            return {"format": self.format, "out": str(self.out)}
-        if isinstance(codec.config, CodecConfig) and not codec.config.seanet.lstm_layers:
-            codec = encodec.with_lstm(codec)
-        if folder.to_fields(codec.config) is None:
-            raise UserError(
-                f"{self.codec} holds a codec of sizes or layers that transformers' config has no "
-                "words for; export it as --format stablehlo"
-            )
-        codec.save(self.out)
+            stablehlo.write(_load(self.model), self.out, self.seconds, self.batch)
+        elif _holds_musicgen(self.model):
+            exporting.musicgen(MusicGen.load(self.model), self.model).save(self.out)
+        else:
+            exporting.codec(_load(self.model), self.model).save(self.out)
         say(self.json, f"{self.format}: {self.out}")
         return {"format": self.format, "out": str(self.out)}
 
@@ -258,6 +250,14 @@ def _load(path: str):
     from rvq_jax.systems.codec import Codec
 
     return Codec.load(path)
+
+
+def _holds_musicgen(path: str) -> bool:
+    from rvq_jax import files
+    from rvq_jax.train.codes import MUSICGENS
+
+    fields = files.load_config(files.model_folder(builtin.folder(path)))
+    return bool({f"{fields.get(name)}" for name in ("model", "model_type")} & MUSICGENS)
 
 
 def _target(command: Encode | Decode, suffix: str) -> Path:

@@ -56,7 +56,7 @@ COMMANDS = {
         "codec.Import",
         "Turns another project's checkpoint into a model folder; no code of the file runs.",
     ),
-    "export": ("codec.Export", "Writes a codec for other tools to read."),
+    "export": ("codec.Export", "Writes a codec, or a MusicGen, for other tools to read."),
 }
 
 

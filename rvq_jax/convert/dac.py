@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rvq_jax.codec.dac import DACConfig
 from rvq_jax.config import make
-from rvq_jax.convert.fields import checked, refuse
+from rvq_jax.convert.fields import checked, is_power_of_two, refuse, without_place
 from rvq_jax.convert.layout import CONV, POINTWISE, SAME, TRANSPOSED, Layout, Place
 
 CONFIG = DACConfig
@@ -53,14 +53,26 @@ def from_fields(fields: dict, where: str) -> DACConfig:
     )
 
 
+def beyond(config: DACConfig) -> str | None:
+    """The field that transformers' DacConfig has no place for, in words; None if there is none."""
+    size = config.codebook_size
+    return without_place(
+        [
+            (
+                "dim",
+                config.dim,
+                config.dim == config.widest,
+                f"that of its filters, {config.widest}",
+            ),
+            ("norm", config.norm, config.norm == "none", "none: weight norm is folded in"),
+            ("codebook_size", size, is_power_of_two(size), "powers of two"),
+        ]
+    )
+
+
 def to_fields(config: DACConfig) -> dict | None:
     """The config.json of a codec, or None if transformers' DacConfig has no words for it."""
-    expressible = (
-        config.dim == config.filters * 2 ** len(config.ratios)
-        and config.norm == "none"
-        and config.codebook_size & (config.codebook_size - 1) == 0
-    )
-    if not expressible:
+    if beyond(config):
         return None
     return {
         "architectures": ["DacModel"],

@@ -7,10 +7,12 @@ from typing import Literal
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.config import make
-from rvq_jax.convert.fields import checked, refuse
+from rvq_jax.convert.fields import checked, is_power_of_two, refuse, without_place
 from rvq_jax.convert.layout import CONV, MATRIX, TRANSPOSED, Layout, Place
 
 CONFIG = CodecConfig
+NORMS = "weight_norm", "time_group_norm"
+POWERS = "powers of two"
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,28 @@ def from_fields(fields: dict, where: str) -> CodecConfig:
     )
 
 
+def beyond(config: CodecConfig) -> str | None:
+    """The field that transformers' EncodecConfig has no place for, in words; None if there is none.
+
+    How it is computed (`seanet.dtype`) is no field of it, but its reader's choice.
+    """
+    s, whole = config.seanet, _bandwidth(config)
+    fits = _levels(config.rate, s.hop, config.codebook_size, _bandwidths(config)) == config.levels
+    return without_place(
+        [
+            ("seanet.channels", s.channels, s.channels <= 2, "1 and 2"),
+            ("seanet.lstm_layers", s.lstm_layers, s.lstm_layers > 0, "1 and more"),
+            ("seanet.norm", s.norm, s.norm in NORMS, " and ".join(NORMS)),
+            ("codebook_size", config.codebook_size, is_power_of_two(config.codebook_size), POWERS),
+            ("bandwidths", config.bandwidths, fits, f"those up to {whole:g}, of all levels"),
+        ]
+    )
+
+
 def to_fields(config: CodecConfig) -> dict | None:
     """The config.json of a codec, or None if transformers' EncodecConfig has no words for it."""
-    s = config.seanet
-    bandwidths = config.bandwidths or (
-        config.levels
-        * math.ceil(config.frame_rate)
-        * math.ceil(math.log2(config.codebook_size))
-        / 1000,
-    )
-    expressible = (
-        s.lstm_layers > 0
-        and s.norm in ("weight_norm", "time_group_norm")
-        and config.codebook_size & (config.codebook_size - 1) == 0
-        and _levels(config.rate, s.hop, config.codebook_size, bandwidths) == config.levels
-    )
-    if not expressible:
+    s, bandwidths = config.seanet, _bandwidths(config)
+    if beyond(config):
         return None
     return {
         "architectures": ["EncodecModel"],
@@ -201,6 +209,19 @@ def _lstm(c: SEANetConfig, ours: str, theirs: str) -> Layout:
         f"{ours}/hidden": Place([f"{theirs}.lstm.weight_hh_l{i}" for i in layers], MATRIX),
         f"{ours}/bias": Place(biases),
     }
+
+
+def _bandwidths(config: CodecConfig) -> tuple[float, ...]:
+    return config.bandwidths or (_bandwidth(config),)
+
+
+def _bandwidth(config: CodecConfig) -> float:
+    """kbps of all levels, as the reference counts; upwards where rounding would lose it a level."""
+    c = config
+    per_level = math.ceil(c.rate / c.hop) * math.ceil(math.log2(c.codebook_size))
+    found = c.levels * per_level / 1000
+    lost = _levels(c.rate, c.hop, c.codebook_size, (found,)) < c.levels
+    return math.nextafter(found, math.inf) if lost else found
 
 
 def _levels(rate: int, hop: int, size: int, bandwidths: tuple[float, ...]) -> int:

@@ -58,6 +58,27 @@ def checked(fields: dict, cls: type, where: str, ignored: tuple[str, ...] = ()):
     return configs.from_dict(cls, known, where)
 
 
+def without_place(rows: list[tuple[str, object, bool, str]]) -> str | None:
+    """The first field of a config of ours that a format of another project has no place for.
+
+    Args:
+      rows: of each field that may be beyond it: the name, the value, whether the format has the
+        value, and the values that it has, in words.
+
+    Returns:
+      A clause that names the field; None if the format has all of them.
+    """
+    for name, value, fits, supported in rows:
+        if not fits:
+            return f"transformers' format has no {name} {shown(value)}, only {supported}"
+    return None
+
+
+def is_power_of_two(number: int) -> bool:
+    """As transformers wants the codes of a codebook to be."""
+    return number & (number - 1) == 0
+
+
 def kind_of(fields: dict) -> str:
     """The model_type of a config; '' if it has none that is text."""
     kind = fields.get("model_type")

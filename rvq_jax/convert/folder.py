@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rvq_jax import limits
-from rvq_jax.convert import dac, encodec, layout, mimi, names, tensors
+from rvq_jax.convert import dac, encodec, layout, mimi, names, processors, tensors
 from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import UserError, shown
 
@@ -76,7 +76,7 @@ def save(config, leaves: dict[str, np.ndarray], path: str | Path) -> bool:
     written = to_tensors(config, leaves)
     if written is None:
         return False
-    tensors.save_folder(path, *written)
+    tensors.save_folder(path, *written, {processors.FILE: processors.of_codec(config)})
     return True
 
 
@@ -98,8 +98,14 @@ def to_tensors(config, leaves: dict[str, np.ndarray]) -> tuple[dict, dict] | Non
 
 def to_fields(config) -> dict | None:
     """The config.json of a codec in transformers' words; None if it has none for it."""
-    known = any(isinstance(config, module.CONFIG) for module in KINDS.values())
-    return module_of(config).to_fields(config) if known else None
+    return None if beyond(config) else module_of(config).to_fields(config)
+
+
+def beyond(config) -> str | None:
+    """The field of a codec that transformers' format has no place for, in words; None if none."""
+    if any(isinstance(config, module.CONFIG) for module in KINDS.values()):
+        return module_of(config).beyond(config)
+    return f"transformers' format has no {type(config).__name__}, only {', '.join(KINDS)}"
 
 
 def module_of(config):

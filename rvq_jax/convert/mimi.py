@@ -8,7 +8,7 @@ from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.codec.transformer import TransformerConfig
 from rvq_jax.config import make
 from rvq_jax.convert.encodec import seanet_config, seanet_fields, seanet_layout
-from rvq_jax.convert.fields import checked, refuse
+from rvq_jax.convert.fields import checked, is_power_of_two, refuse, without_place
 from rvq_jax.convert.layout import CONV, MATRIX, POINTWISE, Layout, Place
 
 CONFIG = MimiConfig
@@ -106,12 +106,11 @@ def from_fields(fields: dict, where: str) -> MimiConfig:
         eps=f.norm_eps,
     )
     rate = f.sampling_rate
-    # The reference rounds the inner frame rate up and the stride down.
-    inner = -(-rate // seanet.hop)
     frame_rate = f.frame_rate or f._frame_rate
-    stride = int(min(inner / frame_rate, rate)) if frame_rate else 2
+    stride = _stride(rate, seanet.hop, frame_rate) if frame_rate else 2
     if stride < 2:
-        refuse(where, "frame_rate", frame_rate, f"at most half of SEANet's, {inner / 2}")
+        half = -(-rate // seanet.hop) / 2
+        refuse(where, "frame_rate", frame_rate, f"at most half of SEANet's, {half}")
     return make(
         MimiConfig,
         where,
@@ -126,11 +125,27 @@ def from_fields(fields: dict, where: str) -> MimiConfig:
     )
 
 
+def beyond(config: MimiConfig) -> str | None:
+    """The field that transformers' MimiConfig has no place for, in words; None if there is none."""
+    s, size = config.seanet, config.codebook_size
+    stride = _stride(config.rate, s.hop, config.frame_rate)
+    exact = 2 <= config.stride == stride
+    return without_place(
+        [
+            ("seanet.channels", s.channels, s.channels <= 2, "1 and 2"),
+            ("seanet.causal", s.causal, s.causal, "True"),
+            ("seanet.norm", s.norm, s.norm == "none", "none"),
+            ("seanet.lstm_layers", s.lstm_layers, s.lstm_layers == 0, "0"),
+            ("stride", config.stride, exact, "2 and others that divide exactly"),
+            ("codebook_size", size, is_power_of_two(size), "powers of two"),
+        ]
+    )
+
+
 def to_fields(config: MimiConfig) -> dict | None:
     """The config.json of a codec, or None if transformers' MimiConfig has no words for it."""
     s, t = config.seanet, config.transformer
-    plain = dataclasses.replace(s, causal=True, norm="none", lstm_layers=0, dtype="float32")
-    if s != plain or config.codebook_size & (config.codebook_size - 1):
+    if beyond(config):
         return None
     return {
         "architectures": ["MimiModel"],
@@ -158,6 +173,11 @@ def to_fields(config: MimiConfig) -> dict | None:
         "layer_scale_initial_scale": t.layer_scale,
         "attention_bias": False,
     }
+
+
+def _stride(rate: int, hop: int, frame_rate: float) -> int:
+    """SEANet's frames for one of codes: the reference rounds its frame rate up, the stride down."""
+    return int(min(-(-rate // hop) / frame_rate, rate))
 
 
 def layout(config: MimiConfig) -> Layout:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rvq_jax import limits
 from rvq_jax.config import make
 from rvq_jax.convert import t5
-from rvq_jax.convert.fields import checked, kind_of, refuse
+from rvq_jax.convert.fields import checked, kind_of, refuse, without_place
 from rvq_jax.convert.layout import MATRIX, Layout, Place
 from rvq_jax.errors import UserError
 from rvq_jax.lm.masked_lm import MaskedLMConfig
@@ -58,6 +58,7 @@ IGNORED = (
     "layerdrop",
     "max_position_embeddings",
 )
+PATTERNS = {"delay": 1, "stereo_partial_delay": 2}  # with their channels of audio
 PROJECTIONS = {"text": "enc_to_dec_proj", "melody": "audio_enc_to_dec_proj"}  # of conditions
 # Tensors of some versions' files that are computed.
 COMPUTED = "embed_positions.weights"
@@ -122,14 +123,31 @@ def _decoder(fields: dict, where: str, text_dim: int | None = None) -> tuple[LMC
     return config, "stereo_partial_delay" if f.audio_channels == 2 else "delay"
 
 
+def beyond(config: LMConfig, pattern: str) -> str | None:
+    """The field that transformers' MusicGen has no place for, in words; None if there is none.
+
+    How it is computed (`dtype`, `remat`) is no field of it, but its reader's choice.
+    """
+    c = config
+    before = c.text_as == "prefix" and not c.melody_bins
+    return without_place(
+        [
+            ("pattern", pattern, pattern in PATTERNS, " and ".join(PATTERNS)),
+            ("text_dim", c.text_dim, bool(c.text_dim), "that of a T5, given by --text"),
+            ("block", c.block, c.block == "musicgen", "musicgen"),
+            ("positions", c.positions, c.positions == "sinusoidal", "sinusoidal"),
+            ("kv_heads", c.kv_heads, not c.kv_heads, "None"),
+            ("depth", c.depth, not c.depth, "None"),
+            ("text_as", c.text_as, not before, "cross without a melody"),
+            ("attend_padding", c.attend_padding, not c.attend_padding, "False"),
+            ("end", c.end, not c.end, "False"),
+        ]
+    )
+
+
 def to_fields(config: LMConfig, pattern: str) -> dict | None:
     """The config of the token model; None if transformers has no words for it."""
-    patterns = {"delay": 1, "stereo_partial_delay": 2}
-    if type(config) is not LMConfig or config.end or config.depth:
-        return None
-    if config.block != "musicgen" or config.kv_heads or _text_before_codes(config):
-        return None
-    if config.positions != "sinusoidal" or not config.text_dim or pattern not in patterns:
+    if beyond(config, pattern):
         return None
     kind = "musicgen_melody_decoder" if config.melody_bins else "musicgen_decoder"
     return {
@@ -143,17 +161,12 @@ def to_fields(config: LMConfig, pattern: str) -> dict | None:
         "hidden_size": config.dim,
         "scale_embedding": False,
         "num_codebooks": config.levels,
-        "audio_channels": patterns[pattern],
+        "audio_channels": PATTERNS[pattern],
         # As published: no dropout is what the weights were trained with.
         "dropout": 0.0,
         "pad_token_id": config.codebook_size,
         "bos_token_id": config.codebook_size,
     }
-
-
-def _text_before_codes(config: LMConfig) -> bool:
-    """Whether the text is a prefix without a melody before it."""
-    return config.text_as == "prefix" and not config.melody_bins
 
 
 def whole(config: LMConfig, decoder: dict, text: dict, codec: dict) -> dict:

@@ -56,10 +56,22 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     }
 
 
-def save_folder(path: str | Path, config: dict, tensors: dict[str, Array]) -> None:
-    """A folder of config.json and model.safetensors, whole or not at all.
+def save_folder(
+    path: str | Path,
+    config: dict,
+    tensors: dict[str, Array],
+    beside: dict[str, dict] | None = None,
+) -> None:
+    """Writes a folder of config.json and model.safetensors, whole or not at all.
 
-    Raises UserError if the place cannot be written to.
+    Args:
+      path: the folder.
+      config: fields of config.json.
+      tensors: arrays by name.
+      beside: fields of other files of JSON, by the file's name.
+
+    Raises:
+      UserError: a place that cannot be written to.
     """
     safetensors = _safetensors()
     from safetensors.numpy import save_file
@@ -67,7 +79,8 @@ def save_folder(path: str | Path, config: dict, tensors: dict[str, Array]) -> No
     # Strided arrays would be written in the order of their memory.
     dense = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     with files.writing_folder(path) as folder:
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for name, fields in {"config.json": config, **(beside or {})}.items():
+            (folder / name).write_text(json.dumps(fields, indent=2) + "\n")
         try:
             # Without this metadata transformers before 5 refuses the file.
             save_file(dense, folder / SINGLE, metadata={"format": "pt"})

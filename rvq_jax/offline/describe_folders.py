@@ -15,6 +15,7 @@ from rvq_jax.systems import generators, semantic
 from rvq_jax.systems.generators import load_generator
 from rvq_jax.systems.semantic import SemanticModel
 from rvq_jax.systems.soundstorm import SoundStorm
+from rvq_jax.systems.tokenizer import PIECES, TOKENIZER
 from rvq_jax.systems.valle import VALLE
 from rvq_jax.train.checkpoint import steps_in
 from rvq_jax.train.codes import MUSICGENS
@@ -189,6 +190,13 @@ def _token_model(path: Path) -> dict:
         found["parameters_of_the_first_level"] = _count(model.first.lm.params)
     if isinstance(model, SoundStorm) and model.semantic is not None:
         found["parameters_of_semantic_tokens"] = _count(model.semantic.lm.params)
+    if (text := getattr(lm, "text", None)) is not None:
+        # Without one of these it takes ids of tokens alone.
+        of = [name for name in (TOKENIZER, PIECES) if name in text.tokenizer.files]
+        found["text_encoder"] = f"t5 of {text.config.dim} features"
+        found["tokenizer"] = ", ".join(of) or "none"
+    if getattr(config, "melody_bins", None) is not None:
+        found["melody_bins"] = config.melody_bins
     if config.window is not None and rate:
         found["longest_seconds"] = config.window / rate
     if codec is not None:

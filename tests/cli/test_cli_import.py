@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import small_folders
 from command import refuses, run
 from small_codecs import CONFIGS, ENCODEC, RATE, renamed, torch_bytes, weights
 
@@ -133,8 +134,8 @@ def test_a_dac(capsys, tmp_path, dim):
     found = imported(capsys, tmp_path / "a.pth", tmp_path / "codec")
     assert_same_weights(found, codec, rtol=1e-5, atol=1e-7)
     stored = {path.name for path in (tmp_path / "codec").iterdir()}
-    weights_file = "model.safetensors" if dim == 16 else "weights.npz"
-    assert stored == {"config.json", weights_file}
+    theirs = {"model.safetensors", "preprocessor_config.json"}
+    assert stored == {"config.json", *(theirs if dim == 16 else {"weights.npz"})}
     audio = np.random.default_rng(0).standard_normal((1, 100, 1)).astype("f4")
     np.testing.assert_array_equal(found.encode(audio).codes, codec.encode(audio).codes)
     said["decoder_rates"] = [2, 4]
@@ -156,6 +157,25 @@ def test_an_export_is_a_folder_of_transformers(capsys, tmp_path):
         assert (code, lines) == (0, []) and "transformers" in out
     assert json.loads((tmp_path / "b" / "config.json").read_text())["model_type"] == "encodec"
     assert_same_weights(rj.Codec.load(tmp_path / "b"), rj.Codec.load(tmp_path / "a"), rtol=0)
+
+
+def test_an_export_of_a_musicgen_is_a_folder_of_transformers(capsys, tmp_path):
+    """Its codec gets the LSTM that it lacks; one that reads captions itself is refused."""
+    model = small_folders.published("text", tmp_path / "words")
+    model = dataclasses.replace(model, codec=small_folders.codec(3, 16, lstm_layers=0))
+    model.save(tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["model"] == "musicgen"
+    assert run(capsys, "export", tmp_path / "a", "--out", tmp_path / "b")[0] == 0
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["model_type"] == "musicgen"
+    audio = [
+        made.generate(["slow piano"], 0.1, jax.random.key(0), top_k=1)
+        for made in (model, rj.MusicGen.load(tmp_path / "b"))
+    ]
+    np.testing.assert_array_equal(*audio)
+    small_folders.own().save(tmp_path / "own")
+    words = "export", tmp_path / "own", "--out", tmp_path / "c"
+    refuses(capsys, *words, say=("own: ", "text_dim None", "--text"))
+    assert not (tmp_path / "c").exists()
 
 
 def test_an_export_of_programs_takes_its_sizes(capsys, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """info of everything that a command writes or reads, and of what is none of it."""
 
+import dataclasses
 import json
 
 import jax
@@ -13,6 +14,7 @@ from command import good, refuses, run
 from rvq_jax import config as configs
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.offline.describe_folders import anything
+from rvq_jax.systems.tokenizer import Tokenizer
 from rvq_jax.train.runs import LMRun
 
 MODELS = {
@@ -50,6 +52,19 @@ def test_a_token_model(capsys, tmp_path, kind):
     assert found.get("speaks", False) == (kind == "valle")
     longest = {"valle": 0.4}.get(kind)
     assert found.get("longest_seconds") == longest
+
+
+@pytest.mark.parametrize("kind", ["text", "melody"])
+def test_an_exported_musicgen(capsys, tmp_path, kind):
+    """What it reads: the text encoder, its tokenizer, a melody."""
+    model = small_folders.published(kind, tmp_path / "words")
+    for tokenizer in (model.text.tokenizer, Tokenizer(lambda text: [], {})):
+        text = dataclasses.replace(model.text, tokenizer=tokenizer)
+        dataclasses.replace(model, text=text).save(tmp_path / "m")
+        found = shown(capsys, tmp_path / "m")
+        assert found["text_encoder"] == "t5 of 12 features"
+        assert found["tokenizer"] == ("tokenizer.json" if tokenizer.files else "none")
+        assert found.get("melody_bins") == (12 if kind == "melody" else None)
 
 
 def test_a_run_at_its_beginning_on_its_way_and_at_its_end(capsys, tmp_path):

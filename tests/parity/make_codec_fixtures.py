@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from test_parity_codecs import ENCODEC, MIMI, dac_peer, encodec_peer, mimi_peer, sounds
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "codecs"
@@ -26,10 +27,19 @@ def encodec_models():
         yield name, encodec_peer(**fields | SMALL | own)
 
 
+def extractor(c):
+    """The feature extractor of a codec's config."""
+    if c.model_type == "dac":
+        return transformers.DacFeatureExtractor(1, c.sampling_rate, hop_length=c.hop_length)
+    segments = {name: getattr(c, name, None) for name in ("chunk_length_s", "overlap")}
+    return transformers.EncodecFeatureExtractor(c.audio_channels, c.sampling_rate, **segments)
+
+
 def write(name, peer, audio, codes, decoded, scales=None):
     """A folder of a model, with the arrays it gives and takes."""
     folder = FOLDER / name
     peer.save_pretrained(folder)
+    extractor(peer.config).save_pretrained(folder)
     arrays = {"audio": audio, "codes": codes.int().numpy(), "decoded": decoded.mT.numpy()}
     if scales is not None:
         arrays["scales"] = scales.numpy()

@@ -25,6 +25,7 @@ def main():
             kind, sizes, {"vocab_size": 24, "d_model": 12}, codebook_size=16, **RATE
         )
         peers.save(peer, FOLDER / kind)
+        peers.extractor(peer.config).save_pretrained(FOLDER / kind)
         levels, rng = peer.config.decoder.num_codebooks, np.random.default_rng(0)
         # A row alone: theirs attends to padding in the prefix form, and pads null conditions.
         ids = IDS[1:]

@@ -1,6 +1,7 @@
 """Small MusicGens of transformers with random weights, saved as their folders."""
 
 import numpy as np
+import pytest
 import torch
 import transformers
 
@@ -74,6 +75,18 @@ def save(peer, folder) -> None:
     """Their folder, with a tokenizer of theirs."""
     peer.save_pretrained(folder)
     transformers.T5Tokenizer(vocab=PIECES, extra_ids=2).save_pretrained(folder)
+
+
+def extractor(config):
+    """The feature extractor of a model's config, set as transformers sets those it publishes."""
+    rate = config.audio_encoder.sampling_rate
+    if config.model_type == "musicgen":
+        channels = config.decoder.audio_channels
+        return transformers.EncodecFeatureExtractor(channels, rate, padding_side="left")
+    pytest.importorskip("torchaudio", reason="the extractor of melodies needs it")
+    # In whole seconds, as the published one's are.
+    seconds = -(-(config.chroma_length - 1) * 4096 // rate)
+    return transformers.MusicgenMelodyFeatureExtractor(sampling_rate=rate, chunk_length=seconds)
 
 
 def rows(tokens_BKT: np.ndarray):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from rvq_jax import config as configs
 from rvq_jax import files, limits, patterns
-from rvq_jax.convert import folder, layout, musicgen, names, t5, tensors
+from rvq_jax.convert import encodec, folder, layout, musicgen, names, processors, t5, tensors
 from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm import forms
@@ -151,23 +151,57 @@ def of_tensors(
     return jax.device_put(_of_leaves(config, read))
 
 
+def beyond(
+    config: LMConfig, pattern: str, codec: Codec | None, text: TextEncoder | None
+) -> str | None:
+    """What transformers' MusicGen has no place for, in words.
+
+    Args:
+      config: of the token model.
+      pattern: name of its pattern.
+      codec: its codec.
+      text: its frozen text encoder.
+
+    Returns:
+      A clause that names the field, or the part; None for a model that is written in its format.
+    """
+    if reason := musicgen.beyond(config, pattern):
+        return reason
+    if codec is None and text is None:
+        what = f"only {config.dim}, its dim, where there is no text encoder"
+        has = f"transformers' format has no text_dim {config.text_dim}, {what}"
+        return None if config.text_dim == config.dim else has
+    if codec is None or text is None:
+        return "transformers' format has no model of a codec or a text encoder alone, only of both"
+    if not isinstance(codec.config, encodec.CONFIG):
+        # Those of DAC and Mimi could be read there, but its `generate` fails on them.
+        kind = type(codec.config).__name__
+        return f"transformers' format has no codec {kind} in a MusicGen, only EnCodec's kind"
+    if codec.config.channels > 1 and musicgen.PATTERNS[pattern] > 1:
+        return f"transformers' format has no {pattern} of a stereo codec, only of a mono one"
+    reason = folder.beyond(codec.config)
+    return reason and f"its codec: {reason}"
+
+
 def _save_published(path: Path, config, pattern, params, codec, text) -> bool:
     """Whether transformers has words for the model; then it is written."""
+    if beyond(config, pattern, codec, text):
+        return False
     fields = musicgen.to_fields(config, pattern)
     written = {_short(n): np.asarray(x) for n, x in files.named(params).items()}
-    if fields is not None and codec is None and text is None and config.text_dim == config.dim:
-        tensors.save_folder(path, fields, layout.write(musicgen.layout(config, ""), written))
-        files.write_json(path / GENERATION, musicgen.generation(config))
+    beside = {GENERATION: musicgen.generation(config)}
+    if codec is None:
+        out = layout.write(musicgen.layout(config, ""), written)
+        tensors.save_folder(path, fields, out, beside)
         return True
-    coded = codec and folder.to_tensors(codec.config, codec.leaves)
-    if fields is None or not coded or text is None:
-        return False
+    coded = folder.to_tensors(codec.config, codec.leaves)
+    channels = codec.config.channels * (2 if config.levels > codec.config.levels else 1)
+    beside[processors.FILE] = processors.of_musicgen(config, codec.config, channels)
     out = layout.write(musicgen.layout(config), written)
     out |= {f"text_encoder.{n}": x for n, x in text.tensors.items()}
     out |= {f"audio_encoder.{n}": x for n, x in coded[1].items()}
-    text_fields = t5.to_fields(text.config)
-    tensors.save_folder(path, musicgen.whole(config, fields, text_fields, coded[0]), out)
-    files.write_json(path / GENERATION, musicgen.generation(config))
+    whole = musicgen.whole(config, fields, t5.to_fields(text.config), coded[0])
+    tensors.save_folder(path, whole, out, beside)
     text.save_tokenizer(path)
     return True
 
