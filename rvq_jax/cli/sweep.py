@@ -84,14 +84,12 @@ class Sweep:
         return self._table(axes, cells, left)
 
     def _train(self, cells) -> list[tuple[str, str]]:
-        import sys
-
         from rvq_jax.study import sweep
         from rvq_jax.train import sharding
         from rvq_jax.train.monitoring import Monitoring
 
         if self.devices > 1 and self.share is None:
-            sweep.train_on_devices(sys.argv[1:], self.devices)
+            sweep.train_on_devices(self._share_command(), self.devices)
             return [(cell.name, "see above") for cell in cells if not sweep.is_done(self.out, cell)]
         given = {"codec": self.codec, "text": self.text}
         given["monitoring"] = Monitoring(listened=self.listened)
@@ -121,12 +119,21 @@ class Sweep:
     def _command(self, cell) -> str:
         import shlex
 
-        words = ["rvq-jax", "train", f"{self.config}", "--data", f"{self.data}"]
-        words += ["--out", os.path.join(self.out, cell.name)]
+        words = ["rvq-jax", "train", *self._shared(os.path.join(self.out, cell.name))]
+        return shlex.join([*words, *self.overrides, *cell.words])
+
+    def _share_command(self) -> list[str]:
+        """The words of this sweep, but for those of its tables."""
+        words = ["sweep", *self._shared(f"{self.out}")]
+        words += [word for text in self.grid for word in ("--grid", text)]
+        return [*words, "--seeds", *map(str, self.seeds), *self.overrides]
+
+    def _shared(self, out: str) -> list[str]:
+        """The words that `rvq-jax train` has too."""
+        words = [f"{self.config}", "--data", f"{self.data}", "--out", out]
         for name in ("codec", "text"):
             words += [f"--{name}", f"{getattr(self, name)}"] if getattr(self, name) else []
-        words += ["--listened", f"{self.listened}"] if self.listened else []
-        return shlex.join([*words, *self.overrides, *cell.words])
+        return words + (["--listened", f"{self.listened}"] if self.listened else [])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from rvq_jax.train.runs import Run
 
 SEED = "seed"
 STATED = "sweep.json"  # the configs of its runs, by name
+ONE_TPU = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
 RESULTS = "results.json", "results.md", "sweep.html", STATED
 
 
@@ -142,18 +143,28 @@ def train_on_devices(command: Sequence[str], count: int) -> None:
       count: of processes.
 
     Raises:
-      UserError: one of them failed; it has said why.
+      UserError: one of them failed, which has said why; or there are fewer devices.
     """
-    started = []
-    for i in range(count):
-        seen = {name: f"{i}" for name in ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_DEVICES")}
+    places, started = [_alone(i) for i in range(count)], []
+    for i, place in enumerate(places):
         words = [sys.executable, "-m", "rvq_jax", *command, "--share", f"{i}", f"{count}"]
-        started.append(subprocess.Popen(words, env=os.environ | seen))
+        started.append(subprocess.Popen(words, env=os.environ | place))
     codes = [process.wait() for process in started]
     if worst := [code for code in codes if code not in (0, 2)]:
         raise UserError(
             f"a process ended with {worst[0]}; run the same command again, and it goes on"
         )
+
+
+def _alone(i: int) -> dict[str, str]:
+    """Environment of a process that sees one device, the i-th of those that this one may see."""
+    found = dict(ONE_TPU)
+    for name in ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_DEVICES"):
+        listed = [x for x in os.environ.get(name, "").split(",") if x]
+        if listed and i >= len(listed):
+            raise UserError(f"{name} has {len(listed)} devices: ask for no more --devices")
+        found[name] = listed[i] if listed else f"{i}"
+    return found
 
 
 def raise_left(left: Sequence[tuple[str, str]], total: int) -> None:

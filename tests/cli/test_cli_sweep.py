@@ -155,6 +155,41 @@ def test_printed_commands_are_the_runs(made, tmp_path, capsys):
         assert found == cell.run and cell.run.optimizer.decayed in (("weight", "bias"), ("x",))
 
 
+def test_processes_of_devices_are_given_their_share_of_this_very_sweep(
+    made, tmp_path, monkeypatch, capsys
+):
+    """Each sees a device of its own; what one of them could not do is told."""
+    started = []
+
+    class Process:
+        def __init__(self, words, env):
+            started.append((words[3:], env))
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(sweep.subprocess, "Popen", Process)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,7")
+    line = words(made, tmp_path / "out", *GRID, "--seeds", "0", "1", "--devices", "3")
+    code, _, said = run(capsys, *line, "--lm.dim", "8")
+    assert code == 2 and "8 of 8 runs are left out" in said[-1]
+    default, found = load_config(made / "config.py"), []
+    for i, (given, environment) in enumerate(started):
+        share = parse(cli.load("sweep"), given[1:], "sweep")
+        assert share.share == (i, 3) and environment["CUDA_VISIBLE_DEVICES"] == "537"[i]
+        assert share.out == tmp_path / "out" and share.data == made / "codes.npz"
+
+        def parsed(more, own=share.overrides):
+            return parse(type(default), [*own, *more], "sweep", default)
+
+        cells = sweep.cells([sweep.axis(text) for text in share.grid], share.seeds, parsed)
+        assert all(cell.run.lm.dim == 8 for cell in cells)
+        found += [cell.name for cell in cells[i::3]]
+    assert len(found) == len({*found}) == 8
+    more = [*line[:-1], "4", "--lm.dim", "8"]
+    refuses(capsys, *more, say=("CUDA_VISIBLE_DEVICES has 3",))
+
+
 def test_shares_are_the_whole_once(made, tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(sweep, "train", lambda out, cells, fit: trained.extend(cells) or [])
