@@ -7,6 +7,7 @@ import numpy as np
 from systems import LEVELS, UPDATES
 
 from rvq_jax import files, machine
+from rvq_jax.data.codes import CodeSet
 from rvq_jax.evaluate.page import markdown_table
 from rvq_jax.evaluate.speech import DECODED, REAL
 
@@ -35,18 +36,30 @@ nearest clip is, of the training clips of the same speaker, the one whose words
 differ least: as much as copying gives.
 
 {training}
-
+{sentences}
 {provenance}
+"""
+SENTENCES = """
+## Sentences
+
+The English telephone prompts of one voice in the open corpus ([sentences.py](sentences.py)):
+{train} are trained on, {clips} held out by their texts are said, each in the voice of another.
+VALL-E of [configs/valle_tiny.py](../../configs/valle_tiny.py) on all eight levels, {updates}
+updates in {minutes:.0f} minutes; PocketSphinx by its own language model of English. Means with 95 %
+intervals over clips.
+
+{table}
 """
 
 
-def write(here: Path, heard: dict[int, Path], results: dict) -> None:
+def write(here: Path, heard: dict[int, Path], results: dict, sentences: dict | None) -> None:
     """Writes results.json and RESULTS.md.
 
     Args:
       here: folder that they go to.
       heard: folder of each seed, which may hold similarities.
       results: what was heard of each seed, and where it was measured.
+      sentences: what was heard of the model of sentences (see `sentences_of`); None for none.
     """
     similar = {}
     for seed in results["seeds"]:
@@ -54,7 +67,7 @@ def write(here: Path, heard: dict[int, Path], results: dict) -> None:
         similar[seed] = json.loads(path.read_text()) if path.is_file() else {}
     for found in results["seeds"].values():
         found.pop("players", None)
-    results["similarity"] = similar
+    results |= {"similarity": similar, "sentences": sentences}
     files.write_json(here / "results.json", results)
     first = next(iter(results["seeds"].values()))
     made = TEXT.format(
@@ -66,10 +79,53 @@ def write(here: Path, heard: dict[int, Path], results: dict) -> None:
         table=markdown_table(_rows(results), frozenset(), frozenset({0})),
         all_levels=_spread([one["all_levels"] for one in results["seeds"].values()], 3),
         training=_training(results),
+        sentences="" if sentences is None else _sentences(sentences),
         provenance=machine.sentence(results),
     )
     with files.writing(here / "RESULTS.md") as path:
         path.write_text(made)
+
+
+def sentences_of(report: Path, run: Path, data: Path) -> dict:
+    """What was heard of the model of sentences, and how it was trained.
+
+    Args:
+      report: folder of `rvq-jax evaluate --speech`.
+      run: folder of the training.
+      data: folder of its code cache.
+
+    Returns:
+      JSON values.
+    """
+    found = json.loads((report / "results.json").read_text())
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    speech = {name: found["speech"][name] for name in ("clips", "systems")}
+    train = len(CodeSet.load(data / "train.npz"))
+    return {**speech, "updates": last["step"], "seconds": last["seconds"], "train": train}
+
+
+def _sentences(found: dict) -> str:
+    rows = [
+        ["system", "word accuracy", "by chance", "sub", "ins", "del", "DNSMOS", "length", "ended"]
+    ]
+    for one in found["systems"]:
+        accuracy, heard = one["accuracy"], one["dnsmos"]
+        rows.append(
+            [
+                "valle" if one["model"] else one["name"],
+                f"{accuracy['mean']:.2f} ({accuracy['low']:.2f} to {accuracy['high']:.2f})",
+                f"{one['chance']['mean']:.2f}",
+                *(f"{one[kind]:.2f}" for kind in KINDS),
+                "–" if heard is None else f"{heard['mean']:.2f}",
+                f"{one['duration']['mean']:.2f}",
+                "–" if one["ended"] is None else f"{one['ended']:.2f}",
+            ]
+        )
+    table = markdown_table(rows, frozenset(), frozenset({0}))
+    minutes = found["seconds"] / 60
+    return SENTENCES.format(
+        table=table, minutes=minutes, **{n: found[n] for n in ("train", "clips", "updates")}
+    )
 
 
 def _rows(results: dict) -> list[list[str]]:

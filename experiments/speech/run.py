@@ -9,8 +9,10 @@ Command:  python experiments/speech/digits.py --audio SPEECH --out runs/digits_a
           python experiments/speech/run.py --codes runs/digits
           and in an environment of its own, with resemblyzer and soundfile:
           python experiments/speech/similarity.py --audio runs/digits_audio
-          then once more, for its column:
-          python experiments/speech/run.py --codes runs/digits
+          then once more, for its column; and for the table of sentences, after the commands of
+          sentences.py:
+          python experiments/speech/run.py --codes runs/digits \\
+              --sentences runs/allison_report runs/allison runs/sentences
 Expect:   RESULTS.md
 """
 
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="of systems")
     parser.add_argument("--train", action="store_true", help="train alone, judge nothing")
     parser.add_argument("--clips", type=int, default=CLIPS, help="sequences that are said")
+    parser.add_argument("--sentences", type=Path, nargs=3, help="report, run, data of sentences")
     parser.add_argument("--split", choices=("valid", "test"), default=SPLIT, help="of held-out")
     arguments = parser.parse_args()
     began = time.perf_counter()
@@ -179,7 +182,8 @@ def main() -> None:
     heard = {
         seed: heard_place(out, SYSTEMS, seed, arguments.clips, SPLIT) for seed in arguments.seeds
     }
-    report.write(HERE, heard, results | machine.provenance(began))
+    sentences = arguments.sentences and report.sentences_of(*arguments.sentences)
+    report.write(HERE, heard, results | machine.provenance(began), sentences)
 
 
 if __name__ == "__main__":
