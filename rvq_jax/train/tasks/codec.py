@@ -215,7 +215,8 @@ def codec_task(
         averaged=averaged,
         lags=lags,
         evaluate=evaluate,
-        alike=("codec", recipe, codec is None),
+        # What is shared is kept, and with it what the functions hold: no weights of others.
+        alike=("codec", recipe) if codec is None else None,
     )
 
 

@@ -63,7 +63,8 @@ def lm_task(
 
     stacked = None if init_params is None else forms.stack(config, init_params)
     aux = jax.tree.map(jnp.asarray, pattern)
-    alike = "lm", config, condition_dropout, init_params is None
+    # What is shared is kept, and with it what the functions hold: no weights of others.
+    alike = ("lm", config, condition_dropout) if init_params is None else None
     return Task(
         init, aux, loss, init_params=stacked, weight=weight_of, evaluate=evaluate, alike=alike
     )
