@@ -6,6 +6,7 @@ large forms, and hypothesis tests with all their examples; `pytest -m ""` runs e
 
 import gc
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -77,8 +78,11 @@ def pytest_collection_finish():
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
     """Every compiled program keeps pages mapped, and a process may have 65,530 mappings on Linux:
-    a worker that has run most of the suite would end in the middle of a compilation."""
+    a worker that has run most of the suite would end in the middle of a compilation. Nor are those
+    that trainings share another module's, which may have been made of other functions."""
     yield
+    if "rvq_jax.train.state" in sys.modules:
+        sys.modules["rvq_jax.train.state"].SHARED.clear()
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
 
