@@ -46,7 +46,8 @@ def place() -> Path | None:
 def keep_programs() -> Path | None:
     """Makes JAX read programs from `place`, and keep there what takes it long to compile.
 
-    Nothing where the user has a cache of JAX already, or where the folder cannot be written to.
+    Nothing where the user has a cache of JAX already, or where the folder cannot be written to, or
+    can be by others.
     Its size is bounded where the package filelock is installed, which JAX needs for that.
 
     Returns:
@@ -60,6 +61,9 @@ def keep_programs() -> Path | None:
     try:
         # Whoever writes programs there has them run.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stated = folder.stat()
+        if hasattr(os, "getuid") and (stated.st_uid != os.getuid() or stated.st_mode & 0o022):
+            return None
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return None

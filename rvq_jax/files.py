@@ -22,6 +22,7 @@ from rvq_jax.opening import read_bytes
 from rvq_jax.trees import named
 
 RUN_MODEL, RUN_LOG = "model", "metrics.jsonl"  # in the folder of a run
+WEIGHTS = "weights.npz", "model.safetensors"  # in that of a model
 CONFIG_BYTES = 4 << 20  # of a config.json, which has thousands at most
 
 TEMPORARY = ".rvq-jax-"  # how our temporary names begin: short, however long those they stand for
@@ -231,7 +232,8 @@ def model_folder(path: str | Path) -> Path:
     Raises UserError for a run without one.
     """
     path = Path(path)
-    if (path / RUN_MODEL / "config.json").is_file():
+    own = any((path / name).is_file() for name in WEIGHTS)
+    if (path / RUN_MODEL / "config.json").is_file() and not own:
         return path / RUN_MODEL
     if (path / RUN_LOG).is_file() and (path / "config.json").is_file():
         raise UserError(f"{path} is a run without a model: it has one once `rvq-jax train` ends")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from rvq_jax import files
-from rvq_jax.cli.terminal import command_line, parse, say
+from rvq_jax import builtin, files
+from rvq_jax.cli.terminal import command_line, parse, say, show
 from rvq_jax.cli.train import check_sizes, load_config
 from rvq_jax.errors import UserError
 
@@ -57,31 +57,35 @@ class Sweep:
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> dict | None:
-        from rvq_jax.study import sweep
+        from rvq_jax.study import sweep, sweep_report
 
         default = load_config(self.config)
 
         def parsed(words: tuple[str, ...]):
             return parse(type(default), [*self.overrides, *words], f"sweep {self.config}", default)
 
+        if f"--{sweep.SEED_FIELD}" in (word.partition("=")[0] for word in self.overrides):
+            raise UserError(f"--{sweep.SEED_FIELD}: give the seeds with --seeds")
         axes = [sweep.axis(text) for text in self.grid]
         cells = sweep.cells(axes, self.seeds, parsed)
-        for cell in cells:
-            check_sizes(cell.run, (*self.overrides, *cell.words), self.data)
+        check_sizes([(cell.run, (*self.overrides, *cell.words)) for cell in cells], self.data)
         if self.print:
-            say(False, "\n".join(self._command(cell) for cell in cells))
+            show("\n".join(self._command(cell) for cell in cells))
             return None
         if self.share is not None and self.share[0] >= self.share[1]:
             raise UserError(f"--share is {self.share[0]} of {self.share[1]}; count from 0")
+        columns = sweep_report.columns_of(axes, self.plot)
         files.check_folder(self.out, ours=("*", "*/"))
         for name in sweep.RESULTS:
             files.check_file(self.out / name)
-        sweep.state_configs(self.out, cells)
+        given = {name: getattr(self, name) for name in ("data", "codec", "text")}
+        given = {name: _absolute(x) for name, x in given.items()}
+        sweep.begin(self.out, cells, given)
         left = self._train(cells)
         if self.share is not None:
-            sweep.raise_left(left, len(cells))
+            sweep.raise_left(left, len(cells[self.share[0] :: self.share[1]]))
             return None
-        return self._table(axes, cells, left)
+        return self._table(axes, cells, columns, left)
 
     def _train(self, cells) -> list[tuple[str, str]]:
         from rvq_jax.study import sweep
@@ -102,13 +106,13 @@ class Sweep:
         first, ways = self.share or (0, 1)
         return sweep.train(self.out, cells[first::ways], fit)
 
-    def _table(self, axes, cells, left) -> dict:
+    def _table(self, axes, cells, columns, left) -> dict:
         from rvq_jax.evaluate import table
         from rvq_jax.study import sweep, sweep_report
 
         done = sweep_report.results(self.out, cells)
         if done["points"]:
-            columns = self.plot or sweep_report.default_columns(axes, done)
+            columns = columns or sweep_report.default_columns(axes, done)
             written = sweep_report.write(self.out, cells, done, columns, command_line())
             say(self.json, table.columns(sweep_report.table(done), len(axes) + 1))
             for path in written:
@@ -136,6 +140,13 @@ class Sweep:
         return words + (["--listened", f"{self.listened}"] if self.listened else [])
 
 
+def _absolute(path: str | Path | None) -> str | None:
+    """A path from anywhere; the built-in codec's word stays it."""
+    if path is None or path == builtin.WORD:
+        return path
+    return os.path.abspath(path)
+
+
 @dataclass(frozen=True)
 class Compare:
     """Puts runs beside each other on one page: a table, their curves, what they sound like.
@@ -144,7 +155,7 @@ class Compare:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
-    """Run folders of `rvq-jax train`, finished or not."""
+    """Run folders of `rvq-jax train`, finished or not; of a sweep all of its runs."""
     out: Path = Path("compare.html")
     """The page."""
     json: bool = False
@@ -155,8 +166,11 @@ class Compare:
 
         if not self.runs:
             raise UserError("nothing to compare: name run folders")
-        names = folders.labels(self.runs)
-        found = [runs.open_run_log(*pair) for pair in zip(names, self.runs, strict=True)]
+        paths = [run for path in self.runs for run in runs.runs_in(path)]
+        if len({os.path.abspath(path) for path in paths}) < len(paths):
+            raise UserError("a run is named twice; leave one away")
+        names = folders.labels(paths)
+        found = [runs.open_run_log(*pair) for pair in zip(names, paths, strict=True)]
         files.check_file(self.out)
         rows = compare.write(self.out, found, command_line())
         say(self.json, table.columns(compare.table(rows)))

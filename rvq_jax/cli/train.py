@@ -67,7 +67,7 @@ class Train:
         join(self.hosts)
         default = load_config(self.config)
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
-        check_sizes(run, self.overrides, self.data)
+        check_sizes([(run, self.overrides)], self.data)
         options = {name: getattr(self, name) for name in ("fsdp", "tensor", "codec", "text")}
         options["monitoring"] = Monitoring(self.profile, self.track, self.listened)
         folders.train(run, self.data, self.out, **options)
@@ -95,26 +95,35 @@ def load_config(path: Path) -> "Run":
     return config
 
 
-def check_sizes(run: "Run", words: Sequence[str], data: Path) -> None:
+def check_sizes(given: Sequence[tuple["Run", Sequence[str]]], data: Path) -> None:
     """Raises UserError for sizes that someone asked for by a flag and the codes do not have.
 
     Args:
-      run: as the flags made it.
-      words: the flags.
-      data: of its codes.
+      given: runs, each as its flags made it, and the flags.
+      data: of their codes.
     """
+    asked = {(i, *found) for i, (_, words) in enumerate(given) for found in _sizes(words)}
+    if not asked:
+        return
     from rvq_jax.data.codes import CodeSet
     from rvq_jax.train.runs import SemanticRun
     from rvq_jax.train.runs.semantic import semantic_set
 
-    flags = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    for flag in flags:
-        part, _, field = flag.removeprefix("--").rpartition(".")
-        if part not in ("lm", "first", "rest") or field not in ("levels", "codebook-size"):
-            continue
-        codes, field = CodeSet.load(data), field.replace("-", "_")
-        codes = semantic_set(codes) if isinstance(run, SemanticRun) else codes
-        have = {"levels": len(codes.codes[0]), "codebook_size": codes.codebook_size}[field]
-        asked = getattr(getattr(run, part), field)
-        if asked != have and (part, field) != ("first", "levels"):
-            raise UserError(f"{flag} is {asked}, the codes have {have}: leave it away")
+    codes = CodeSet.load(data)
+    for i, part, size in sorted(asked):
+        run = given[i][0]
+        own = semantic_set(codes) if isinstance(run, SemanticRun) else codes
+        have = {"levels": len(own.codes[0]), "codebook_size": own.codebook_size}[size]
+        stated = getattr(getattr(run, part), size)
+        if stated != have:
+            flag = f"--{part}.{size.replace('_', '-')}"
+            raise UserError(f"{flag} is {stated}, the codes have {have}: leave it away")
+
+
+def _sizes(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Parts and fields of flags that give a token model's sizes."""
+    flags = [word.partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    pairs = [flag.removeprefix("__").rpartition(".")[::2] for flag in flags]
+    # VALL-E's first stage has one level, whatever the codes have.
+    known = {(part, "codebook_size") for part in ("lm", "first", "rest")}
+    return [pair for pair in pairs if pair in known | {("lm", "levels"), ("rest", "levels")}]

@@ -27,7 +27,7 @@ TITLES = {
     "bits_per_frame": "held-out bits per frame",
     "si_sdr": "held-out SI-SDR, dB",
     "mel_distance": "held-out mel distance",
-    "seconds": "seconds",
+    "seconds": "seconds after the first update",
     "examples_per_second": "examples per second",
     "memory_gb": "memory, GB",
     "device": "device",
@@ -62,7 +62,7 @@ def write(
         ("heldout/loss", "step", "held-out loss", "updates"),
         ("loss", "step", "training loss", "updates"),
         ("heldout/loss", "seconds", "held-out loss", "seconds of training"),
-        ("learning_rate", "step", "learning rate", "updates"),
+        *((name, "step", name.replace("_", " "), "updates") for name in _rates(found)),
     ]
     drawn = [
         page.plot(_curves(found, *chart), f"{chart[2]} against {chart[3]}")
@@ -113,6 +113,12 @@ def short_names(names: Sequence[str]) -> tuple[str | None, list[str]]:
         return None, [clipped(name, NAME) for name in names]
     values = [", ".join(value for *_, value in part) for part in parts]
     return clipped(", ".join(fields[0]), 2 * NAME), [clipped(value, NAME) for value in values]
+
+
+def _rates(found: Sequence[RunLog]) -> list[str]:
+    """Names of learning rates: of runs of several networks one each."""
+    names = dict.fromkeys(name for run in found for line in run.lines for name in line)
+    return [name for name in names if name.startswith("learning_rate")]
 
 
 def _all_names(rows: dict[str, dict[str, Any]]) -> list[str]:

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rvq_jax import opening
-from rvq_jax.errors import READING, UserError, reading
+from rvq_jax import files, opening
+from rvq_jax.audio import io
+from rvq_jax.errors import READING, UserError
 from rvq_jax.train import log
 from rvq_jax.train.monitoring import LABELS, ORIGINAL, SAMPLES
 
 ABSENT = "–"
+SWEEP = "sweep.json"  # in the folder of a sweep
+MOST = 1e30  # of a number that is shown: logs of others may have any
 
 
 class RunLog(NamedTuple):
@@ -24,19 +27,28 @@ class RunLog(NamedTuple):
     config: dict[str, Any]  # by field, such as lm.dim
 
 
+def runs_in(path: str | Path) -> list[Path]:
+    """A run's folder, or those of all runs of a sweep; what is no folder has none of them."""
+    path = Path(path)
+    if not (path / SWEEP).is_file():
+        return [] if path.is_file() else [path]
+    return sorted(x for x in path.iterdir() if x.is_dir() and (x / files.RUN_LOG).is_file())
+
+
 def open_run_log(name: str, folder: str | Path) -> RunLog:
-    """A run by its folder, or that of its model; UserError where there is no log of one."""
+    """A run by its folder, or that of its model.
+
+    Raises UserError where there is no log of one, or a damaged config.
+    """
     folder = Path(folder)
-    if not (folder / "metrics.jsonl").is_file() and (folder.parent / "metrics.jsonl").is_file():
+    if not (folder / files.RUN_LOG).is_file() and (folder.parent / files.RUN_LOG).is_file():
         folder = folder.parent
-    if not (folder / "metrics.jsonl").is_file():
+    if not (folder / files.RUN_LOG).is_file():
         raise UserError(f"{folder} is no run: name a folder that `rvq-jax train --out` wrote")
-    lines = log.read(folder / "metrics.jsonl")
+    lines = log.read(folder / files.RUN_LOG)
     if not lines:
         raise UserError(f"{folder} has done no update yet; wait for its first")
-    with reading(folder / "config.json", "the config of a run", "choose another folder"):
-        config = json.loads(opening.read_bytes(folder / "config.json"))
-    return RunLog(name, folder, lines, dict(_flat(config)))
+    return RunLog(name, folder, lines, dict(_flat(files.load_config(folder))))
 
 
 def curve(run: RunLog, name: str, over: str = "step") -> np.ndarray:
@@ -57,25 +69,30 @@ def curve(run: RunLog, name: str, over: str = "step") -> np.ndarray:
 
 
 def summary(run: RunLog) -> dict[str, Any]:
-    """What a run came to: numbers by name, None for what its log does not have."""
+    """What a run came to: numbers by name, None for what its log does not have.
+
+    Its seconds are those after the first update, which compiles.
+    """
     last = run.lines[-1]
     heldout = curve(run, "heldout/loss")
-    speeds = [
-        line["examples_per_second"] for line in run.lines[1:] if "examples_per_second" in line
-    ]
+    speeds = curve(run, "examples_per_second")[1:, 1]
+    memory, seconds = curve(run, "memory_gb"), curve(run, "seconds")[:, 1]
     found = {
         "updates": last["step"],
-        "loss": last.get("loss"),
+        "loss": _number(last, "loss"),
         "heldout_loss": heldout[-1, 1] if len(heldout) else None,
         "best_heldout_loss": heldout[:, 1].min() if len(heldout) else None,
         "best_update": int(heldout[heldout[:, 1].argmin(), 0]) if len(heldout) else None,
     }
-    held = next((line["heldout"] for line in reversed(run.lines) if "heldout" in line), {})
-    found |= {n: x for n, x in held.items() if n != "loss" and isinstance(x, (int, float))}
-    found["seconds"] = last["seconds"]
-    found["examples_per_second"] = float(np.median(speeds)) if speeds else None
-    found["memory_gb"] = max((line.get("memory_gb", 0.0) for line in run.lines), default=None)
-    found["device"] = last.get("device")
+    held = next(
+        (x for line in reversed(run.lines) if isinstance(x := line.get("heldout"), dict)), {}
+    )
+    others = {name: _number(held, name) for name in held if name != "loss"}
+    found |= {name: value for name, value in others.items() if value is not None}
+    found["seconds"] = float(seconds[-1] - seconds[0])
+    found["examples_per_second"] = float(np.median(speeds)) if len(speeds) else None
+    found["memory_gb"] = memory[:, 1].max() if len(memory) else None
+    found["device"] = f"{last.get('device', ABSENT)}"
     return found
 
 
@@ -100,26 +117,37 @@ def players(runs: Sequence[RunLog], count: int) -> list[dict]:
     found: dict[str, dict] = {}
     for run in runs:
         place = run.folder.absolute() / SAMPLES
-        steps = sorted(path for path in place.glob("[0-9]*") if path.is_dir())
+        steps = [path for path in place.glob("[0-9]*") if path.name.isdecimal()]
+        newest = max(steps, key=lambda path: int(path.name), default=None)
         try:
-            labels = json.loads(opening.read_bytes(place / LABELS))
+            labels = json.loads(opening.read_bytes(place / LABELS, files.CONFIG_BYTES))
         except READING:
             continue
-        for i, label in enumerate(labels if steps else ()):
-            clip, original = steps[-1] / f"{i}.flac", place / ORIGINAL / f"{i}.flac"
-            if not clip.is_file():
+        for i, label in enumerate(labels if newest and isinstance(labels, list) else ()):
+            clip, original = newest / f"{i}.flac", place / ORIGINAL / f"{i}.flac"
+            if not isinstance(label, str) or not _is_own(run.folder, clip):
                 continue
-            kept = f"{original}" if original.is_file() else None
+            kept = f"{original}" if _is_own(run.folder, original) else None
             player = found.setdefault(label, {"file": label, "original": kept, "systems": {}})
             player["systems"][run.name] = f"{clip}"
     return [*found.values()][:count]
+
+
+def _is_own(folder: Path, clip: Path) -> bool:
+    """Whether a clip is there, is audio, and lies in its run: a link could lead to anything."""
+    try:
+        inside = clip.resolve().is_relative_to(folder.resolve())
+        return inside and clip.is_file() and len(io.read(clip)[0]) > 0
+    except (UserError, *READING):
+        return False
 
 
 def _number(line: dict, name: str) -> float | None:
     value: Any = line
     for part in name.split("/"):
         value = value.get(part) if isinstance(value, dict) else None
-    return value if isinstance(value, (int, float)) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < MOST else None
 
 
 def _flat(config: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

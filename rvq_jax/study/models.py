@@ -17,7 +17,7 @@ from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.train import log
-from rvq_jax.train.runs import LMRun, lm_program, train_lm
+from rvq_jax.train.runs import LMRun, train_lm
 
 
 def bits_by_level(
@@ -72,7 +72,6 @@ def train_and_score(
       seeds; and parameters of the first seed's model by pattern.
     """
     rows, first = {}, {}
-    programs: dict = {}
     lengths_M = [clip.shape[1] for clip in heldout.codes]
     for i, name in enumerate(names):
         scores, seconds = [], []
@@ -80,12 +79,10 @@ def train_and_score(
             mine = dataclasses.replace(
                 run, pattern=name, loop=dataclasses.replace(run.loop, seed=seed)
             )
-            pattern = patterns.padded_pattern(name, run.lm.levels, run.frames)
-            program = programs.setdefault(pattern.steps, lm_program(mine, pattern))
             place = folder / f"pattern={name},seed={seed}"
             number = f"model {i * len(seeds) + j + 1} of {len(names) * len(seeds)}"
             label = f"{number} {name} seed {seed}"
-            params = train_lm(place, codes, mine, program=program, label=label)
+            params = train_lm(place, codes, mine, label=label)
             if not (place / "model" / "config.json").is_file():
                 MusicGen(run.lm, name, params, codec).save(place / "model")
             done = place / "scores.json"

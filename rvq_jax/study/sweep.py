@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,15 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rvq_jax import config as configs
-from rvq_jax import files, opening
+from rvq_jax import files, opening, patterns
 from rvq_jax.errors import LeftOut, UserError, reading
+from rvq_jax.evaluate.runs import SWEEP
 from rvq_jax.train.hosts import warn
 from rvq_jax.train.runs import Run
 
 SEED = "seed"
-STATED = "sweep.json"  # the configs of its runs, by name
+SEED_FIELD, LENGTH = "loop.seed", "loop.steps:"
+# Fields that a run's folder has of its codes, and those that it has of the model it begins with.
+OF_CODES = tuple(
+    f"{part}.{x}:" for part in ("lm", "first", "rest") for x in ("levels", "codebook_size")
+)
+OF_MODEL = "lm.", "codec.", "pattern:"
 ONE_TPU = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
-RESULTS = "results.json", "results.md", "sweep.html", STATED
+RESULTS = "results.json", "results.md", "sweep.html", SWEEP
 
 
 class Axis(NamedTuple):
@@ -65,48 +72,88 @@ def cells(
       The cells; those of a point follow one another.
 
     Raises:
-      UserError: a field or a value that there is not.
+      UserError: a field or a value that there is not, or two cells that are one.
     """
-    twice = [x for x in axes if sum(x.field == y.field for y in axes) > 1]
+    fields = [x.field for x in axes]
+    if SEED_FIELD in fields:
+        raise UserError(f"--grid {SEED_FIELD}: give the seeds with --seeds")
+    twice = next((field for field in fields if fields.count(field) > 1), None)
     if twice or len({*seeds}) < len(seeds):
-        what = f"--grid {twice[0].field}" if twice else "a seed"
+        what = f"--grid {twice}" if twice else "a seed"
         raise UserError(f"{what} is given twice; give its values at once")
     found = []
     for point in itertools.product(*(x.values for x in axes)):
-        values = dict(zip((x.field for x in axes), point, strict=True))
-        # A value of several words is one of several numbers.
-        words = [w for field, value in values.items() for w in (f"--{field}", *value.split())]
-        said = [
-            f"{field}={value.replace(' ', '+').replace('/', '+')}"
-            for field, value in values.items()
-        ]
+        values = dict(zip(fields, point, strict=True))
+        words = [word for pair in values.items() for word in _flag(*pair)]
+        said = [f"{field}={re.sub('[ /]', '+', value)}" for field, value in values.items()]
         for seed in seeds:
-            all_words = (*words, "--loop.seed", f"{seed}")
+            more = (*words, f"--{SEED_FIELD}", f"{seed}")
             name = ",".join([*said, f"{SEED}={seed}"])
-            found.append(Cell(name, values, seed, all_words, parse(all_words)))
+            found.append(Cell(name, values, seed, more, parse(more)))
+    known: dict[str, str] = {}
+    for cell in found:
+        same = {cell.name, json.dumps(configs.to_dict(cell.run))}
+        if other := next((known[x] for x in same if x in known), None):
+            raise UserError(f"{other} and {cell.name} are one run; leave one of the values away")
+        known |= dict.fromkeys(same, cell.name)
     return found
 
 
-def state_configs(out: Path, found: Sequence[Cell]) -> None:
-    """Writes down the configs of a sweep's runs; raises UserError if its folder has others."""
-    path, stated = out / STATED, {}
+def _flag(field: str, value: str) -> list[str]:
+    """The words of a field's value: several numbers are several, a truth is the flag alone."""
+    if value in ("True", "False"):
+        part, dot, name = field.rpartition(".")
+        return [f"--{part}{dot}{'' if value == 'True' else 'no-'}{name}"]
+    return [f"--{field}", *value.split()]
+
+
+def begin(out: Path, found: Sequence[Cell], given: dict[str, str | None]) -> None:
+    """Writes down what a sweep is of; raises UserError if its folder has runs of something else.
+
+    Args:
+      out: folder of the sweep.
+      found: its cells.
+      given: what all runs have alike beside their configs, such as the data.
+    """
+    path = out / SWEEP
     if path.exists():
         with reading(path, "what a sweep is of", "choose another --out"):
-            stated = json.loads(opening.read_bytes(path).decode())
-    new = {cell.name: json.loads(json.dumps(configs.to_dict(cell.run))) for cell in found}
-    for name in stated.keys() & new.keys():
-        if changed := configs.differences(stated[name], new[name]):
+            stated = json.loads(opening.read_bytes(path, files.CONFIG_BYTES))
+            if not isinstance(stated, dict):
+                raise ValueError("it holds no object")
+        if changed := configs.differences(stated, given):
             raise UserError(
-                f"{out / name} was made with another config ({'; '.join(changed[:3])}); choose "
-                "another --out"
+                f"{out} is a sweep of something else ({'; '.join(changed)}); choose another --out"
             )
-    if not stated.keys() >= new.keys():
-        files.write_json(path, stated | new)
+    for cell in found:
+        changed = [line for line in differences(out, cell) if not line.startswith(LENGTH)]
+        if changed:
+            raise UserError(
+                f"{out / cell.name} was made with another config ({'; '.join(changed[:3])}); "
+                "choose another --out"
+            )
+    files.write_json(path, given)
+
+
+def differences(out: Path, cell: Cell) -> list[str]:
+    """In what the run in a cell's folder differs from the cell's, but for what it has of its codes
+    and of the model it begins with. Nothing where there is no run yet."""
+    place = out / cell.name
+    if not (place / "config.json").is_file():
+        return []
+    there, here = files.load_config(place), json.loads(json.dumps(configs.to_dict(cell.run)))
+    for config in (there, here):
+        if isinstance(config.get("pattern"), str):
+            config["pattern"] = patterns.canonical(config["pattern"])
+    begun = OF_MODEL if here.get("init_from") else ()
+    lines = configs.differences(there, here)
+    return [line for line in lines if not line.startswith((*OF_CODES, "semantic:", *begun))]
 
 
 def is_done(out: Path, cell: Cell) -> bool:
-    """Whether a cell has its model."""
-    return (out / cell.name / files.RUN_MODEL / "config.json").is_file()
+    """Whether a cell has its model, of as many updates as are asked for."""
+    there = (out / cell.name / files.RUN_MODEL / "config.json").is_file()
+    return there and not differences(out, cell)
 
 
 def train(
@@ -129,9 +176,15 @@ def train(
         warn(f"run {i} of {len(found)}: {cell.name}")
         try:
             fit(cell.run, out / cell.name).save(out / cell.name / files.RUN_MODEL)
+            continue
         except UserError as error:
-            warn(f"{error}")
-            left.append((cell.name, f"{error}"))
+            why = f"{error}"
+        except (MemoryError, RuntimeError) as error:  # JAX's is a RuntimeError
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in f"{error}":
+                raise
+            why = "out of memory"
+        warn(why)
+        left.append((cell.name, why))
     return left
 
 
@@ -146,11 +199,19 @@ def train_on_devices(command: Sequence[str], count: int) -> None:
       UserError: one of them failed, which has said why; or there are fewer devices.
     """
     places, started = [_alone(i) for i in range(count)], []
-    for i, place in enumerate(places):
-        words = [sys.executable, "-m", "rvq_jax", *command, "--share", f"{i}", f"{count}"]
-        started.append(subprocess.Popen(words, env=os.environ | place))
-    codes = [process.wait() for process in started]
-    if worst := [code for code in codes if code not in (0, 2)]:
+    try:
+        for i, place in enumerate(places):
+            words = [sys.executable, "-m", "rvq_jax", *command, "--share", f"{i}", f"{count}"]
+            started.append(subprocess.Popen(words, env=os.environ | place))
+        ends = [process.wait() for process in started]
+    finally:
+        # They save what they are at, and end.
+        for process in started:
+            if process.poll() is None:
+                process.terminate()
+        for process in started:
+            process.wait()
+    if worst := [code for code in ends if code not in (0, 2)]:
         raise UserError(
             f"a process ended with {worst[0]}; run the same command again, and it goes on"
         )

@@ -9,7 +9,11 @@ import numpy as np
 from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import compare, page, plots, runs
-from rvq_jax.study.sweep import RESULTS, STATED, Axis, Cell, is_done
+from rvq_jax.evaluate.runs import SWEEP
+from rvq_jax.study.sweep import RESULTS, Axis, Cell, is_done
+
+# Not memory: of a process it is that of the largest run so far.
+COLUMNS = [name for name in compare.TITLES if name not in ("memory_gb", "device")]
 
 
 def results(out: Path, found: Sequence[Cell]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def _means(summaries: Sequence[dict]) -> dict[str, dict[str, float | None]]:
 def table(found: dict[str, Any]) -> list[list[str]]:
     """Points of a sweep in rows, a head first; best held-out loss, else loss, on top."""
     points = found["points"]
-    names = [n for n in compare.TITLES if any(n in point["means"] for point in points)]
+    names = [n for n in COLUMNS if any(n in point["means"] for point in points)]
     chief = "heldout_loss" if "heldout_loss" in names else "loss"
     points = sorted(points, key=lambda x: x["means"].get(chief, {"mean": np.inf})["mean"])
     fields = [*points[0]["values"]] if points else []
@@ -96,51 +100,81 @@ def write(
     files.write_json(out / "results.json", done)
     with files.writing(out / "results.md") as path:
         path.write_text(page.markdown_table(rows) + "\n", encoding="utf-8")
-    image = page.plot(plot(done, *columns), f"{columns[1]} against {columns[0]}")
+    drawn = plot(done, *columns)
+    image = [] if drawn is None else [page.plot(drawn, f"{columns[1]} against {columns[0]}")]
     logs = [runs.open_run_log(cell.name, out / cell.name) for cell in found if is_done(out, cell)]
     spread = "Means over seeds, ± their standard deviation." if len(done["seeds"]) > 1 else ""
-    head = [page.table(rows), f"<p class='note'>{spread}</p>", image, "<h2>Every run</h2>"]
+    head = [page.table(rows), f"<p class='note'>{spread}</p>", *image, "<h2>Every run</h2>"]
     title = f"Sweep of {' by '.join(done['points'][0]['values']) or 'seeds'}"
     compare.write(out / "sweep.html", logs, command, title, head)
-    return [out / name for name in RESULTS if name != STATED]
+    return [out / name for name in RESULTS if name != SWEEP]
+
+
+def columns_of(axes: Sequence[Axis], asked: tuple[str, str] | None) -> tuple[str, str] | None:
+    """Two columns to plot as they are called here, before there is anything to plot.
+
+    Args:
+      axes: of the grid.
+      asked: names of fields or of what runs come to; None for those that fit.
+
+    Returns:
+      The names; None to be chosen by what comes of it.
+
+    Raises:
+      UserError: without matplotlib, no such column, or one of words upwards.
+    """
+    plots.figure(1, 1)
+    if asked is None:
+        return None
+    names = []
+    for name in asked:
+        field = name.replace("_", "-")
+        known = [x.field for x in axes]
+        if name not in COLUMNS and field not in known:
+            raise UserError(f"no column {name!r} to plot; known: {', '.join([*known, *COLUMNS])}")
+        names.append(field if field in known else name)
+    if any(x.field == names[1] and not _is_numeric(x.values) for x in axes):
+        raise UserError(f"--plot: {names[1]} are words, which go to the right; name it first")
+    return names[0], names[1]
 
 
 def default_columns(axes: Sequence[Axis], done: dict[str, Any]) -> tuple[str, str]:
     """The first axis of numbers, else the first one, and held-out loss, else loss."""
-    numeric = [x.field for x in axes if all(_number(value) is not None for value in x.values)]
+    numeric = [x.field for x in axes if _is_numeric(x.values)]
     across = next(iter([*numeric, *(x.field for x in axes)]), "seconds")
     held = all("heldout_loss" in point["means"] for point in done["points"])
     return across, "heldout_loss" if held else "loss"
 
 
-def plot(done: dict[str, Any], across: str, up: str) -> str:
+def plot(done: dict[str, Any], across: str, up: str) -> str | None:
     """One column of a sweep against another: a line for each value of the other axes.
 
     Args:
       done: its results.
       across: a field of the grid, or a number that runs came to.
-      up: the same.
+      up: the same, of numbers.
 
     Returns:
-      SVG as a data URI.
-
-    Raises:
-      UserError: no such column.
+      SVG as a data URI; None where not all points have both.
     """
+    points = done["points"]
+    places = [(_place(point, across), _place(point, up)) for point in points]
+    if any(None in pair for pair in places):
+        return None
     lines: dict[str, list[tuple]] = {}
-    for point in done["points"]:
+    for point, pair in zip(points, places, strict=True):
         rest = {n: x for n, x in point["values"].items() if n not in (across, up)}
         name = ", ".join(f"{n} {x}" for n, x in rest.items())
-        lines.setdefault(name, []).append((*_place(point, across), *_place(point, up)))
-    words = [x for line in lines.values() for x, *_ in line if isinstance(x, str)]
+        lines.setdefault(name, []).append(pair)
+    words = [x for (x, _), _ in places]
+    ticks = {} if _is_numeric(words) else {x: float(i) for i, x in enumerate(dict.fromkeys(words))}
     figure, made = plots.figure(*plots.SIZE)
-    ticks = {word: float(i) for i, word in enumerate(dict.fromkeys(words))}
     for i, (name, line) in enumerate(lines.items()):
-        placed = sorted((ticks.get(x, x), x_error, y, y_error) for x, x_error, y, y_error in line)
-        x, x_error, y, y_error = zip(*placed, strict=True)
+        placed = [(ticks.get(x, x), x_error, y, y_error) for (x, x_error), (y, y_error) in line]
+        values = np.array(sorted([tuple(map(float, row)) for row in placed])).T
         made.errorbar(
-            x, y, y_error, x_error, fmt=plots.mark(i), ls="-" if not ticks else "", lw=1.4,
-            capsize=3, color=plots.colour(i), label=plots.label(name),
+            values[0], values[2], values[3], values[1], fmt=plots.mark(i), ls="" if ticks else "-",
+            lw=1.4, capsize=3, color=plots.colour(i), label=plots.label(name),
         )  # fmt: skip
     if ticks:
         made.set_xticks([*ticks.values()], [plots.label(word) for word in ticks])
@@ -152,21 +186,16 @@ def plot(done: dict[str, Any], across: str, up: str) -> str:
     return plots.svg(figure, letters=True)
 
 
-def _place(point: dict, name: str) -> tuple:
+def _place(point: dict, name: str) -> tuple | None:
     """Where a point lies on an axis, and how far its runs are spread there."""
     if name in point["values"]:
-        value = point["values"][name]
-        number = _number(value)
-        return (value, 0.0) if number is None else (number, 0.0)
-    if name in point["means"]:
-        mean = point["means"][name]
-        return mean["mean"], mean["std"] or 0.0
-    known = ", ".join([*point["values"], *point["means"]])
-    raise UserError(f"there is no column {name!r} to plot; known: {known}")
+        return point["values"][name], 0.0
+    mean = point["means"].get(name)
+    return mean and (mean["mean"], mean["std"] or 0.0)
 
 
-def _number(text: str) -> float | None:
+def _is_numeric(values: Sequence) -> bool:
     try:
-        return float(text)
+        return all(np.isfinite(float(value)) for value in values)
     except ValueError:
-        return None
+        return False

@@ -73,7 +73,7 @@ class SoundStorm:
 
         Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
         """
-        path = Path(path)
+        path = files.model_folder(path)
         parts = masked.load(path, KIND)
         there = (path / SEMANTIC).exists()
         made = cls(*parts[:3], SemanticModel.load(path / SEMANTIC) if there else None)

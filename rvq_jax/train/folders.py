@@ -7,7 +7,7 @@ from rvq_jax.data import builder
 from rvq_jax.errors import UserError
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
-from rvq_jax.train import hosts, sharding
+from rvq_jax.train import hosts, sharding, trackers
 from rvq_jax.train.codes import cached_codes, load_codec, sound_of
 from rvq_jax.train.monitoring import NOTHING, Monitoring
 from rvq_jax.train.runs import CodecRun, LMRun, Run
@@ -46,6 +46,7 @@ def train(
       UserError: what does not fit, or a place that cannot be written to.
     """
     out = Path(out)
+    trackers.check(monitoring.track)
     if hosts.first():
         files.check_folder(out / "model")
     mesh = sharding.make_mesh(fsdp=fsdp, tensor=tensor)

@@ -91,8 +91,12 @@ def preemption() -> Iterator[Callable[[int], type[Preempted] | None]]:
             with contextlib.suppress(OSError):
                 os.write(2, AT_INTERRUPT)
 
+    taken = [signal.SIGTERM]
+    # Else someone has asked for it, or for nothing at all, as of a process in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        taken.append(signal.SIGINT)
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in taken:
             before[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread, where signals do not come
         yield lambda n: None
@@ -101,4 +105,5 @@ def preemption() -> Iterator[Callable[[int], type[Preempted] | None]]:
         yield lambda n: asked[-1] if asked else None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: not of Python, which cannot put it back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

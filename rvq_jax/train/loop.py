@@ -189,6 +189,8 @@ def fit(
         watch.track(monitoring.track)
         count = sum(x.size for x in jax.tree.leaves(state.params))
         model = f"{label}, {count / 1e6:.3g} M parameters"
+        if monitoring.listened and sample is None:
+            warn("no clips are kept: that needs held-out data, and of a token model its codec")
         if heldout and not table.evaluates_at_all:
             warn(
                 f"a run of {config.steps} updates is too short to be evaluated in 2 % of its time: "
@@ -221,7 +223,7 @@ def fit(
                 waiting = waiting._replace(heldout=found)
             if save or look:
                 spike, waiting = watch.record(waiting) or spike, None
-            if monitoring.listened and sample is not None and hears:
+            if monitoring.listened and sample is not None and hears and not stop:
                 watch.hear(step, state, sample)
             if spike and (back := checkpoints.restore(like)) is not None:
                 # The data go on where they are: what was seen since is not seen again.
@@ -234,6 +236,9 @@ def fit(
                 checkpoints.wait()
                 raise stop(f"saved at step {step}; the same command goes on from there")
         checkpoints.wait()
+        # Asked for in the last update, when all else had looked: what comes next shall not begin.
+        if stop := preempted(taken + 1):
+            raise stop(f"saved at step {step}, its last; the same command writes the model")
         if config.result == "best":
             state, _ = checkpoints.restore(like, best=True)
     return state

@@ -1,6 +1,7 @@
 """What is kept of a run while it trains, for people to look at."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,9 @@ def write_samples(folder: Path, step: int, samples: Sequence[Sample], trackers) 
 def undisturbed(tracker: Tracker) -> Iterator[None]:
     """Inside, what goes wrong with a tracker is said once, and ends no run."""
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except Exception as error:
         if not tracker.failed:
-            warn(f"{tracker.name}: {type(error).__name__}: {error}; the run goes on without it")
+            warn(f"{tracker.name}: {type(error).__name__}: {error}; the run goes on")
         tracker.failed = True

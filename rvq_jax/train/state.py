@@ -88,6 +88,10 @@ def shared_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mes
     leaves, structure = jax.tree.flatten((task.aux, task.init_params))
     shapes = tuple((np.shape(x), x.dtype) for x in leaves)
     key = task.alike, structure, shapes, optimizer, steps, mesh
+    try:
+        hash(key)
+    except TypeError:  # a config with a list in it
+        return make_program(task, optimizer, steps, mesh)
     if key not in SHARED:
         while len(SHARED) >= KEPT:
             SHARED.pop(next(iter(SHARED)))

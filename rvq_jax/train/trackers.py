@@ -1,9 +1,11 @@
 """Where metrics are shown while a run goes: TensorBoard, Weights & Biases, Trackio."""
 
+import contextlib
 import importlib
 import json
 import secrets
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +18,7 @@ TENSORBOARD = "tensorboard"
 SERVICES = "wandb", "trackio"  # with one interface
 NAMES = TENSORBOARD, *SERVICES
 PROJECT = "rvq_jax"
-IDENTITY = "tracked.json"  # in a run's folder: its identity there, by service
+IDENTITY = "tracked.json"  # in a run's folder: its identity there
 
 
 class Tracker(Protocol):
@@ -31,8 +33,17 @@ class Tracker(Protocol):
     def clip(self, step: int, name: str, sample) -> None:
         """Shows a clip, which has a label, audio `[S, C]` and its rate."""
 
+    def go_back(self, done: int) -> None:
+        """Forgets updates that are done again, where it can."""
+
     def close(self) -> None:
         """Writes what it still holds."""
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises UserError for trackers that are not known, or whose packages are not there."""
+    for name in names:
+        _module(name)
 
 
 def open_tracker(name: str, folder: Path, done: int) -> Tracker:
@@ -49,17 +60,29 @@ def open_tracker(name: str, folder: Path, done: int) -> Tracker:
     Raises:
       UserError: another name, a package that is not there, or a service that refuses.
     """
+    module = _module(name)
+    try:
+        # Services greet on standard output, which may be someone's JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            if name == TENSORBOARD:
+                return TensorBoard(module, folder, done)
+            return Service(name, module, folder)
+    except Exception as error:
+        hint = "look at its folder" if name == TENSORBOARD else "log in to it"
+        raise UserError(
+            f"--track {name}: {type(error).__name__}: {error}; {hint}, or leave it away"
+        ) from error
+
+
+def _module(name: str) -> Any:
     if name not in NAMES:
         raise UserError(f"--track is {name!r}; known: {', '.join(NAMES)}")
     package = "tensorboardX" if name == TENSORBOARD else name
     try:
-        module: Any = importlib.import_module(package)
+        return importlib.import_module(package)
     except ImportError as error:
         where = "pip install 'rvq_jax[track]'" if name == TENSORBOARD else f"pip install {name}"
         raise UserError(f"--track {name} needs {package}: {where}") from error
-    if name == TENSORBOARD:
-        return TensorBoard(module, folder, done)
-    return Service(name, module, folder)
 
 
 class TensorBoard:
@@ -69,9 +92,16 @@ class TensorBoard:
 
     def __init__(self, module, folder: Path, done: int):
         """done: updates that count; TensorBoard forgets those of later ones."""
-        self.failed = False
-        self.writer = module.SummaryWriter(
-            str(folder / TENSORBOARD), purge_step=done + 1 if done else None
+        self.failed, self.module, self.folder = False, module, folder / TENSORBOARD
+        self.opened = 0
+        self._open(done)
+
+    def _open(self, done: int) -> None:
+        # Files are named by the second, in which there may be two.
+        options = {"purge_step": done + 1, "filename_suffix": f".{self.opened}"}
+        self.writer, self.opened = (
+            self.module.SummaryWriter(f"{self.folder}", **options),
+            self.opened + 1,
         )
 
     def line(self, step: int, fields: dict) -> None:
@@ -86,6 +116,11 @@ class TensorBoard:
         self.writer.add_audio(f"samples/{name}", audio_SC, step, sample_rate=sample.rate)
         self.writer.flush()
 
+    def go_back(self, done: int) -> None:
+        """As of `Tracker`."""
+        self.writer.close()
+        self._open(done)
+
     def close(self) -> None:
         """As of `Tracker`."""
         self.writer.close()
@@ -95,17 +130,14 @@ class Service:
     """A run of Weights & Biases, or of Trackio, which has its interface."""
 
     def __init__(self, name: str, module, folder: Path):
-        """Raises UserError if the service refuses."""
         self.name, self.module, self.failed = name, module, False
-        options = {"project": PROJECT, "name": folder.absolute().name, "config": _config(folder)}
+        identity, called = _identity(folder), folder.absolute().name
+        options = {"project": PROJECT, "config": _config(folder), "resume": "allow"}
         if name == "wandb":
-            options |= {"dir": str(folder), "id": _identity(folder, name)}
-        try:
-            self.run = module.init(resume="allow", **options)
-        except Exception as error:
-            raise UserError(
-                f"--track {name}: {type(error).__name__}: {error}; log in to it, or leave it away"
-            ) from error
+            options |= {"name": called, "dir": f"{folder}", "id": identity}
+        else:  # Trackio knows runs by their names alone
+            options["name"] = f"{called}-{identity[:6]}"
+        module.init(**options)
 
     def line(self, step: int, fields: dict) -> None:
         """As of `Tracker`."""
@@ -115,6 +147,9 @@ class Service:
         """As of `Tracker`."""
         shown = self.module.Audio(sample.audio, sample_rate=sample.rate, caption=sample.label)
         self.module.log({f"samples/{name}": shown}, step=step)
+
+    def go_back(self, done: int) -> None:
+        """As of `Tracker`; services keep what they were told of a step first."""
 
     def close(self) -> None:
         """As of `Tracker`."""
@@ -139,13 +174,12 @@ def _config(folder: Path) -> dict:
         return {}
 
 
-def _identity(folder: Path, name: str) -> str:
-    """Of the run at a service: the same when it goes on, another in another folder."""
+def _identity(folder: Path) -> str:
+    """Of a run at services: the same when it goes on, another in another folder."""
     path = folder / IDENTITY
     try:
-        known = json.loads(opening.read_bytes(path))
-        return f"{known[name]}"
+        return f"{json.loads(opening.read_bytes(path))['id']}"
     except READING:
         made = secrets.token_hex(8)
-        files.write_json(path, {name: made})
+        files.write_json(path, {"id": made})
         return made

@@ -39,6 +39,7 @@ class Watch:
     def __init__(self, folder: Path, table: Timetable, names, bar, note: Note, mesh: Mesh):
         self.table, self.config, self.names, self.bar = table, table.config, names, bar
         self.folder, self.trackers, self.backs, self.shown = folder, [], 0, {}
+        self.is_deaf = False
         end = None
         if note.steps not in (None, self.config.steps):
             where = f"{note.step}" + ", before its cool-down" * (table.cooldown is not None)
@@ -56,11 +57,18 @@ class Watch:
                 self.trackers.append(open_tracker(name, self.folder, self.step))
 
     def hear(self, step: int, state: TrainState, sample: Sampler) -> None:
-        """Keeps clips of an update, which are no part of its time."""
+        """Keeps clips of an update, which are no part of its time; where there can be none, as of
+        texts that a model does not read, the run goes on."""
         began = time.perf_counter()
-        samples = sample(state)
-        if hosts.first():
-            write_samples(self.folder, step, samples, self.trackers)
+        try:
+            samples = sample(state)
+        except Exception as error:
+            if not self.is_deaf:
+                warn(f"no clips are made: {type(error).__name__}: {error}; the run goes on")
+            self.is_deaf = True
+        else:
+            if hosts.first():
+                write_samples(self.folder, step, samples, self.trackers)
         self.log.aside += time.perf_counter() - began
 
     def close(self) -> None:
@@ -84,6 +92,9 @@ class Watch:
             )
         warn(f"the loss leapt at step {self.step}: back to step {note.step}, past the data since")
         self.log.go_back(note.step)
+        for tracker in self.trackers:
+            with undisturbed(tracker):
+                tracker.go_back(note.step)
         self._go_on(note)
 
     def note(self, data: dict, dataset: dict) -> Note:

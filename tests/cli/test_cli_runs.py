@@ -69,7 +69,16 @@ def test_a_run_stands_for_the_model_that_it_ended_with(tmp_path, kind, read):
     found = [getattr(x, "model", x) for x in both]
     weights = [getattr(getattr(x, "lm", x), "params", None) for x in found]
     assert type(found[0]) is type(found[1])
+    parts = [(getattr(x, "semantic", None), getattr(x, "text", None)) for x in found]
+    assert [x is None for x in parts[0]] == [x is None for x in parts[1]]
     jax.tree.map(np.testing.assert_array_equal, *weights)
+
+
+def test_a_folder_with_weights_is_the_model_that_it_holds(tmp_path):
+    """Whatever else is in it."""
+    MODELS["codec"]().save(tmp_path / "mine")
+    MODELS["delay"]().save(tmp_path / "mine" / "model")
+    assert isinstance(Codec.load(tmp_path / "mine"), Codec)
 
 
 def test_discriminators_of_a_run_are_those_of_its_codec(tmp_path):

@@ -3,18 +3,19 @@
 import dataclasses
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
+import soundfile
 from command import refuses, run
 from small_runs import one_device
 from test_cli import CONFIG
 
-from rvq_jax import cli, files
+from rvq_jax import cli
 from rvq_jax.cli.terminal import parse
 from rvq_jax.cli.train import load_config
 from rvq_jax.data.codes import CodeSet
-from rvq_jax.errors import UserError
 from rvq_jax.evaluate import runs
 from rvq_jax.study import sweep, sweep_report
 from rvq_jax.train import sharding
@@ -165,8 +166,10 @@ def test_processes_of_devices_are_given_their_share_of_this_very_sweep(
         def __init__(self, words, env):
             started.append((words[3:], env))
 
-        def wait(self) -> int:
+        def poll(self) -> int:
             return 0
+
+        wait = poll
 
     monkeypatch.setattr(sweep.subprocess, "Popen", Process)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,7")
@@ -210,6 +213,12 @@ def test_shares_are_the_whole_once(made, tmp_path, monkeypatch, capsys):
         (["--grid", "lm.dims=16,32"], ["--lm.dims", "--lm.dim"]),
         (["--grid", "lm.levels=2,3"], ["--lm.levels is 3", "have 2"]),
         (["--grid", "lm.dim=x"], ["lm.dim", "x"]),
+        (["--grid", "loop.seed=1,2"], ["loop.seed", "--seeds"]),
+        (["--loop.seed", "7"], ["loop.seed", "--seeds"]),
+        (["--grid", "frames=4,04"], ["frames=4", "frames=04", "one run"]),
+        (["--grid", "optimizer.decayed=a b,a/b"], ["one run"]),
+        (["--grid", "lm.dim=16", "--plot", "lm.dim", "loss2"], ["'loss2'", "lm.dim", "loss"]),
+        (["--grid", "pattern=delay", "--plot", "loss", "pattern"], ["pattern", "words"]),
         (["--grid", "lm.dim=16", "--share", "2", "2"], ["--share", "count from 0"]),
     ],
 )
@@ -223,12 +232,59 @@ def test_a_folder_of_another_config_is_told(swept, made, capsys):
     refuses(capsys, *words(made, swept, *more), say=("another config", "lm.dim"))
 
 
-def test_a_column_that_is_not_there_is_told_with_those_that_are(swept):
+def test_columns_of_all_kinds_are_plotted(swept):
+    """Words to the right stand side by side, also those among numbers; where a mean is missing
+    there is nothing to plot."""
     done = json.loads((swept / "results.json").read_text())
-    with pytest.raises(UserError, match=r"no column 'loss2'.*pattern.*heldout_loss"):
-        sweep_report.plot(done, "pattern", "loss2")
-    for pair in [("pattern", "seconds"), ("seconds", "loop.log-every")]:
+    for pair in [("pattern", "seconds"), ("seconds", "loop.log-every"), ("loss", "heldout_loss")]:
         assert sweep_report.plot(done, *pair).startswith("data:image/svg")
+    for point, value in zip(done["points"], ("None", "2", "4", "None"), strict=True):
+        point["values"]["loop.log-every"] = value
+    assert sweep_report.plot(done, "loop.log-every", "loss").startswith("data:image/svg")
+    del done["points"][0]["means"]["loss"]
+    assert sweep_report.plot(done, "pattern", "loss") is None
+    axes = [sweep.axis("lm.kv-heads=1,2")]
+    assert sweep_report.columns_of(axes, ("lm.kv_heads", "loss")) == ("lm.kv-heads", "loss")
+
+
+def test_a_truth_is_its_flag(made):
+    default = load_config(made / "config.py")
+
+    def parsed(more):
+        return parse(type(default), [*more], "sweep", default)
+
+    cells = sweep.cells([sweep.axis("lm.remat=True,False")], (0,), parsed)
+    assert [cell.run.lm.remat for cell in cells] == [True, False]
+
+
+def test_runs_of_other_data_or_of_another_config_are_not_taken(swept, made, tmp_path, capsys):
+    """Whatever wrote them: a sweep, or the commands that one printed."""
+    own = [*GRID, "--seeds", "0", "1"]
+    other = [str(word) for word in words(made, swept, *own)]
+    other[other.index("--data") + 1] = str(made / "heldout.npz")
+    refuses(capsys, *other, say=("sweep of something else", "data"))
+    refuses(capsys, *words(made, swept, *own, "--codec", "builtin"), say=("codec",))
+    place = tmp_path / "out"
+    shutil.copytree(swept, place)
+    (place / "sweep.json").unlink()
+    more = [*own, "--optimizer.learning-rate", "0.5"]
+    refuses(capsys, *words(made, place, *more), say=("another config", "learning_rate"))
+    code, out, _ = run(capsys, *words(made, place, *own))
+    assert code == 0 and "held-out loss" in out
+
+
+def test_a_run_without_memory_leaves_the_others(made, tmp_path, monkeypatch, capsys):
+    train = LMRun.train
+
+    def small(self, *args, **options):
+        if self.frames == 5:
+            raise RuntimeError("RESOURCE_EXHAUSTED: 9 GiB")
+        return train(self, *args, **options)
+
+    monkeypatch.setattr(LMRun, "train", small)
+    code, _, lines = run(capsys, *words(made, tmp_path / "out", "--grid", "frames=5,4"))
+    assert code == 2 and "1 of 2 runs" in lines[-1] and "out of memory" in lines[-1]
+    assert (tmp_path / "out" / "frames=4,seed=0" / "model").is_dir()
 
 
 # Runs on a page.
@@ -251,23 +307,90 @@ def test_compared_runs_have_their_numbers_and_what_differs(swept, tmp_path, caps
     assert runs.differences(logs) == {"pattern": ["parallel", "delay"]}
 
 
-def test_the_newest_clips_of_runs_stand_side_by_side(swept, tmp_path):
-    logs = [runs.open_run_log(x, swept / x) for x in ("pattern=delay,loop.log-every=2,seed=0",)]
-    assert runs.players(logs, 4) == []
+def test_a_sweep_is_its_runs(swept, tmp_path, capsys):
+    line = ["compare", swept, swept / "results.json", "--out", tmp_path / "x.html", "--json"]
+    code, out, _ = run(capsys, *line)
+    assert code == 0 and len(json.loads(out)) == 8
+    twice = [swept, swept / "pattern=delay,loop.log-every=2,seed=0"]
+    refuses(capsys, "compare", *twice, "--out", tmp_path / "y.html", say=("twice",))
+
+
+def clips(place, *steps) -> None:
+    for step in steps:
+        (place / "samples" / f"{step}").mkdir(parents=True)
+        soundfile.write(place / "samples" / f"{step}" / "0.flac", np.zeros(80), 8000)
+    (place / "samples" / "labels.json").write_text('["one"]')
+
+
+def test_the_newest_clips_of_runs_stand_side_by_side(tmp_path):
     places = {name: tmp_path / name for name in ("a", "b")}
     for place in places.values():
-        for step in (2, 10):
-            files.write_json(place / "samples" / f"{step:07d}" / "0.flac", 0)
-        files.write_json(place / "samples" / "original" / "0.flac", 0)
-        files.write_json(place / "samples" / "labels.json", ["one"])
+        clips(place, "9999999", "10000000")
+    clips(places["a"], "original")
     found = runs.players([runs.RunLog(n, p, [], {}) for n, p in places.items()], 4)
     assert found == [
         {
             "file": "one",
             "original": f"{tmp_path}/a/samples/original/0.flac",
-            "systems": {n: f"{p}/samples/0000010/0.flac" for n, p in places.items()},
+            "systems": {n: f"{p}/samples/10000000/0.flac" for n, p in places.items()},
         }
     ]
+
+
+def a_link_out(place) -> None:
+    (place / "samples" / "2" / "0.flac").rename(place.parent / "private.flac")
+    (place / "samples" / "2" / "0.flac").symlink_to(place.parent / "private.flac")
+
+
+def half_a_clip(place) -> None:
+    (place / "samples" / "2" / "0.flac").write_bytes(b"fLaC")
+
+
+def labels(text: str):
+    return lambda place: (place / "samples" / "labels.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        a_link_out,
+        half_a_clip,
+        labels("5"),
+        labels("[{}]"),
+        labels("[[1]]"),
+        labels("{"),
+        labels(""),
+    ],
+)
+def test_clips_that_are_none_are_not_played(tmp_path, spoil):
+    clips(tmp_path / "run", "2")
+    spoil(tmp_path / "run")
+    assert runs.players([runs.RunLog("run", tmp_path / "run", [], {})], 4) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"heldout": 5}',
+        '{"heldout": {"loss": "x"}, "examples_per_second": "x"}',
+        '{"memory_gb": null, "device": 7, "loss": true}',
+        f'{{"loss": {"9" * 400}}}',
+        '{"loss": 1e308, "heldout": {"loss": -1e308, "by": [1]}}',
+        "{}",
+    ],
+)
+def test_a_log_may_hold_anything(tmp_path, capsys, line):
+    """Of others, or damaged: what is no number is not shown."""
+    place = tmp_path / "run"
+    place.mkdir()
+    fields = json.loads(line)
+    rows = [json.dumps({"step": i, "seconds": float(i), **fields}) for i in (1, 2)]
+    (place / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    (place / "config.json").write_text("{}")
+    code, _out, said = run(capsys, "compare", place, "--out", tmp_path / "x.html")
+    assert code == 0, said
+    (place / "config.json").write_text("[1, 2]")
+    refuses(capsys, "compare", place, "--out", tmp_path / "x.html", say=("config.json",))
 
 
 @pytest.mark.parametrize(("name", "say"), [("nowhere", "is no run"), ("empty", "no update yet")])

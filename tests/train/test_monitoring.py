@@ -112,7 +112,10 @@ def test_a_service_is_told_each_line_once_and_goes_on_as_the_same_run(tmp_path, 
     for (_, told), line in zip(lines, logged(tmp_path), strict=True):
         assert told == dict(trackers.numbers(line))
     begun = [options for word, _, options in service.said if word == "init"]
-    assert begun[0] == begun[1] and begun[0]["name"] == tmp_path.name
+    assert begun[0] == begun[1] and begun[0]["name"].startswith(tmp_path.name)
+    trackers.open_tracker(name, tmp_path / "other" / tmp_path.name, 0)
+    key = "id" if name == "wandb" else "name"
+    assert service.said[-1][2][key] != begun[0][key]
     assert [word for word, *_ in service.said].count("finish") == 2
 
 
@@ -131,6 +134,7 @@ def test_a_tracker_that_fails_is_told_once_and_ends_no_run(tmp_path, monkeypatch
     ("name", "module", "say"),
     [
         ("wandb", Module("init"), "log in"),
+        ("tensorboard", Module("SummaryWriter"), "look at its folder"),
         ("wandb", None, "pip install wandb"),
         ("tensorboard", None, r"rvq_jax\[track\]"),
         ("mlflow", None, "known: tensorboard, wandb, trackio"),
@@ -151,6 +155,8 @@ def scalars(folder) -> list[tuple[int, str, float]]:
         while data:
             (size,) = struct.unpack("<Q", data[:8])
             event = event_pb2.Event.FromString(data[12 : 12 + size])
+            if event.HasField("session_log"):
+                found.append((event.step, "START", 0.0))
             found += [(event.step, x.tag, x.simple_value) for x in event.summary.value]
             data = data[16 + size :]
     return found
@@ -166,7 +172,52 @@ def test_tensorboard_has_the_numbers_of_the_log(tmp_path):
             np.testing.assert_allclose(told[line["step"], name], value, rtol=1e-6)
 
 
+def test_services_that_greet_spoil_no_output(tmp_path, monkeypatch, capsys):
+    service = types.SimpleNamespace(
+        init=lambda **_: print("hello"),
+        log=lambda *_, **__: print("log"),
+        finish=lambda: print("x"),
+    )
+    monkeypatch.setitem(sys.modules, "trackio", service)
+    own = {"monitoring": Monitoring(track=("trackio",))}
+    fit(tmp_path, point_task(), points(RECORDS), LOOP, CONSTANT, **own)
+    assert capsys.readouterr().out == ""
+
+
+def test_tensorboard_forgets_what_is_done_again(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the package is not installed")
+    tracker = trackers.open_tracker("tensorboard", tmp_path, 0)
+    for step in (1, 2, 3):
+        tracker.line(step, {"loss": 1.0 * step})
+    tracker.go_back(1)
+    tracker.line(2, {"loss": 20.0})
+    tracker.close()
+    seen: dict[int, float] = {}
+    for step, tag, value in scalars(tmp_path / "tensorboard"):
+        if tag == "START":  # of a session: what stands at this step and after it is dropped
+            seen = {at: x for at, x in seen.items() if at < step}
+        else:
+            seen[step] = value
+    assert seen == {1: 1.0, 2: 20.0}
+
+
 # Clips.
+
+
+def test_clips_that_cannot_be_made_end_no_run(tmp_path, capsys):
+    def sample(state):
+        raise ValueError("the text has letters that this model was not trained on")
+
+    own = {"sample": sample, "monitoring": Monitoring(listened=1)}
+    fit(tmp_path, point_task(), points(RECORDS), LOOP, CONSTANT, **own)
+    assert log_of(tmp_path)[-1]["step"] == LOOP.steps
+    assert capsys.readouterr().err.count("no clips are made: ValueError: the text") == 1
+
+
+def test_clips_that_nobody_can_make_are_told(tmp_path, capsys):
+    own = {"monitoring": Monitoring(listened=1)}
+    fit(tmp_path, point_task(), points(RECORDS), LOOP, CONSTANT, **own)
+    assert "no clips are kept" in capsys.readouterr().err
 
 
 def test_clips_are_kept_at_every_evaluation_and_shown_to_trackers(tmp_path, monkeypatch):
@@ -255,6 +306,31 @@ def test_a_signal_saves_the_update_and_the_run_goes_on(tmp_path, number, raised)
     whole = fit(tmp_path / "b", point_task(), points(RECORDS), LOOP, CONSTANT)
     np.testing.assert_array_equal(state.params["w"][...], whole.params["w"][...])
     assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+
+
+def test_a_signal_in_the_last_update_is_not_lost(tmp_path):
+    """All is saved, and what would come next does not begin."""
+
+    def sample(state) -> list[Sample]:
+        if int(state.step) == LOOP.steps:
+            signal.raise_signal(signal.SIGINT)
+        return []
+
+    own = {"sample": sample, "monitoring": Monitoring(listened=1)}
+    with pytest.raises(Interrupted, match="saved at step 6"):
+        fit(tmp_path, point_task(), points(RECORDS), LOOP, CONSTANT, **own)
+    fit(tmp_path, point_task(), points(RECORDS), LOOP, CONSTANT)
+    assert log_of(tmp_path)[-1]["step"] == LOOP.steps
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        fit(tmp_path, point_task(), Signalling(4, signal.SIGINT), LOOP, CONSTANT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert log_of(tmp_path)[-1]["step"] == LOOP.steps
 
 
 def test_the_second_ctrl_c_ends_it_at_once(tmp_path):

@@ -153,9 +153,9 @@ def train_valle(
     if heldout is not None:
         check_codes(codes, heldout)
         _check(run, heldout, None)
-        heldout = utterances(heldout, *reads, "heldout")
-        dataset["heldout"] = heldout.describe()
-        held = heldout_batches(heldout, cut, run, mesh)
+        spelled = utterances(heldout, *reads, "heldout")
+        dataset["heldout"] = spelled.describe()
+        held = heldout_batches(spelled, cut, run, mesh)
     # It is asked for no more than it was trained on.
     first, rest = (
         dataclasses.replace(getattr(run, name), window=run.frames) for name in (FIRST, REST)
