@@ -18,7 +18,9 @@ codec's tokens ([run.py](run.py)). Both are trained on eight takes of each digit
 speakers, joined to {records} clips of two to six digits, {minutes:.0f} minutes; a take is in one
 split alone ([digits.py](digits.py)). {clips} sequences of two to four digits are said, each in the
 voice of another held-out clip of a speaker; two neighbours of every sequence are neighbours in no
-training clip. Means over {seeds} seeds, ± half of what the seeds differ by.
+training clip. VALL-E's first level is sampled at a temperature of {valle}, SoundStorm and its
+semantic model at {soundstorm}, as they were heard best on the valid split. Means over {seeds} seeds, ±
+half of what the seeds differ by.
 
 {table}
 
@@ -75,6 +77,7 @@ def write(here: Path, heard: dict[int, Path], results: dict, sentences: dict | N
         records=results["train"]["records"],
         minutes=results["train"]["frames"] / results["frame_rate"] / 60,
         clips=first["clips"],
+        **{name: one["temperature"] for name, one in results["sampling"].items()},
         seeds=len(results["seeds"]),
         table=markdown_table(_rows(results), frozenset(), frozenset({0})),
         all_levels=_spread([one["all_levels"] for one in results["seeds"].values()], 3),

@@ -45,7 +45,7 @@ from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
 HERE = Path(__file__).parent
 CLIPS, REFERENCES = 60, 12  # that are said, and of each speaker's training
 SPLIT = "test"  # of digits.py; how codes are sampled was chosen by the others
-SAMPLING = {"temperature": 0.8}
+SAMPLING = {VALLE: {"temperature": 0.8}, SOUNDSTORM: {"temperature": 0.5}}
 
 
 def prepare(source: Path, out: Path) -> None:
@@ -108,16 +108,34 @@ def judge(out: Path, source: Path, models: dict, seed: int, clips: int, split: s
     records = builder.open_split(source, "heldout")
     audio = [records[i] for i in rows]
     train = CodeSet.load(out / "data" / "train.npz")
-    settings = GenerationSettings(clips=clips, seed=seed, **SAMPLING)
     place = heard_place(out, models, seed, clips, split)
     if (place / "speech.json").is_file():
         return json.loads((place / "speech.json").read_text())
-    found = evaluate_speech(
-        models, codes.rows(rows), audio=audio, train=train, out=place, settings=settings
-    )
+    heard = {}
+    for name, model in models.items():
+        settings = GenerationSettings(clips=clips, seed=seed, **SAMPLING[name])
+        options = {"audio": audio, "train": train, "out": place / name, "settings": settings}
+        heard[name] = evaluate_speech({name: model}, codes.rows(rows), **options)
+    found = joined(heard)
     found["all_levels"] = through_all_levels(source, found)
     files.write_json(place / "speech.json", found)
     return found
+
+
+def joined(heard: dict[str, dict]) -> dict:
+    """What was heard of several systems on the same clips, each in a folder of its name, as of one
+    evaluation of all of them."""
+    for name, one in heard.items():
+        for player in one["players"]:
+            player["systems"] = {k: f"{name}/{path}" for k, path in player["systems"].items()}
+    first, *others = heard.values()
+    for other in others:
+        first["systems"] += [system for system in other["systems"] if system["model"]]
+        for player, more in zip(first["players"], other["players"], strict=True):
+            if player["file"] != more["file"]:
+                raise ValueError(f"{player['file']} and {more['file']} are not one clip")
+            player["systems"] |= more["systems"]
+    return first
 
 
 def heard_place(out: Path, names: Iterable[str], seed: int, clips: int, split: str) -> Path:
@@ -164,6 +182,7 @@ def main() -> None:
     prepare(arguments.codes, out)
     write_references(out)
     results = {"seeds": {}, "parameters": systems.parameters(), "updates": systems.UPDATES}
+    results["sampling"] = SAMPLING
     for seed in arguments.seeds:
         models = networks(out, seed, arguments.only)
         if arguments.train:

@@ -7,7 +7,7 @@ Command:  python experiments/codec/corpus.py --out runs/corpus --only speech
           python experiments/speech/sentences.py --corpus runs/corpus/speech
           rvq-jax data build runs/sentences_audio --out runs/sentences --codes builtin
           rvq-jax train configs/valle_tiny.py --data runs/sentences/train.npz --out runs/allison \\
-              --codec builtin
+              --codec builtin --loop.steps 800
           rvq-jax evaluate runs/allison --data runs/sentences --speech --out runs/allison_report
 Needs:    a Debian machine (apt-get, dpkg-deb)
 Time:     seconds; the training a quarter of an hour on two cores
