@@ -19,8 +19,8 @@ speakers, joined to {records} clips of two to six digits, {minutes:.0f} minutes;
 split alone ([digits.py](digits.py)). {clips} sequences of two to four digits are said, each in the
 voice of another held-out clip of a speaker; two neighbours of every sequence are neighbours in no
 training clip. VALL-E's first level is sampled at a temperature of {valle}, SoundStorm and its
-semantic model at {soundstorm}, as they were heard best on the valid split. Means over {seeds} seeds, ±
-half of what the seeds differ by.
+semantic model at {soundstorm}, as they were heard best on the valid split. Means over {seeds}
+seeds, ± half of what the seeds differ by.
 
 {table}
 
