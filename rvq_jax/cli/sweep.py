@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from rvq_jax import builtin, files
+from rvq_jax import builtin
 from rvq_jax.cli.terminal import command_line, parse, say, show
 from rvq_jax.cli.train import check_sizes, load_config
 from rvq_jax.errors import UserError
@@ -57,6 +57,7 @@ class Sweep:
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> dict | None:
+        from rvq_jax import files
         from rvq_jax.study import sweep, sweep_report
 
         default = load_config(self.config)
@@ -162,6 +163,7 @@ class Compare:
     """Print the table as JSON."""
 
     def run(self) -> dict:
+        from rvq_jax import files
         from rvq_jax.evaluate import compare, folders, runs, table
 
         if not self.runs:

@@ -96,7 +96,7 @@ def test_the_day(day, capsys, tmp_path):
     words = f"{train} --out {second} --loop.steps 100000".split()
     process = subprocess.Popen(
         [sys.executable, "-m", "rvq_jax", *words], stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"}, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 300
     while not (second / "metrics.jsonl").is_file() or len(lines(second)) < 2:
@@ -148,6 +148,11 @@ def test_the_day(day, capsys, tmp_path):
     model = rj.train_lm(data / "train.npz", day / "python", config)
     whole = done(capsys, f"train {day}/config.py --data {data}/train.npz --out {day}/command")
     jax.tree.map(np.testing.assert_array_equal, model.params, MusicGen.load(whole["run"]).params)
+
+
+def heed_ctrl_c() -> None:
+    """Of a process behind `&` it is ignored, and of those that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def load(day):

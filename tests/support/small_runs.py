@@ -84,7 +84,14 @@ def bits_of(tree) -> list[bytes]:
 
 def log_of(folder: Path) -> list[dict]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    times = {"seconds", "data_wait", "heldout_seconds", "examples_per_second", "memory_gb"}
+    times = {
+        "seconds",
+        "data_wait",
+        "heldout_seconds",
+        "examples_per_second",
+        "memory_gb",
+        "device",
+    }
     return [{name: line[name] for name in line if name not in times} for line in lines]
 
 

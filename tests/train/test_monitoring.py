@@ -294,10 +294,18 @@ class Signalling:
         return next(self.batches)
 
 
+@pytest.fixture
+def interruptible():
+    """As of a process in the foreground: of one behind `&` Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "raised"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, Preempted)]
 )
-def test_a_signal_saves_the_update_and_the_run_goes_on(tmp_path, number, raised):
+def test_a_signal_saves_the_update_and_the_run_goes_on(tmp_path, interruptible, number, raised):
     before = signal.getsignal(number)
     with pytest.raises(raised, match="saved at step 4"):
         fit(tmp_path / "a", point_task(), Signalling(4, number), LOOP, CONSTANT)
@@ -308,7 +316,7 @@ def test_a_signal_saves_the_update_and_the_run_goes_on(tmp_path, number, raised)
     assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
 
 
-def test_a_signal_in_the_last_update_is_not_lost(tmp_path):
+def test_a_signal_in_the_last_update_is_not_lost(tmp_path, interruptible):
     """All is saved, and what would come next does not begin."""
 
     def sample(state) -> list[Sample]:
@@ -333,7 +341,7 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
     assert log_of(tmp_path)[-1]["step"] == LOOP.steps
 
 
-def test_the_second_ctrl_c_ends_it_at_once(tmp_path):
+def test_the_second_ctrl_c_ends_it_at_once(tmp_path, interruptible):
     with pytest.raises(KeyboardInterrupt):
         batches = Signalling(4, signal.SIGINT, signal.SIGINT)
         fit(tmp_path, point_task(), batches, LOOP, CONSTANT)

@@ -108,7 +108,6 @@ def test_what_it_cannot_do_is_said(trained, asked, say):
         ({}, {"codec": "builtin"}, "--codec"),
         ({"init_from": "x"}, {}, "--init-from"),
         ({"lm": LMConfig(levels=1, codebook_size=N)}, {}, "an end"),
-        ({"lm": LMConfig(levels=1, codebook_size=N + 1, end=True)}, {}, "of 6"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(tmp_path, change, words, say):

@@ -165,7 +165,6 @@ def test_words_become_semantic_tokens(tmp_path):
         ({"first": dataclasses.replace(small.FIRST, end=False)}, {}, "first.end True"),
         ({"rest": dataclasses.replace(small.REST, masking="prompts")}, {}, "rest.masking levels"),
         ({"first": dataclasses.replace(small.FIRST, caption_bytes=8)}, {}, "caption_bytes differ"),
-        ({"rest": dataclasses.replace(small.REST, levels=2)}, {}, "set rest.levels"),
         ({"batch": 0}, {}, "batch is 0"),
     ],
 )
