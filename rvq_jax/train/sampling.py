@@ -52,8 +52,8 @@ def generated(model: Generator, heldout: CodeSet, count: int, frames: int) -> li
     rate, seconds = model.codec.config.rate, frames / heldout.frame_rate
     texts, key = [heldout.captions[i] for i in rows], jax.random.key(0)
     if isinstance(model, SoundStorm) and model.semantic is None:
-        count = model.config.semantic_tokens(frames)
-        tokens = np.stack([np.resize(heldout.semantics[i], count) for i in rows])
+        length = model.config.semantic_tokens(frames)
+        tokens = np.stack([np.resize(heldout.semantics[i], length) for i in rows])
         audio_BSC = model.generate(None, seconds, key, semantic=tokens)
     else:
         audio_BSC = model.generate(texts, seconds, key)
