@@ -95,9 +95,10 @@ def said(folder: Path, name: str, process: int = 0) -> Path:
 
 
 def lines_of(path: Path) -> list[str]:
-    """What a process said to a person."""
+    """What a process said to a person, but for what it waits for."""
     lines = re.findall(r"rvq-jax: [^\r\n]*", path.read_text())
-    return [line for line in lines if "waiting up to" not in line]
+    waits = "waiting up to", "compiling for"
+    return [line for line in lines if not any(word in line for word in waits)]
 
 
 def ends(processes: list[subprocess.Popen], seconds: float) -> list[int]:
