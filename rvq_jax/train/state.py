@@ -158,12 +158,14 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         compiler_options=quick,
     )
 
+    mean = _new_mean(task, placed.ema)
+
     def init(key: Key, aux: Any, init_params: Any = None) -> TrainState:
         state = init_state(key)
         state = state._replace(aux=jax.device_put(_copy_arrays(aux), placed.aux))
         if init_params is not None:
             state = state._replace(params=jax.device_put(_copy_arrays(init_params), placed.params))
-        return restart_mean(task, state, placed.ema)
+        return state._replace(ema=mean(state.params, state.aux))
 
     def evaluate(params: Any, aux: Any, batch: dict) -> tuple[dict, Array]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -211,11 +213,17 @@ def restart_mean(task: Task, state: TrainState, places: Any) -> TrainState:
     places: of the mean's arrays on the mesh.
     """
 
+    return state._replace(ema=_new_mean(task, places)(state.params, state.aux))
+
+
+def _new_mean(task: Task, places: Any) -> Callable[[Any, Any], Any]:
+    """From params and aux to a running mean of these alone, compiled; places: of its arrays."""
+
     @functools.partial(jax.jit, out_shardings=places)
     def copied(params, aux):
         return jax.tree.map(jnp.copy, _averaged(task, params, aux))
 
-    return state._replace(ema=copied(state.params, state.aux))
+    return copied
 
 
 def _averaged(task: Task, params: Any, aux: Any) -> Any:
