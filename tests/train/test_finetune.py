@@ -142,11 +142,11 @@ def test_adapters_learn_what_they_are_shown(whole):
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 
-def test_the_exported_model_is_the_one_that_was_trained(whole, tmp_path, program):
+def test_the_exported_model_is_the_one_that_was_trained(whole, tmp_path):
     """Weights with the adapters merged and layers apart score as the loss did."""
     state, _ = whole
     run = dataclasses.replace(RUN, init_from="somewhere")
-    params = runs.train_lm(tmp_path, codes(), run, program=program, init_params=BASE, text=TEXT)
+    params = runs.train_lm(tmp_path, codes(), run, init_params=BASE, text=TEXT)
     batch = next(batches())
     loss, _ = jax.jit(task_of(ConditionDropout(0.0)).loss)(
         state.ema, state.aux, batch, jax.random.key(0)

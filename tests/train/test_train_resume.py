@@ -33,7 +33,7 @@ from rvq_jax.data import loader
 from rvq_jax.train import runs, sharding
 from rvq_jax.train.checkpoint import Checkpoints
 from rvq_jax.train.loop import LoopConfig, fit
-from rvq_jax.train.state import Program, make_program
+from rvq_jax.train.state import Program, make_program, shared_program
 from rvq_jax.train.tasks.lm import lm_task
 
 
@@ -55,7 +55,8 @@ def stopping(program: Program, after: int) -> Program:
 
 @pytest.fixture(scope="module")
 def program():
-    return runs.lm_program(RUN, patterns.padded_pattern("delay", 2, RUN.frames))
+    task = lm_task(LM, patterns.padded_pattern("delay", 2, RUN.frames), RUN.condition_dropout)
+    return make_program(task, RUN.optimizer, RUN.loop.steps, one_device())
 
 
 def train(folder: Path, program: Program):
@@ -174,9 +175,10 @@ LONG = dataclasses.replace(
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     """The unkilled run of LONG in this process, with the program that made it."""
-    program = runs.lm_program(LONG, patterns.padded_pattern("flatten", 2, LONG.frames))
     folder = tmp_path_factory.mktemp("long")
-    runs.train_lm(folder, code_set(), LONG, program=program)
+    runs.train_lm(folder, code_set(), LONG)
+    task = lm_task(LM, patterns.padded_pattern("flatten", 2, LONG.frames), LONG.condition_dropout)
+    program = shared_program(task, LONG.optimizer, LONG.loop.steps, one_device())
     return program, folder
 
 
@@ -219,7 +221,7 @@ def test_a_killed_process_started_again_ends_in_the_same_bits(long_run, tmp_path
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     assert len(log_of(out)) < LONG.loop.steps
-    runs.train_lm(out, code_set(), LONG, program=program)
+    runs.train_lm(out, code_set(), LONG)
     assert final_state(out, program) == final_state(unkilled, program)
     assert log_of(out) == log_of(unkilled)
     assert (out / "config.json").read_text() == (unkilled / "config.json").read_text()

@@ -9,7 +9,7 @@ from rvq_jax.train.runs.codec import (
     TrainedCodec,
     train_codec,
 )
-from rvq_jax.train.runs.lm import LMRun, lm_program, musicgen_recipe, train_lm
+from rvq_jax.train.runs.lm import LMRun, musicgen_recipe, train_lm
 from rvq_jax.train.runs.masked import MaskedRun, train_masked
 from rvq_jax.train.runs.run import Run
 from rvq_jax.train.runs.semantic import SemanticRun
@@ -27,7 +27,6 @@ __all__ = [
     "TrainedCodec",
     "VALLERun",
     "check_batch",
-    "lm_program",
     "musicgen_recipe",
     "train_codec",
     "train_lm",

@@ -32,7 +32,7 @@ from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches,
 from rvq_jax.train.runs.run import Decoding, Run, Savable
 from rvq_jax.train.runs.shapes import PROMPTS, batch_shapes, decoding_shapes
 from rvq_jax.train.runs.sizes import codec_of, sized_as_codes
-from rvq_jax.train.state import OptimizerConfig, Program, Task, TrainState, make_program
+from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
 from rvq_jax.train.tasks.lora import lora_task, merged
 
@@ -147,19 +147,11 @@ def musicgen_recipe(lm: LMConfig) -> LMRun:
     )
 
 
-def lm_program(run: LMRun, pattern: Pattern, mesh: Mesh | None = None) -> Program:
-    """The compiled functions that all runs alike in all but seed and pattern share."""
-    mesh = one_device() if mesh is None else mesh
-    task = lm_task(run.lm, pattern, run.condition_dropout)
-    return make_program(task, run.optimizer, run.loop.steps, mesh)
-
-
 def train_lm(
     folder: str | Path,
     codes: CodeSet,
     run: LMRun,
     mesh: Mesh | None = None,
-    program: Program | None = None,
     label: str | None = None,
     *,
     init_params: nnx.State | None = None,
@@ -175,7 +167,6 @@ def train_lm(
       codes: what it is trained on.
       run: its config.
       mesh: of devices; the first one alone by default.
-      program: compiled functions to share with runs alike (see `lm_program`).
       label: of the progress bar; the pattern's name by default.
       init_params: parameters to begin with, those of run.init_from (see `runs.musicgen`).
       text: the frozen encoder of a model with text_dim.
@@ -231,7 +222,6 @@ def train_lm(
         mesh=mesh,
         names=lambda index: [codes[int(i)]["name"] for i in index],
         label=label or name,
-        program=program,
         dataset=dataset,
         heldout=held,
         monitoring=monitoring,
