@@ -1,4 +1,4 @@
-"""The tables of docs/pods.md, from what benchmarks/plan.py measured.
+"""The tables of docs/how_to/pods.md, from what benchmarks/plan.py measured.
 
 python benchmarks/plan_tables.py
 """
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "benchmarks/results/plan.jsonl", ROOT / "docs/pods.md"
+RESULTS, PAGE = ROOT / "benchmarks/results/plan.jsonl", ROOT / "docs/how_to/pods.md"
 BEGIN, END = "<!-- tables: benchmarks/plan_tables.py -->\n", "<!-- end of tables -->\n"
 STATES = ("parameters", "running_mean", "optimizer")
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Train:
     """Trains what a config file describes: a codec on a dataset, or a token model on codes.
 
-    On many hosts, run it on each of them with --hosts.coordinator; docs/pods.md has the commands.
+    On many hosts, run it on each of them with --hosts.coordinator; docs/how_to/pods.md has
+    the commands.
     SIGTERM saves and exits with code 75, Ctrl-C with 130: start it again, and it goes on. Meanwhile
     it is evaluated on what the data hold out: the dataset's valid and test clips, or heldout.npz
     beside the codes.

@@ -1,4 +1,4 @@
-"""Training from Python leaves what the command leaves; what docs/from_python.md shows runs."""
+"""Training from Python leaves what the command leaves; what how_to/from_python.md shows runs."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ from rvq_jax.train import folders, sharding
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.tasks.adversarial import AdversarialConfig
 
-DOCS = Path(__file__).parents[2] / "docs" / "from_python.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how_to" / "from_python.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 SHORT = LoopConfig(steps=2, log_every=1, checkpoint_every=2, evaluate_every=0)
 RUN = dataclasses.replace(SMALL, loop=SHORT, optimizer=CONSTANT)
