@@ -33,7 +33,7 @@ class FilterbankConfig:
     dim: int = 48  # D, of the latents
     levels: int = 8  # K, codebooks
     codebook_size: int = 1024  # N, codes per codebook
-    norm: Literal["weight_norm", "none"] = "weight_norm"
+    norm: Literal["weight_norm", "none"] = "weight_norm"  # of the convolutions
     dtype: Dtype = "float32"  # of the computation; parameters, latents and audio stay float32
 
     normalize = False

@@ -27,13 +27,14 @@ class SEANetConfig:
     ratios: tuple[int, ...] = (8, 5, 4, 2)  # strides in the decoder's order
     residual_layers: int = 1  # residual units per stride
     kernel: int = 7  # of the first convolution
-    last_kernel: int = 7
-    residual_kernel: int = 3
-    dilation_base: int = 2
+    last_kernel: int = 7  # of the last convolution
+    residual_kernel: int = 3  # of the first convolution in a residual unit
+    dilation_base: int = 2  # the unit after i others has dilation dilation_base ** i
     compress: int = 2  # features inside a residual unit are divided by this
     true_skip: bool = False  # identity shortcuts in place of a convolution
-    lstm_layers: int = 2
-    causal: bool = True
+    lstm_layers: int = 2  # after the encoder's convolutions and before the decoder's; 0 for none
+    causal: bool = True  # a frame sees no later audio, but for pad_mode reflect
+    # Of the convolutions; time_group_norm is that of codecs that are not causal.
     norm: Literal["weight_norm", "time_group_norm", "none"] = "weight_norm"
     # Under reflect the first frames of a causal model look ahead (as EnCodec's do), so a stream
     # must wait for them before it starts.

@@ -30,13 +30,13 @@ class TransformerConfig:
     """
 
     dim: int = 512  # D, features of a frame
-    layers: int = 8
+    layers: int = 8  # blocks
     heads: int = 8  # H, of the queries
     kv_heads: int = 8  # of keys and values; each serves heads / kv_heads neighbouring queries
-    head_dim: int = 64
+    head_dim: int = 64  # features of a head
     mlp_dim: int = 2048  # features inside the feed-forward
     context: int = 250  # frames a frame sees, itself among them
-    rope_theta: float = 10_000.0
+    rope_theta: float = 10_000.0  # base of the wavelengths of rotary positions
     layer_scale: float = 0.01  # at the start of training
     eps: float = 1e-5  # of the layer norms
     dtype: Dtype = "float32"  # of the computation; parameters and latents stay float32

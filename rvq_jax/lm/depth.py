@@ -34,7 +34,7 @@ class DepthConfig:
     """
 
     dim: int = 64  # D, features
-    layers: int = 2
+    layers: int = 2  # blocks
     heads: int = 4  # H, of queries
     kv_heads: int | None = None  # of keys and values; None: as many as of queries
     mlp_dim: int = 128  # features inside the feed-forward
@@ -44,7 +44,7 @@ class DepthConfig:
     # the codes, from which the first of them is predicted directly (CSM).
     state: Literal["added", "first"] = "added"
     norm: bool = True  # before the output; Moshi has none
-    rope_theta: float = 10_000.0
+    rope_theta: float = 10_000.0  # base of the wavelengths of rotary positions
     eps: float = 1e-5  # of the norms
 
     def __post_init__(self):

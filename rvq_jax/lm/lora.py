@@ -34,7 +34,7 @@ class LoRAConfig:
     """Weights become w + alpha / rank · b @ a (Hu et al. 2021)."""
 
     rank: int | None = 8  # None: no adapters, all weights are trained
-    alpha: float = 16.0
+    alpha: float = 16.0  # what adapters add is scaled by alpha / rank
 
 
 def init(key: Key, params, config: LoRAConfig) -> dict[str, dict[str, Array]]:

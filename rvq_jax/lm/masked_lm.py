@@ -38,13 +38,13 @@ class MaskedLMConfig:
     levels: int = 4  # K, codebooks
     codebook_size: int = 256  # N, codes per codebook; id N is the mask
     dim: int = 128  # D, features
-    layers: int = 4
+    layers: int = 4  # blocks
     heads: int = 4  # H
     mlp_dim: int = 512  # features inside a feed-forward
-    block: Literal["transformer", "conformer"] = "conformer"
+    block: Literal["transformer", "conformer"] = "conformer"  # conformer is SoundStorm's
     conv_kernel: int = 5  # frames that a Conformer's convolution sees
     positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MAGNeT's
-    rope_theta: float = 10_000.0
+    rope_theta: float = 10_000.0  # base of the wavelengths of rotary positions
     masking: Literal["prompts", "spans", "levels"] = "prompts"  # of SoundStorm, MAGNeT, VALL-E
     level_norms: bool = False  # norms have a scale and bias of each level
     tied: bool = False  # the head of a level is the table that embeds its codes

@@ -30,22 +30,21 @@ class LMConfig:
     levels: int = 4  # K, codebooks
     codebook_size: int = 256  # N, codes per codebook; id N is the special token
     dim: int = 128  # D, features
-    layers: int = 4
+    layers: int = 4  # blocks of the temporal transformer
     heads: int = 4  # H
     mlp_dim: int = 512  # features inside the feed-forward
     positions: Literal["rotary", "sinusoidal"] = "rotary"  # sinusoidal is MusicGen's
     block: Literal["musicgen", "llama"] = "musicgen"  # llama: RMSNorm, SwiGLU
     kv_heads: int | None = None  # of keys and values; None: as many as of queries
-    rope_theta: float = 10_000.0
+    rope_theta: float = 10_000.0  # base of the wavelengths of rotary positions
     eps: float = 1e-5  # of RMSNorm
     depth: DepthConfig | None = None  # a transformer over levels; None: they are independent
     caption_layers: int = 1  # of the model's own caption encoder
     caption_bytes: int = 64  # L, longest caption; longer ones are cut
     text_dim: int | None = None  # features of a frozen text encoder; None: it reads captions itself
     text_as: Literal["cross", "prefix"] = "cross"  # or before the codes, as with a melody
-    melody_bins: int | None = (
-        None  # of chroma: [melody, text, codes] in one sequence, no cross-attention
-    )
+    # Of chroma: [melody, text, codes] in one sequence, no cross-attention; None: no melody.
+    melody_bins: int | None = None
     melody_frames: int = 235  # P, of a melody; shorter ones are repeated
     window: int | None = None  # frames of the longest crop it was trained on; None: any length goes
     attend_padding: bool = False  # cross-attention sees the text's padding, as in audiocraft

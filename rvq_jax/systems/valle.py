@@ -9,6 +9,7 @@ on from it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -172,7 +173,7 @@ class VALLE:
         key: Key,
         *,
         guidance_scale: float = 1.0,
-        **options,
+        **options: Any,
     ) -> Audio:
         """Says texts in clips of one length; see `speak`.
 

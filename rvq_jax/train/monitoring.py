@@ -43,7 +43,9 @@ class Sample(NamedTuple):
 Sampler = Callable[[Any], Sequence[Sample]]  # of a run's state
 
 
-def write_samples(folder: Path, step: int, samples: Sequence[Sample], trackers) -> None:
+def write_samples(
+    folder: Path, step: int, samples: Sequence[Sample], trackers: Sequence[Tracker]
+) -> None:
     """Keeps clips of an update in a run's folder, and shows them to trackers.
 
     Args:

@@ -23,14 +23,14 @@ class OptimizerConfig:
     does not before its cool-down, so that a run can be extended (Hägele et al. 2024).
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # the highest, after the warm-up
     warmup: int = 50  # updates of linear warm-up
     schedule: Literal["cosine", "constant"] = "cosine"  # of the rate, after the warm-up
     cooldown: int = 0  # last updates of a constant rate, in which it falls to zero linearly
     gamma: float = 1.0  # factor of a constant rate from each update to the next
-    b1: float = 0.9
-    b2: float = 0.95
-    weight_decay: float = 0.1
+    b1: float = 0.9  # decay of AdamW's mean of gradients
+    b2: float = 0.95  # decay of AdamW's mean of their squares
+    weight_decay: float = 0.1  # AdamW's, times the learning rate
     clip: float = 1.0  # largest global norm of the gradient
     ema: float = 0.99  # of the weights used for evaluation; shorter at first
     accumulate: int = 1  # parts of a batch, worked through one after another: less memory

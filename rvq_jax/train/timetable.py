@@ -17,9 +17,9 @@ class LoopConfig:
     """Length and habits of a run."""
 
     steps: int = 400  # updates; a constant rate (optimizer.schedule) lets a run be given more later
-    seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 200
+    seed: int = 0  # of parameters, crops, dropout and samples
+    log_every: int = 10  # updates from one line of metrics.jsonl to the next
+    checkpoint_every: int = 200  # updates from one checkpoint to the next
     # Updates from one evaluation on held-out data to the next, the last one beside; 0 for none.
     # None: at checkpoints, as many of them as cost at most 2 % of the run's time.
     evaluate_every: int | None = None

@@ -152,7 +152,9 @@ class TrainedCodec(NamedTuple):
             judges.save(self.config, self.discriminators, path)
 
 
-def train_codec(folder: str | Path, source, run: CodecRun, mesh: Mesh | None = None) -> Codec:
+def train_codec(
+    folder: str | Path, source: builder.Records, run: CodecRun, mesh: Mesh | None = None
+) -> Codec:
     """Trains a codec, or goes on, as `fit_codec`.
 
     Args:
@@ -169,7 +171,7 @@ def train_codec(folder: str | Path, source, run: CodecRun, mesh: Mesh | None = N
 
 def fit_codec(
     folder: str | Path,
-    source,
+    source: builder.Records,
     run: CodecRun,
     mesh: Mesh | None = None,
     *,

@@ -45,7 +45,7 @@ GUIDANCE, TOP_K = 3.0, 250
 class LMRun(Run):
     """Training a token model on random crops of codes."""
 
-    pattern: str = "delay"
+    pattern: str = "delay"  # a name of rvq_jax.patterns
     lm: LMConfig = field(default_factory=LMConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -28,8 +28,8 @@ class SemanticRun(LMRun):
     utterances, whose captions are the words that are said.
     """
 
-    pattern: str = PATTERN
-    speech: bool = False
+    pattern: str = PATTERN  # of one level: its codes in order
+    speech: bool = False  # captions are the words that are said
     phonemes: str | None = None  # espeak-ng's name of a language; None: words are letters
     lm: LMConfig = field(default_factory=lambda: LMConfig(levels=1, codebook_size=512, end=True))
 

@@ -16,6 +16,7 @@ from rvq_jax.lm import forms
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import padded_pattern
+from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.semantic import PATTERN, SemanticModel
 from rvq_jax.systems.spelling import Spelling
@@ -43,9 +44,11 @@ READS = {"caption_layers": 0, "caption_bytes": BYTES}
 class VALLERun(Run):
     """Training VALL-E on codes of whole utterances, whose captions are what is said in them."""
 
+    # Of the first level: the words, then its codes one after another.
     first: LMConfig = field(
         default_factory=lambda: LMConfig(levels=1, text_as="prefix", end=True, **READS)
     )
+    # Of the other levels, each predicted whole from those below it.
     rest: MaskedLMConfig = field(
         default_factory=lambda: MaskedLMConfig(
             block="transformer",
@@ -116,7 +119,7 @@ def train_valle(
     codes: CodeSet,
     run: VALLERun,
     mesh: Mesh,
-    codec=None,
+    codec: Codec | None = None,
     *,
     heldout: CodeSet | None = None,
     monitoring: Monitoring = NOTHING,

@@ -24,7 +24,7 @@ class CodecLossConfig:
 
     waveform: float = 10.0  # L1 on samples
     mel: float = 0.6  # multi-scale mel
-    mel_kind: Literal["rvq_jax", "encodec", "dac"] = "rvq_jax"
+    mel_kind: Literal["rvq_jax", "encodec", "dac"] = "rvq_jax"  # whose windows, bands and weights
     stft: float = 0.0  # multi-resolution STFT
     si_sdr: float = 0.0  # negative SI-SDR, in dB
     # Gradients of these and of what discriminators say are scaled at the decoder's output to

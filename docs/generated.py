@@ -1,0 +1,188 @@
+"""What the site makes of the code: API, commands, fields of configs, drawn patterns."""
+
+import ast
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import io
+import os
+import textwrap
+import typing
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+SYSTEMS = "encodec dac musicgen rq_transformer soundstorm semantic magnet valle"
+COMMANDS = """What `rvq-jax COMMAND --help` prints. The flags of a config's fields, which follow
+those of `train`, `sweep` and `plan`, are in [configs](configs.md)."""
+CONFIGS = """`get_config()` of a config file gives one of these runs; `configs/` has recipes. Every
+field is a flag of `rvq-jax train`, that of a part behind its name: `--lm.dim 256`."""
+
+# Public modules by the page of reference/api/ that has them.
+PUBLIC = {
+    "index": ("The public face", ["rvq_jax"]),
+    "quantize": ("Quantizers", ["rvq_jax.quantize"]),
+    "patterns": ("Patterns", ["rvq_jax.patterns"]),
+    "metrics": ("Metrics", ["rvq_jax.metrics"]),
+    "systems": (
+        "Published systems",
+        [f"rvq_jax.systems.{name}" for name in SYSTEMS.split()],
+    ),
+    "training": ("Training", ["rvq_jax.train.runs", "rvq_jax.train.monitoring"]),
+}
+
+
+def pages() -> dict[str, str]:
+    """Every generated page, by its place in docs/."""
+    made = {"reference/commands.md": commands(), "reference/configs.md": configs()}
+    return made | {f"reference/api/{name}.md": api(*found) for name, found in PUBLIC.items()}
+
+
+def step_of(asked: str) -> str:
+    """A pattern's table, levels upwards and frames to the right, shaded by step.
+
+    Args:
+      asked: a name of `rvq_jax.patterns` and its arguments, as `delay levels=4 frames=5`.
+    """
+    from rvq_jax import patterns
+
+    name, *words = asked.split()
+    given = {word: ast.literal_eval(value) for word, value in (w.split("=") for w in words)}
+    pattern = getattr(patterns, name)(**given)
+    rows = [
+        f"<tr><th>level {k + 1}</th>"
+        + "".join(f'<td style="--step: {s / max(1, pattern.steps - 1):.3f}">{s}</td>' for s in row)
+        + "</tr>"
+        for k, row in reversed(list(enumerate(pattern.step_of.tolist())))
+    ]
+    frames = "".join(f"<th>{f + 1}</th>" for f in range(pattern.step_of.shape[1]))
+    title = f"{name}: {pattern.steps} steps for {pattern.step_of.shape[1]} frames"
+    return (
+        f'<figure class="steps"><table><tbody>{"".join(rows)}<tr><th>frame</th>{frames}</tr>'
+        f"</tbody></table><figcaption>{escape(title)}</figcaption></figure>"
+    )
+
+
+def floors() -> str:
+    """The floors of the house from the test that keeps them, the upper one first."""
+    spec = importlib.util.spec_from_file_location("floors", ROOT / "tests" / "test_floors.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    names = [sorted(name or "the public face" for name in floor) for floor in module.FLOORS]
+    return "\n".join(
+        f"{i}. {', '.join(f'`{n}`' for n in floor)}" for i, floor in enumerate(names, 1)
+    )
+
+
+def commands() -> str:
+    """Every command as its `--help` says it."""
+    from rvq_jax import cli
+
+    parts = [
+        "# Commands",
+        "What `rvq-jax COMMAND --help` prints. Flags of a config's fields, which",
+    ]
+    parts[-1] += " follow those of `train`, `sweep` and `plan`, are in [configs](configs.md)."
+    for name, (_, summary) in cli.COMMANDS.items():
+        help = _help(name)
+        # A path of this machine would be in the help of what keeps files at home.
+        help = help.replace(str(Path.home()), "~")
+        parts += [f"## {name} {{ #{name.replace(' ', '-')} }}", summary, f"```text\n{help}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def configs() -> str:
+    """Every field of every kind of run, and of the parts that they have."""
+    from rvq_jax.train import runs
+
+    found = [getattr(runs, name) for name in runs.__all__]
+    wanted = [cls for cls in found if dataclasses.is_dataclass(cls) and issubclass(cls, runs.Run)]
+    parts = [
+        "# Configs",
+        "A config file's `get_config()` gives one of these; every field is a flag,",
+    ]
+    parts[-1] += " those of a part behind its name: `--lm.dim 256`. Files: [configs/](../index.md)."
+    parts[-1] = parts[-1].replace("Files: [configs/](../index.md).", "`configs/` has the recipes.")
+    for cls in wanted:
+        wanted += [x for x in _nested(cls).values() if x not in wanted]
+        parts += [f"## {cls.__name__} {{ #{cls.__name__} }}", inspect.getdoc(cls)]
+        parts.append(f"`{cls.__module__}`")
+        parts.append(_fields(cls))
+    return "\n\n".join(parts) + "\n"
+
+
+def api(title: str, modules: list[str]) -> str:
+    """Every public name of some modules, for mkdocstrings to fill in."""
+    parts = [f"# {title}"]
+    for name in modules:
+        module = importlib.import_module(name)
+        if len(modules) > 1:
+            parts.append(f"## {name} {{ #{name} }}")
+        said = inspect.getdoc(module)
+        parts.append(textwrap.dedent(said))
+        for public in names(name):
+            if not inspect.ismodule(getattr(module, public)) and public != "__version__":
+                parts.append(f"::: {name}.{public}\n    options:\n      heading_level: 3")
+    return "\n\n".join(parts) + "\n"
+
+
+def names(module: str) -> list[str]:
+    """The public names of a module: its `__all__`, or what it defines itself."""
+    found = importlib.import_module(module)
+    if hasattr(found, "__all__"):
+        return list(found.__all__)
+    own = vars(found).items()
+    return [n for n, x in own if n[0] != "_" and getattr(x, "__module__", None) == module]
+
+
+def _fields(cls) -> str:
+    """A table of a dataclass's fields."""
+    from tyro import _docstrings  # what `--help` says of a field
+
+    types, defaults = {}, {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body:
+            if isinstance(node, ast.AnnAssign):
+                types[node.target.id] = ast.unparse(node.annotation)
+                defaults[node.target.id] = node.value and ast.unparse(node.value)
+    nested, rows = _nested(cls), ["| field | type | default | |", "|---|---|---|---|"]
+    for item in dataclasses.fields(cls):
+        name, said = item.name, _docstrings.get_field_docstring(cls, item.name, ()) or ""
+        kind, default = f"`{types[name]}`".replace("|", "\\|"), defaults[name] or ""
+        if name in nested:
+            part = nested[name].__name__
+            kind, default = f"[{part}](#{part})", "" if default.startswith("field") else default
+        default = f"`{default}`".replace("|", "\\|") if default else ""
+        rows.append(f"| `{name}` | {kind} | {default} | {escape(' '.join(said.split()))} |")
+    return "\n".join(rows)
+
+
+def _nested(cls) -> dict[str, type]:
+    """The fields of a dataclass that are dataclasses."""
+    hints = typing.get_type_hints(cls)
+    kinds = {
+        f.name: (hints[f.name], *typing.get_args(hints[f.name])) for f in dataclasses.fields(cls)
+    }
+    found = {}
+    for name, options in kinds.items():
+        for kind in options:
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                found[name] = kind
+    return found
+
+
+def _help(name: str) -> str:
+    from rvq_jax import cli
+    from rvq_jax.cli import terminal
+
+    box, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+    with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
+        terminal.parse(cli.load(name), ["--help"], name)
+    os.environ["COLUMNS"] = columns or "80"
+    return "\n".join(line.rstrip() for line in box.getvalue().strip().splitlines())
