@@ -71,47 +71,42 @@ def floors() -> str:
     spec = importlib.util.spec_from_file_location("floors", ROOT / "tests" / "test_floors.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    names = [sorted(name or "the public face" for name in floor) for floor in module.FLOORS]
-    return "\n".join(
-        f"{i}. {', '.join(f'`{n}`' for n in floor)}" for i, floor in enumerate(names, 1)
-    )
+    lines = []
+    for i, floor in enumerate(module.FLOORS, 1):
+        parts = sorted(name for name in floor if name not in ("", "__main__"))
+        lines.append(f"{i}. " + (", ".join(f"`{part}`" for part in parts) or "the public face"))
+    return "\n".join(lines)
 
 
 def commands() -> str:
     """Every command as its `--help` says it."""
     from rvq_jax import cli
 
-    parts = [
-        "# Commands",
-        "What `rvq-jax COMMAND --help` prints. Flags of a config's fields, which",
-    ]
-    parts[-1] += " follow those of `train`, `sweep` and `plan`, are in [configs](configs.md)."
+    parts = ["# Commands", COMMANDS]
     for name, (_, summary) in cli.COMMANDS.items():
-        help = _help(name)
-        # A path of this machine would be in the help of what keeps files at home.
-        help = help.replace(str(Path.home()), "~")
-        parts += [f"## {name} {{ #{name.replace(' ', '-')} }}", summary, f"```text\n{help}\n```"]
+        anchor = name.replace(" ", "-")
+        parts += [f"## {name} {{ #{anchor} }}", summary, f"```text\n{_help(name)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def configs() -> str:
     """Every field of every kind of run, and of the parts that they have."""
+    parts = ["# Configs", CONFIGS]
+    for cls in config_classes():
+        parts += [f"## {cls.__name__} {{ #{cls.__name__} }}", inspect.getdoc(cls)]
+        parts += [f"`{cls.__module__}`", _fields(cls)]
+    return "\n\n".join(parts) + "\n"
+
+
+def config_classes() -> list[type]:
+    """The dataclass of every kind of run, then of every part that they have."""
     from rvq_jax.train import runs
 
     found = [getattr(runs, name) for name in runs.__all__]
     wanted = [cls for cls in found if dataclasses.is_dataclass(cls) and issubclass(cls, runs.Run)]
-    parts = [
-        "# Configs",
-        "A config file's `get_config()` gives one of these; every field is a flag,",
-    ]
-    parts[-1] += " those of a part behind its name: `--lm.dim 256`. Files: [configs/](../index.md)."
-    parts[-1] = parts[-1].replace("Files: [configs/](../index.md).", "`configs/` has the recipes.")
     for cls in wanted:
-        wanted += [x for x in _nested(cls).values() if x not in wanted]
-        parts += [f"## {cls.__name__} {{ #{cls.__name__} }}", inspect.getdoc(cls)]
-        parts.append(f"`{cls.__module__}`")
-        parts.append(_fields(cls))
-    return "\n\n".join(parts) + "\n"
+        wanted += [part for part in nested(cls).values() if part not in wanted]
+    return wanted
 
 
 def api(title: str, modules: list[str]) -> str:
@@ -138,6 +133,16 @@ def names(module: str) -> list[str]:
     return [n for n, x in own if n[0] != "_" and getattr(x, "__module__", None) == module]
 
 
+def nested(cls) -> dict[str, type]:
+    """The fields of a dataclass that are dataclasses."""
+    hints, found = typing.get_type_hints(cls), {}
+    for item in dataclasses.fields(cls):
+        for kind in (hints[item.name], *typing.get_args(hints[item.name])):
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                found[item.name] = kind
+    return found
+
+
 def _fields(cls) -> str:
     """A table of a dataclass's fields."""
     from tyro import _docstrings  # what `--help` says of a field
@@ -150,39 +155,30 @@ def _fields(cls) -> str:
             if isinstance(node, ast.AnnAssign):
                 types[node.target.id] = ast.unparse(node.annotation)
                 defaults[node.target.id] = node.value and ast.unparse(node.value)
-    nested, rows = _nested(cls), ["| field | type | default | |", "|---|---|---|---|"]
+    inner, rows = nested(cls), ["| field | type | default | |", "|---|---|---|---|"]
     for item in dataclasses.fields(cls):
         name, said = item.name, _docstrings.get_field_docstring(cls, item.name, ()) or ""
         kind, default = f"`{types[name]}`".replace("|", "\\|"), defaults[name] or ""
-        if name in nested:
-            part = nested[name].__name__
+        if name in inner:
+            part = inner[name].__name__
             kind, default = f"[{part}](#{part})", "" if default.startswith("field") else default
         default = f"`{default}`".replace("|", "\\|") if default else ""
         rows.append(f"| `{name}` | {kind} | {default} | {escape(' '.join(said.split()))} |")
     return "\n".join(rows)
 
 
-def _nested(cls) -> dict[str, type]:
-    """The fields of a dataclass that are dataclasses."""
-    hints = typing.get_type_hints(cls)
-    kinds = {
-        f.name: (hints[f.name], *typing.get_args(hints[f.name])) for f in dataclasses.fields(cls)
-    }
-    found = {}
-    for name, options in kinds.items():
-        for kind in options:
-            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-                found[name] = kind
-    return found
-
-
 def _help(name: str) -> str:
     from rvq_jax import cli
     from rvq_jax.cli import terminal
 
-    box, columns = io.StringIO(), os.environ.get("COLUMNS")
+    box, before = io.StringIO(), dict(os.environ)
     os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
-    with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
-        terminal.parse(cli.load(name), ["--help"], name)
-    os.environ["COLUMNS"] = columns or "80"
-    return "\n".join(line.rstrip() for line in box.getvalue().strip().splitlines())
+    try:
+        with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
+            terminal.parse(cli.load(name), ["--help"], name)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    # A path of this machine would be in the help of what keeps files at home.
+    text = box.getvalue().strip().replace(str(Path.home()), "~")
+    return "\n".join(line.rstrip() for line in text.splitlines())

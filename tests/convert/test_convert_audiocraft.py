@@ -8,19 +8,18 @@ import jax
 import numpy as np
 import pytest
 import small_folders
-from audiocraft_files import CONDITIONERS, CONFIG, original
+from audiocraft_files import CONDITIONERS, config_of, original, tensors_of, write
 from command import refuses, run
 from small_codecs import ENCODEC, renamed, torch_bytes, weights
 from small_musicgen import T5
 
 import rvq_jax as rj
-from rvq_jax import files, patterns
-from rvq_jax.convert import audiocraft, layout, musicgen, names, torch_file
+from rvq_jax import patterns
+from rvq_jax.convert import audiocraft, names, torch_file
 from rvq_jax.errors import UserError
 from rvq_jax.systems import from_audiocraft, published_codecs
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "torch" / "audiocraft_lm.bin"
-DELAYS = {"text": [0, 1, 2], "melody": [0, 1, 2], "stereo": [0, 0, 1, 1, 2, 2]}
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +34,6 @@ def parts(models, tmp_path_factory) -> list:
     model.codec.save(folder / "codec")
     model.text.save(folder / "text")
     return ["--codec", folder / "codec", "--text", folder / "text"]
-
-
-def tensors_of(model: rj.MusicGen) -> dict[str, np.ndarray]:
-    leaves = {n.removesuffix("/value"): x for n, x in files.named(model.params).items()}
-    return layout.write(musicgen.layout(model.config), leaves)
-
-
-def config_of(kind: str = "text", **changes) -> str:
-    said = {"seconds": 0.4, "heads": 2, "delays": DELAYS[kind]}
-    return CONFIG.format(**said | changes)
-
-
-def write(path: Path, model: rj.MusicGen, config: str | None) -> Path:
-    beside = {"version": "1.0"} | ({} if config is None else {"xp.cfg": config})
-    path.write_bytes(torch_bytes(original(tensors_of(model)), beside, "best_state"))
-    return path
 
 
 @pytest.mark.parametrize("kind", ["text", "melody", "stereo"])

@@ -1,8 +1,14 @@
 """Token models as audiocraft's state_dict.bin has them, made from transformers' names."""
 
 import re
+from pathlib import Path
 
 import numpy as np
+from small_codecs import torch_bytes
+
+import rvq_jax as rj
+from rvq_jax import files
+from rvq_jax.convert import layout, musicgen
 
 CONDITIONERS = "condition_provider.conditioners."
 RULES = [
@@ -60,6 +66,27 @@ transformer_lm:
   past_context: null
   kv_repeat: 1
 """
+
+
+DELAYS = {"text": [0, 1, 2], "melody": [0, 1, 2], "stereo": [0, 0, 1, 1, 2, 2]}
+
+
+def tensors_of(model: rj.MusicGen) -> dict[str, np.ndarray]:
+    """A token model's tensors under transformers' names."""
+    leaves = {n.removesuffix("/value"): x for n, x in files.named(model.params).items()}
+    return layout.write(musicgen.layout(model.config), leaves)
+
+
+def config_of(kind: str = "text", **changes) -> str:
+    said = {"seconds": 0.4, "heads": 2, "delays": DELAYS[kind]}
+    return CONFIG.format(**said | changes)
+
+
+def write(path: Path, model: rj.MusicGen, config: str | None) -> Path:
+    """A token model as its state_dict.bin."""
+    beside = {"version": "1.0"} | ({} if config is None else {"xp.cfg": config})
+    path.write_bytes(torch_bytes(original(tensors_of(model)), beside, "best_state"))
+    return path
 
 
 def original(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

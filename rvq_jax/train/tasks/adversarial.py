@@ -23,7 +23,7 @@ class AdversarialConfig:
     """Discriminators beside a codec: which, how they are heard, and how they are trained."""
 
     discriminators: DiscriminatorsConfig | None = None
-    loss: Literal["hinge", "least_squares"] = "hinge"
+    loss: Literal["hinge", "least_squares"] = "hinge"  # of both sides
     weight: float = 3.0  # of the codec's adversarial loss
     features: float = 3.0  # of feature matching
     normalized: bool = True  # feature matching relative to the size of the features (EnCodec)
