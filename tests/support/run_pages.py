@@ -1,0 +1,110 @@
+"""Runs what a page of the documentation shows, block after block, in sizes of a test."""
+
+import contextlib
+import re
+from pathlib import Path
+
+import pages
+
+from rvq_jax import cli
+from rvq_jax.cli.train import load_config
+from rvq_jax.train.runs import CodecRun, LMRun, MaskedRun, VALLERun
+
+# Commands that a test cannot run, by what they hold, and who has them instead.
+NOT_RUN = {
+    ("rvq-jax", "plan"): "compiles for TPUs: tests/plan/test_plan_tpu.py",
+    ("rvq-jax", "serve"): "waits for requests: tests/serve",
+    ("--hosts.coordinator",): "of many hosts: tests/faults",
+    ("pip",): "asks a package index: benchmarks/bare.sh",
+    ("git",): "asks a server",
+    ("python3",): "makes an environment: benchmarks/bare.sh",
+    ("tensorboard",): "waits for a browser",
+    ("--topology",): "compiles for TPUs: tests/plan/test_plan_tpu.py",
+}
+LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
+LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
+CODEC = "--adversarial.discriminators None"
+QUICK = """--codec.loop.steps 2 --codec.batch 2 --lm.loop.steps 2 --lm.batch 2 --clips 1 --seeds 0
+--patterns parallel delay"""
+
+
+def run_page(path: Path) -> list[str]:
+    """Runs the blocks of a page in the folder at hand.
+
+    Args:
+      path: of the page.
+
+    Returns:
+      What went wrong, each with the line of its block; a page ends at its first one.
+    """
+    names: dict = {"__name__": "__main__"}
+    for block in pages.blocks(path.read_text(encoding="utf-8")):
+        place = f"{path.name}:{block.line}"
+        if block.language == "python":
+            try:
+                exec(compile(block.text, place, "exec"), names)
+            except Exception as error:
+                return [f"{place}: {type(error).__name__}: {error}"]
+        for words in pages.commands(block) if block.language == "sh" else ():
+            if why_not(words):
+                continue
+            words = smaller(words)
+            code = run(words)
+            if code:
+                return [f"{place}: {' '.join(words)}: exit code {code}"]
+    return []
+
+
+def run(words: list[str]) -> int:
+    """The exit code of a command, in this process."""
+    with contextlib.suppress(SystemExit):
+        return cli.main(words[1:])
+    return 0
+
+
+def why_not(words: list[str]) -> str | None:
+    """Why a command is not run; None for one that is."""
+    words = [word.removeprefix(".venv/bin/") for word in words]
+    for marks, reason in NOT_RUN.items():
+        head = words[: len(marks)] == list(marks)
+        if head or (len(marks) == 1 and marks[0].startswith("--") and marks[0] in words):
+            return reason
+    return None
+
+
+def smaller(words: list[str]) -> list[str]:
+    """A command of a page with the sizes of a test; later flags are those that count."""
+    if words[1] == "quickstart":
+        return [*words, *QUICK.split()]
+    if words[1] not in ("train", "sweep"):
+        return words
+    name = Path(words[2]).stem
+    tiny = re.sub(r"(_published|_evening)?$", "_tiny", name)
+    config = Path("configs") / f"{tiny}.py"
+    config = config if config.is_file() else Path(words[2])
+    return [*words[:2], str(config), *words[3:], *flags_of(load_config(config))]
+
+
+def flags_of(run) -> list[str]:
+    """The flags that make a run of any kind small."""
+    flags = LOOP.split() + ["--batch", "2"]
+    if isinstance(run, CodecRun):
+        return flags
+    if isinstance(run, MaskedRun | LMRun):
+        frames = ["--frames", "20"]
+        return flags + frames + ([] if run.init_from else LM.split())
+    if isinstance(run, VALLERun):
+        parts = ("first", "rest")
+        return flags + [word.replace("lm.", f"{p}.") for p in parts for word in LM.split()]
+    return flags
+
+
+def with_blocks(paths: list[Path]) -> list[Path]:
+    """Those of some pages that have something to run."""
+    found = []
+    for path in paths:
+        blocks = pages.blocks(path.read_text(encoding="utf-8"))
+        lines = [words for b in blocks if b.language == "sh" for words in pages.commands(b)]
+        if any(b.language == "python" for b in blocks) or not all(map(why_not, lines)):
+            found.append(path)
+    return found
