@@ -1,4 +1,4 @@
-"""Blocks of README and documentation do what they show, in sizes of a test; tutorials are beside."""
+"""Blocks of README and documentation do what they show, in sizes of a test."""
 
 import shutil
 
