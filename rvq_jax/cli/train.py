@@ -1,6 +1,7 @@
 """`rvq-jax train`: what a config file describes."""
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +85,10 @@ def load_config(path: Path) -> "Run":
 
     if not Path(path).is_file():
         raise UserError(f"config {path} is not there; configs/ has examples")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    spec = importlib.util.spec_from_file_location(f"config {Path(path).stem}", path)
     module = importlib.util.module_from_spec(spec)
+    # Where tyro looks for the comments of a Run that the file itself defines.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         config = module.get_config()

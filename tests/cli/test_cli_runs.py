@@ -15,6 +15,8 @@ from small_runs import CONFIG_FILE, RUN, code_set, one_device
 
 from rvq_jax import builtin
 from rvq_jax import config as configs
+from rvq_jax.cli.terminal import parse
+from rvq_jax.cli.train import load_config
 from rvq_jax.codec.discriminators import init_params
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate.heldout import open_model
@@ -172,3 +174,28 @@ def test_the_codec_of_the_library_is_known_by_its_codes():
     codes = dataclasses.replace(code_set(), codec=builtin.FINGERPRINT)
     assert sizes.codec_of(None, codes).fingerprint().hex() == builtin.FINGERPRINT
     assert sizes.codec_of(None, dataclasses.replace(codes, codec=None)) is None
+
+
+OWN_RUN = """
+from dataclasses import dataclass
+
+from rvq_jax.train.runs import LMRun
+
+
+@dataclass(frozen=True)
+class OwnRun(LMRun):
+    sharpness: float = 1.0  # of something new
+
+
+def get_config():
+    return OwnRun()
+"""
+
+
+def test_a_config_file_may_define_its_own_kind_of_run(tmp_path):
+    """Its flags are those of the fields, as of any other."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN_RUN)
+    default = load_config(path)
+    run = parse(type(default), ["--sharpness", "2", "--loop.steps", "3"], "train own.py", default)
+    assert (run.sharpness, run.loop.steps, type(run).__name__) == (2.0, 3, "OwnRun")
