@@ -21,6 +21,8 @@ those of `train`, `sweep` and `plan`, are in [configs](configs.md)."""
 CONFIGS = """`get_config()` of a config file gives one of these runs; `configs/` has recipes. Every
 field is a flag of `rvq-jax train`, that of a part behind its name: `--lm.dim 256`."""
 
+WIDTH = 76  # letters of a line that a page has room for
+
 # Public modules by the page of reference/api/ that has them.
 PUBLIC = {
     "index": ("The public face", ["rvq_jax"]),
@@ -119,8 +121,16 @@ def api(title: str, modules: list[str]) -> str:
         said = inspect.getdoc(module)
         parts.append(textwrap.dedent(said))
         for public in names(name):
-            if not inspect.ismodule(getattr(module, public)) and public != "__version__":
-                parts.append(f"::: {name}.{public}\n    options:\n      heading_level: 3")
+            value, title = getattr(module, public), f"{name}.{public}"
+            if inspect.ismodule(value) or public == "__version__":
+                continue
+            # A function may have the name of the module that it is in.
+            hidden = importlib.util.find_spec(title) if hasattr(module, "__path__") else None
+            place = f"{value.__module__}.{public}" if hidden else title
+            options = ["heading_level: 3", f"heading: {title}", f"toc_label: {public}"]
+            parts.append(
+                "\n".join([f"::: {place}", "    options:", *(" " * 6 + x for x in options)])
+            )
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,11 +168,11 @@ def _fields(cls) -> str:
     inner, rows = nested(cls), ["| field | type | default | |", "|---|---|---|---|"]
     for item in dataclasses.fields(cls):
         name, said = item.name, _docstrings.get_field_docstring(cls, item.name, ()) or ""
-        kind, default = f"`{types[name]}`".replace("|", "\\|"), defaults[name] or ""
+        kind, default = f"`{types[name]}`", defaults[name] or ""
         if name in inner:
             part = inner[name].__name__
             kind, default = f"[{part}](#{part})", "" if default.startswith("field") else default
-        default = f"`{default}`".replace("|", "\\|") if default else ""
+        default = f"`{default}`" if default else ""
         rows.append(f"| `{name}` | {kind} | {default} | {escape(' '.join(said.split()))} |")
     return "\n".join(rows)
 
@@ -172,7 +182,7 @@ def _help(name: str) -> str:
     from rvq_jax.cli import terminal
 
     box, before = io.StringIO(), dict(os.environ)
-    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+    os.environ |= {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
     try:
         with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
             terminal.parse(cli.load(name), ["--help"], name)
@@ -181,4 +191,7 @@ def _help(name: str) -> str:
         os.environ.update(before)
     # A path of this machine would be in the help of what keeps files at home.
     text = box.getvalue().strip().replace(str(Path.home()), "~")
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    return "\n".join(
+        textwrap.fill(line, WIDTH) if len(line) > WIDTH else line.rstrip()
+        for line in text.splitlines()
+    )

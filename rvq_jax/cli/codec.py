@@ -26,6 +26,7 @@ class Encode:
     length and says which codec's it is; any prefix of its levels can be decoded.
 
     rvq-jax encode song.flac --codec builtin
+
     rvq-jax encode song.flac song.rvq --codec codecs/encodec_24khz --kbps 6
     """
 
@@ -89,6 +90,7 @@ class Decode:
     codec that made them. IN and OUT may be folders, or - for standard input and output.
 
     rvq-jax decode song.rvq
+
     rvq-jax decode song.rvq song.wav --codec codecs/encodec_24khz --levels 2
     """
 
