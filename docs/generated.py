@@ -120,17 +120,10 @@ def api(title: str, modules: list[str]) -> str:
             parts.append(f"## {name} {{ #{name} }}")
         said = inspect.getdoc(module)
         parts.append(textwrap.dedent(said))
-        for public in names(name):
-            value, title = getattr(module, public), f"{name}.{public}"
-            if inspect.ismodule(value) or public == "__version__":
-                continue
-            # A function may have the name of the module that it is in.
-            hidden = importlib.util.find_spec(title) if hasattr(module, "__path__") else None
-            place = f"{value.__module__}.{public}" if hidden else title
-            options = ["heading_level: 3", f"heading: {title}", f"toc_label: {public}"]
-            parts.append(
-                "\n".join([f"::: {place}", "    options:", *(" " * 6 + x for x in options)])
-            )
+        for public in documented(name):
+            options = ["heading_level: 3", f"heading: {name}.{public}", f"toc_label: {public}"]
+            lines = [f"::: {place(name, public)}", "    options:", *(f"      {x}" for x in options)]
+            parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -141,6 +134,21 @@ def names(module: str) -> list[str]:
         return list(found.__all__)
     own = vars(found).items()
     return [n for n, x in own if n[0] != "_" and getattr(x, "__module__", None) == module]
+
+
+def documented(module: str) -> list[str]:
+    """The public names of a module that are functions, classes or constants."""
+    found = importlib.import_module(module)
+    public = [name for name in names(module) if not inspect.ismodule(getattr(found, name))]
+    return [name for name in public if name != "__version__"]
+
+
+def place(module: str, name: str) -> str:
+    """The dotted name by which a public name is found in the source."""
+    found = importlib.import_module(module)
+    # A function may have the name of the module that it is in, which would be found first.
+    hidden = hasattr(found, "__path__") and importlib.util.find_spec(f"{module}.{name}")
+    return f"{getattr(found, name).__module__ if hidden else module}.{name}"
 
 
 def nested(cls) -> dict[str, type]:

@@ -6,9 +6,11 @@ site, so that no link leaves it for an address that may move.
 
 import os
 import re
+import zlib
 from pathlib import Path
 
 import generated
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +64,17 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
         return f"{match[1]}<{os.path.relpath(_uri(path), Path(uri).parent)}{match[3][:-1]}>)"
 
     return LINK.sub(site, markdown)
+
+
+def on_post_build(config) -> None:
+    """Fails unless every public name has its place on the site."""
+    head, _, _, _, data = (Path(config.site_dir) / "objects.inv").read_bytes().split(b"\n", 4)
+    assert head == b"# Sphinx inventory version 2", head
+    there = {line.split()[0] for line in zlib.decompress(data).decode().splitlines() if line}
+    modules = [module for _, found in generated.PUBLIC.values() for module in found]
+    wanted = {generated.place(m, name) for m in modules for name in generated.documented(m)}
+    if missing := sorted(wanted - there):
+        raise PluginError(f"public names without docs: {', '.join(missing)}")
 
 
 def _linked(uri: str, link: str) -> Path | None:
