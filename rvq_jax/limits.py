@@ -173,6 +173,7 @@ BOUNDS = {
     "top_k": NATURAL,
     "top_p": SHARE,
     "repetition": SHARE,
+    "Study.seconds": Bound(0.1, 600),
     "Generate.stride": SECONDS,
     "iterations": ITERATIONS,
     "Decoding.guidance_scale": Bound(0, 1e6, length=(2, 2)),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rvq_jax import machine
+from rvq_jax.evaluate.cells import spread
 
 LABELS = {
     "dnsmos": ("DNSMOS ↑", 1),
@@ -91,8 +92,7 @@ def _score(run: dict, signal: str, name: str) -> float:
 
 
 def _spread(values: np.ndarray) -> str:
-    spread = f" ± {values.std():.3f}" if values.size > 1 else ""
-    return f"{values.mean():.3f}{spread}"
+    return f"{values.mean():.3f}{spread(values.std(), values.size, '.3f')}"
 
 
 def _better(a: np.ndarray, b: np.ndarray, one: str, other: str) -> str:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from rvq_jax import files, machine, quantize
+from rvq_jax.evaluate.cells import spread
 from rvq_jax.evaluate.plots import COLOURS
 from rvq_jax.study import study_latents
 
@@ -178,7 +179,7 @@ def section(results: dict) -> str:
         for name, runs in results["curves"].items():
             values = np.array([[row[key] for row in run] for run in runs])
             cells = [
-                f"{mean:{style}} ± {std:{style}}"
+                f"{mean:{style}}{spread(std, len(values), style)}"
                 for mean, std in zip(values.mean(0), values.std(0), strict=True)
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")

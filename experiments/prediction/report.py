@@ -1,13 +1,13 @@
 """RESULTS.md and its plots, from the JSON of every corpus alone."""
 
-import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rvq_jax import machine
-from rvq_jax.evaluate import curves
+from rvq_jax.evaluate import curves, plots
+from rvq_jax.evaluate.cells import spread
 from rvq_jax.files import writing
 
 FEATURES = "log-mel statistics"
@@ -35,12 +35,12 @@ def write(folder: Path, every: Sequence[dict]) -> None:
         alone = [row for row in rows if "," not in row["name"]]
         helped = [row for row in rows if "," in row["name"]]
         name = f"corpus={results['corpus']}"
-        for what, uri in (
+        for what, chart in (
             ("bits", curves.bits_against_forwards(alone)),
             ("distance", curves.distance_against_forwards(alone + helped, FEATURES)),
         ):
             with writing(folder / f"{name},{what}.svg") as path:
-                path.write_bytes(base64.b64decode(uri.partition(",")[2]))
+                path.write_text(plots.standalone(chart) + "\n", encoding="utf-8")
         lines += [f"## {name}", "", *section(results, rows), ""]
     with writing(folder / "RESULTS.md") as path:
         path.write_text("\n".join(lines))
@@ -78,8 +78,8 @@ def merged(seeds: Sequence[dict]) -> list[dict]:
 
 def _over(scores: Iterator[dict]) -> dict:
     values = np.array([score["mean"] for score in scores])
-    mean, std = float(values.mean()), float(values.std(ddof=1))
-    return {"mean": mean, "low": mean - std, "high": mean + std, "std": std}
+    mean, std = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": mean, "low": mean - std, "high": mean + std, "std": std, "seeds": len(values)}
 
 
 def section(results: dict, rows: Sequence[dict]) -> list[str]:
@@ -97,7 +97,7 @@ def section(results: dict, rows: Sequence[dict]) -> list[str]:
             f"{row['forwards']:,}",
             f"{row['real_time_factor']:.3f}",
             _spread(mel, 2),
-            _spread({x: latents[x] / 1e6 for x in ("mean", "std")}, 2),
+            _spread(_millions(latents), 2),
             _levels(row) if own else "",
         ]
         table.append("| " + " | ".join(cells) + " |")
@@ -110,7 +110,7 @@ def section(results: dict, rows: Sequence[dict]) -> list[str]:
         *table,
         "",
         f"Other real audio is at a distance of {_spread(floor_mel, 2)} (log-mel), "
-        f"{_spread({x: floor_latents[x] / 1e6 for x in ('mean', 'std')}, 2)} (latents, millions). "
+        f"{_spread(_millions(floor_latents), 2)} (latents, millions). "
         f"{made['clips']} clips of {made['seconds']:g} s generated with each seed; bits of "
         f"{minutes:.0f} minutes of held-out audio. The masks that bounds are estimated by leave a "
         f"standard error of {error:.3f} bits at most.",
@@ -134,8 +134,13 @@ def _levels(row: dict) -> str:
     return said if semantic is None else f"{said}, semantic {semantic['mean']:.2f}"
 
 
+def _millions(score: dict) -> dict:
+    return score | {name: score[name] / 1e6 for name in ("mean", "std")}
+
+
 def _spread(score: dict, decimals: int) -> str:
-    return f"{score['mean']:.{decimals}f} ± {score['std']:.{decimals}f}"
+    mean = f"{score['mean']:.{decimals}f}"
+    return mean + spread(score["std"], score["seeds"], f".{decimals}f")
 
 
 def _sweep(results: dict) -> list[str]:

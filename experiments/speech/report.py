@@ -8,6 +8,7 @@ from systems import LEVELS, UPDATES
 
 from rvq_jax import files, machine
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.evaluate.cells import spread
 from rvq_jax.evaluate.page import markdown_table
 from rvq_jax.evaluate.speech import DECODED, REAL
 
@@ -175,8 +176,8 @@ def _spread(values: list, digits: int) -> str:
     """The mean of seeds and half of their range; a dash where one has none."""
     if any(value is None for value in values):
         return "–"
-    text = f"{np.mean(values):.{digits}f}"
-    return text if np.ptp(values) == 0 else f"{text} ± {np.ptp(values) / 2:.{digits}f}"
+    half = np.ptp(values) / 2
+    return f"{np.mean(values):.{digits}f}{spread(half or None, len(values), f'.{digits}f')}"
 
 
 def _training(results: dict) -> str:

@@ -133,6 +133,22 @@ def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: i
     return jnp.log(jnp.maximum(mel, 1e-3))
 
 
+def mel_place(hertz: float, rate: int, bands: int) -> float:
+    """Where a frequency lies in a picture of mel bands, one above the other.
+
+    Args:
+      hertz: the frequency.
+      rate: sampling rate in hertz; the highest band ends at half of it.
+      bands: number of bands, as of `mel_filters`.
+
+    Returns:
+      0 at the foot of the lowest band, 1 at the top of the highest; a band's centre is at the
+      middle of its row.
+    """
+    centre = _to_mel(hertz) / _to_mel(rate / 2) * (bands + 1) - 1
+    return (centre + 0.5) / bands
+
+
 def _pad(audio: Array, left: int, right: int) -> Array:
     return jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(left, right)])
 

@@ -22,6 +22,17 @@ def number(score: dict | None, decimals: int | None = None) -> str:
     return f"{score['mean']:.{decimals}f}" + ("" if half is None else f" ± {half:.{decimals}f}")
 
 
+def spread(std: float | None, count: int, style: str = ".2f") -> str:
+    """What stands behind a mean over seeds; nothing behind one seed, which has no spread.
+
+    Args:
+      std: standard deviation over the seeds; None for none.
+      count: how many seeds there are.
+      style: of the number, as of `format`.
+    """
+    return f" ± {std:{style}}" if count > 1 and std is not None else ""
+
+
 def rate(kbps: float) -> str:
     return f"{kbps:.2f}"
 

@@ -1,6 +1,7 @@
 """Runs beside each other on one page: what they came to, their curves, what they sound like."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 from rvq_jax import files
 from rvq_jax.errors import clipped, printable
 from rvq_jax.evaluate import page, plots, runs
-from rvq_jax.evaluate.report import STYLE
 from rvq_jax.evaluate.runs import RunLog
 from rvq_jax.evaluate.sounds import sounds
 
@@ -75,16 +75,20 @@ def write(
         clip["systems"] = {n: os.path.relpath(x, path.parent) for n, x in clip["systems"].items()}
     head_row, *body = table(rows)
     main = [
-        f"<h1>{page.escape(title)}</h1>",
         *head,
+        "<h2>Table</h2>",
         page.table([head_row, *[[name.replace(",", ", "), *row] for name, *row in body]]),
-        f"<div class='plots'>{''.join(drawn)}</div>",
+        *(["<h2>Curves</h2>", f"<div class='plots'>{''.join(drawn)}</div>"] if drawn else []),
         *sounds(path.parent, clips, [*rows], "What they sound like"),
         *_configs(found),
+        "<h2>What next</h2>",
+        page.commands(_next(found, rows, command)),
     ]
-    footer = f"<p class='note'>{page.escape(command)}</p>"
+    date = runs.newest(found)
+    footer = page.terms([("Command", command), ("Newest update", date)])
+    said = f"{len(found)} run{'s' * (len(found) > 1)}, the newest update of {date}"
     with files.writing(path) as target:
-        text = page.frame(title, main, footer, STYLE)
+        text = page.frame(title, said, main, f"<h2>Provenance</h2>{footer}")
         target.write_text(text, encoding="utf-8", errors="backslashreplace")
     return rows
 
@@ -127,7 +131,7 @@ def _all_names(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 def _curves(found: Sequence[RunLog], name: str, over: str, label: str, axis_label: str) -> str:
     """A line for each run, on a logarithmic axis where its numbers are of different sizes."""
-    figure, axis = plots.figure(*plots.SIZE)
+    figure, axis = plots.figure()
     values, (keys, names) = [], short_names([run.name for run in found])
     for i, run in enumerate(found):
         points = runs.curve(run, name, over)
@@ -144,7 +148,18 @@ def _curves(found: Sequence[RunLog], name: str, over: str, label: str, axis_labe
     axis.set_ylabel(label)
     if 1 < len(found) <= LEGEND:
         plots.legend(figure, names, keys)
-    return plots.svg(figure, letters=True)
+    return plots.svg(figure)
+
+
+def _next(found: Sequence[RunLog], rows: dict[str, dict], command: str) -> list[tuple[str, str]]:
+    """Commands that run as they stand."""
+    steps = [("Look again while they train", command)]
+    models = [run for run in found if (run.folder / "model").is_dir()]
+    if models:
+        best = min(models, key=lambda run: rows[run.name]["best_heldout_loss"] or np.inf)
+        told = shlex.join(["rvq-jax", "info", f"{best.folder}"])
+        steps.append((f"See what {best.name} holds", told))
+    return steps
 
 
 def _configs(found: Sequence[RunLog]) -> list[str]:

@@ -1,6 +1,6 @@
 """Plots of an evaluation: a metric against bitrate, bits by level, and what forwards buy.
 
-Each is an SVG data URI.
+Each is an SVG element.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,6 @@ from rvq_jax.evaluate import plots
 from rvq_jax.evaluate.summary import is_bound, title
 
 NAME = 28  # letters of a name that a legend has room for
-# Steps of a decade that a bitrate's axis is marked at: the first that mark it more than once.
-STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
 
 
 def quality(metric: dict, systems: Sequence[dict]) -> str:
@@ -21,7 +19,7 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
 
     metric, systems: as results.json has them. Baselines are dashed.
     """
-    figure, axis = plots.figure(*plots.SIZE)
+    figure, axis = plots.figure()
     families = list(dict.fromkeys(system["family"] for system in systems))
     rates = []
     for i, family in enumerate(families):
@@ -44,14 +42,13 @@ def quality(metric: dict, systems: Sequence[dict]) -> str:
             color=plots.colour(i),
             label=plots.label(clipped(family, NAME)),
         )
-    axis.set_xscale("log")
     if rates:
-        _mark_rates(axis, rates)
+        plots.log_axis(axis, rates)
     axis.set_xlabel("kbps")
     axis.set_ylabel(title(metric).rstrip(" ↑↓") + f" ({metric['better']} is better)")
     if len(families) > 1:
         plots.legend(figure, [clipped(family, NAME) for family in families])
-    return plots.svg(figure, letters=True)
+    return plots.svg(figure)
 
 
 def bits_by_level(models: Sequence[dict]) -> str:
@@ -59,7 +56,7 @@ def bits_by_level(models: Sequence[dict]) -> str:
 
     models: as results.json has them.
     """
-    figure, axis = plots.figure(*plots.SIZE)
+    figure, axis = plots.figure()
     names = [clipped(model["name"], NAME) + " (≤)" * is_bound(model) for model in models]
     for i, model in enumerate(models):
         points = [(k + 1, *_ends(x)) for k, x in enumerate(model["bits_by_level"]) if _has(x)]
@@ -74,7 +71,7 @@ def bits_by_level(models: Sequence[dict]) -> str:
     axis.set_ylabel("bits per frame (less is better)")
     if len(models) > 1:
         plots.legend(figure, names)
-    return plots.svg(figure, letters=True)
+    return plots.svg(figure)
 
 
 def bits_against_forwards(models: Sequence[dict]) -> str:
@@ -94,7 +91,7 @@ def distance_against_forwards(models: Sequence[dict], embedding: str) -> str:
     """
     found = [next(x for x in m["frechet"] if x["embedding"] == embedding) for m in models]
     real = {"real audio": found[0]["floor"], "decoded": found[0].get("codec")}
-    label = f"Fréchet distance, {embedding}\n(less is better)"
+    label = f"Fréchet distance,\n{embedding}\n(less is better)"
     return _against_forwards(models, [x["distance"] for x in found], label, real)
 
 
@@ -106,7 +103,7 @@ def _against_forwards(
     mark_bounds: bool = False,
 ) -> str:
     """A mark with an interval for each model; real: what depends on none, as lines."""
-    figure, axis = plots.figure(*plots.SIZE)
+    figure, axis = plots.figure()
     bounds = [mark_bounds and is_bound(model) for model in models]
     names = [
         clipped(model["name"], NAME) + " (≤)" * bound
@@ -119,20 +116,19 @@ def _against_forwards(
         errors = np.nan_to_num(np.maximum([[mean - low], [high - mean]], 0.0))
         style = {"color": plots.colour(i), "fmt": plots.mark(i)}
         # Colours come again after seven: hollow then, as a second look.
-        style |= {"mfc": "white"} if i >= len(plots.COLOURS) else {}
+        style |= {"mfc": "none"} if i >= len(plots.COLOURS) else {}
         label_i = plots.label(names[i])
         axis.errorbar([model["forwards"]], [mean], errors, ms=7, capsize=3, label=label_i, **style)
     for style, (name, score) in zip(("--", ":"), (real or {}).items(), strict=False):
         if _has(score):
             axis.axhline(score["mean"], ls=style, lw=1.2, color="#808080", label=name)
             names.append(name)
-    axis.set_xscale("log")
-    _mark_rates(axis, [model["forwards"] for model in models])
+    plots.log_axis(axis, [model["forwards"] for model in models])
     axis.set_xlabel("forwards for a clip")
     axis.set_ylabel(label)
     if len(models) > 1:
         plots.legend(figure, names)
-    return plots.svg(figure, letters=True)
+    return plots.svg(figure)
 
 
 def _points(name: str, family: str, systems: Sequence[dict]) -> list[tuple[float, ...]]:
@@ -148,16 +144,3 @@ def _has(score: dict | None) -> bool:
 def _ends(score: dict) -> tuple[float, float, float]:
     """Mean, low and high; NaN for ends that there are not."""
     return tuple(np.nan if score[x] is None else score[x] for x in ("mean", "low", "high"))
-
-
-def _mark_rates(axis, rates: Sequence[float]) -> None:
-    low, high = min(rates) / 1.15, max(rates) * 1.15
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for steps in STEPS:
-        ticks = np.unique(np.outer(decades, steps).round(6))
-        ticks = ticks[(ticks >= low) & (ticks <= high)]
-        if len(ticks) > 2:
-            break
-    axis.set_xlim(low, high)
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()

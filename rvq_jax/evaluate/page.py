@@ -9,32 +9,49 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from rvq_jax.errors import UserError, printable
+from rvq_jax.evaluate import plots
 
 TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem; }
-h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .5rem; }
-p { max-width: 46rem; }
-.answer { font-size: 1.15rem; border-left: 4px solid #0072b2; padding-left: 1rem; }
+h1, h2, h3, summary { line-height: 1.25; overflow-wrap: anywhere; }
+h2 { margin-top: 2.5rem; } h3 { margin-bottom: .5rem; }
+p { max-width: 46rem; } a { color: var(--line-0); }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; list-style: none; }
+.answer { font-size: 1.15rem; border-left: 4px solid var(--line-0); padding-left: 1rem; }
 .note, figcaption { opacity: .8; font-size: .9rem; }
-.scroll { overflow-x: auto; }
+.scroll, .plot { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .95rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #8886; text-align: right; }
 td { white-space: nowrap; } th { font-weight: 600; }
 thead th { vertical-align: bottom; line-height: 1.25; min-width: 5rem; }
-th:first-child { text-align: left; padding-left: 0; } tbody th { font-weight: 400; }
-tr.best > * { font-weight: 700; }
-.plot img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
-.plot { max-width: 52rem; margin: 1.5rem 0; }
-.players { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr));
-  gap: 1rem; }
-.side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr));
-  gap: 0 2rem; }
+th:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: Canvas; }
+tbody th { font-weight: 400; max-width: min(18rem, 45vw); min-width: 8.5rem;
+  overflow-wrap: anywhere; }
+tr.best > *, td.best { font-weight: 700; } .word { text-align: left; }
+td.word { min-width: 7rem; max-width: 18rem; white-space: normal; overflow-wrap: anywhere; }
+summary { cursor: pointer; font-size: 1.5rem; font-weight: 700; margin: 2.5rem 0 1rem; }
+.plots { display: grid; gap: 1rem; margin: 1.5rem 0; align-items: end;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20.5rem), 1fr)); }
+.plot svg { display: block; width: 100%; height: auto; min-width: var(--least);
+  max-width: calc(1.5 * var(--least)); }
+.players { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
 .players figure { margin: 0; } .players figcaption { overflow-wrap: anywhere; }
-.players img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.spectrogram { position: relative; height: 6rem; margin: 0 .5rem 1.25rem 3.25rem;
+  font-size: .72rem; line-height: 1; white-space: nowrap; }
+.spectrogram img { display: block; width: 100%; height: 100%; }
+.spectrogram span { position: absolute; }
+.spectrogram .hertz { right: 100%; padding-right: .35rem; transform: translateY(50%); }
+.spectrogram .hertz::after { content: ""; position: absolute; right: 0; top: 50%; width: .2rem;
+  border-top: 1px solid; }
+.spectrogram .seconds { top: 100%; padding-top: .3rem; transform: translateX(-50%); }
 audio { display: block; width: 100%; height: 2.5rem; margin-top: .25rem; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
+pre { margin: .25rem 0 .75rem; padding: .5rem .75rem; background: #8882; border-radius: 4px;
+  font-size: .9rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 30rem) { h1 { font-size: 1.6rem; } }
 """
 Marks = frozenset[tuple[int, int]]
 FIRST = frozenset({0})
@@ -45,27 +62,56 @@ class Player(NamedTuple):
 
     label: str
     source: str  # a data URI, or an address beside the page
-    image: str  # its spectrogram, a data URI
+    picture: plots.Spectrogram
 
 
-def frame(title: str, main: Sequence[str], footer: str, style: str = "") -> str:
-    """A whole page of parts in HTML; needs nothing from outside but what the parts ask for.
+def frame(title: str, said: str, main: Sequence[str], footer: str) -> str:
+    """A whole page of parts in HTML, with links to its sections on top; it needs nothing from
+    outside but what the parts ask for.
 
     Args:
-      title: of the window, as text.
-      main: the parts, one a line.
+      title: of the window and of the page, as text.
+      said: a line below it, as text: of what the page is, and of when.
+      main: the parts, one a line, sections headed by h2, or by summary where they are closed.
       footer: the last part.
-      style: CSS beside `STYLE`.
     """
+    body, links = _with_links("\n".join([*main, f"</main><footer>{footer}</footer>"]))
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         "<link rel='icon' href='data:,'>",
-        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body><main>",
-        *main,
-        f"</main><footer>{footer}</footer></body></html>",
+        f"<title>{escape(title)}</title><style>{plots.THEME}{STYLE}</style></head><body><main>",
+        f"<h1>{escape(title)}</h1><p class='note'>{escape(said)}</p>",
+        f"<nav aria-label='Contents'><ul>{links}</ul></nav>",
+        f"{body}</body></html>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _with_links(body: str) -> tuple[str, str]:
+    """The body with an id for each section's head, and links to them."""
+    links = []
+
+    def named(found: re.Match) -> str:
+        tag, inside = found.groups()
+        links.append(f"<li><a href='#s{len(links) + 1}'>{inside}</a></li>")
+        return f"<{tag} id='s{len(links)}'>{inside}</{tag}>"
+
+    return re.sub(r"<(h2|summary)>(.*?)</\1>", named, body), "".join(links)
+
+
+def dated(text: str, results: dict) -> str:
+    """A line of what results are of, and of when they were made if that is known."""
+    return f"{text}; {results['date']}" if "date" in results else text
+
+
+def commands(pairs: Sequence[tuple[str, str]]) -> str:
+    """What could be done next, and the command of each, in HTML."""
+    rows = [
+        f"<dt>{escape(what)}</dt><dd><pre><code>{escape(command)}</code></pre></dd>"
+        for what, command in pairs
+    ]
+    return f"<dl>{''.join(rows)}</dl>"
 
 
 def terms(pairs: Sequence[tuple[str, str]]) -> str:
@@ -97,7 +143,7 @@ def players(title: str, caption: str, sounds: Sequence[Player]) -> str:
     for sound in sounds:
         name = escape(f"{title}: {sound.label}")
         figures.append(
-            f'<figure><img src="{sound.image}" alt="Spectrogram of {name}">'
+            f"<figure>{_spectrogram(sound.picture, name)}"
             f'<audio controls preload="metadata" aria-label="{name}" '
             f'src="{escape(sound.source)}"></audio>'
             f"<figcaption>{escape(sound.label)}</figcaption></figure>"
@@ -107,9 +153,30 @@ def players(title: str, caption: str, sounds: Sequence[Player]) -> str:
     return f"<section>{head}<div class='players'>{''.join(figures)}</div></section>"
 
 
-def plot(uri: str, alt: str) -> str:
-    """A plot in HTML; alt: what it shows, in words."""
-    return f'<div class="plot"><img src="{uri}" alt="{escape(alt)}"></div>'
+def _spectrogram(picture: plots.Spectrogram, name: str) -> str:
+    """Marks are text beside the picture, as large on a phone as anywhere."""
+    marks = [
+        f"<span class='{axis}' style='{side}: {100 * place:.1f}%'>{text}</span>"
+        for axis, side, found in (
+            ("hertz", "bottom", picture.hertz),
+            ("seconds", "left", picture.seconds),
+        )
+        for text, place in found
+    ]
+    image = f'<img src="{picture.image}" alt="Spectrogram of {name}">'
+    return f"<div class='spectrogram'>{image}{''.join(marks)}</div>"
+
+
+def plot(chart: str, alt: str) -> str:
+    """A plot in HTML.
+
+    Args:
+      chart: an SVG element (`plots.svg`).
+      alt: what it shows, in words.
+    """
+    named = chart.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    # Focusable, so that a keyboard can scroll it.
+    return f"<div class='plot' tabindex='0'>{named}</div>"
 
 
 def table(

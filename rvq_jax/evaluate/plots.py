@@ -1,9 +1,12 @@
-"""What plots share, each a data URI to put into a page: charts are SVG, spectrograms PNG."""
+"""What plots share: charts are SVG that takes on the colours of its page, spectrograms PNG."""
 
 import base64
+import importlib
 import io
+import re
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,72 +14,130 @@ from rvq_jax.audio import spectral
 from rvq_jax.errors import UserError, printable
 from rvq_jax.typing import Array
 
-# Okabe & Ito's colours, told apart by colour-blind readers; their yellow is too pale on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe & Ito's, told apart by colour-blind readers, as dark as a contrast of 3 with a light page
+# takes; black is the page's ink. On a dark page the same hues, as light as that takes.
+INK = "#000000"
+COLOURS = ("#0065a3", "#d55e00", "#008a64", "#b95c97", "#a87000", "#4595c9", INK)
+DARK = ("#4aa3df", "#f0813a", "#21b98c", "#dd9cc2", "#e6a92e", "#a9d8f5")
+
+
+def _variables(ink: str, colours: Sequence[str]) -> str:
+    lines = "".join(f" --line-{i}: {colour};" for i, colour in enumerate(colours))
+    return f":root {{ color: {ink};{lines} }}"
+
+
+THEME = f"""
+{_variables("#1c1f23", COLOURS[:-1])}
+@media (prefers-color-scheme: dark) {{ {_variables("#e4e6e9", DARK)} }}
+"""
 MARKS = "os^Dv<>"
-SIZE = (4.8, 3.4)  # inches of a chart: letters are read on a phone too
+SIZE = (4.1, 3.2)  # inches of a chart: on a phone as wide as its page, and its letters are read
+LETTERS = 11  # pixels of the smallest letters that a chart is ever shown with
 ROW = 0.22  # inches of a row of its legend
+LETTER, SAMPLE = 6, 48  # points of its width that a letter takes, and what stands before a name
+# Steps of a decade that a logarithmic axis is marked at: the first that mark it more than once.
+STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
 RANGE = 60.0  # dB that a spectrogram shows
+BANDS = 64  # of mel, that it has
+HERTZ = (1000, 4000, 250, 2000, 8000, 500, 16000)  # marked there as far as there is room
+APART = 0.15  # of its height, that marks are
 
 
-def figure(width: float, height: float, columns: int = 1):
-    """A figure of no global state, in inches, and its axes: one, or an array of `columns`.
+class Spectrogram(NamedTuple):
+    """A picture, and marks of its axes: texts, and places from 0 at the left or below to 1."""
+
+    image: str  # PNG, a data URI
+    hertz: list[tuple[str, float]]
+    seconds: list[tuple[str, float]]
+
+
+def figure():
+    """A figure of no global state and no paper, and its axes.
 
     Raises UserError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'rvq_jax[report]'") from error
-    made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = made.subplots(1, columns)
-    for axis in np.atleast_1d(axes):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-        axis.set_axisbelow(True)
-    return made, axes
+    made = _matplotlib("figure").Figure(figsize=SIZE, layout="constrained", facecolor="none")
+    axis = made.subplots()
+    axis.patch.set_facecolor("none")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(color=INK, alpha=0.15)
+    axis.set_axisbelow(True)
+    return made, axis
 
 
-def spectrograms(signals: Sequence[Array], rate: int, clear: bool = False) -> list[str]:
-    """Log-mel spectrograms of signals `[S]` to be compared: one scale of 60 dB for all of them.
+def spectrograms(signals: Sequence[Array], rate: int) -> list[Spectrogram]:
+    """Log-mel spectrograms of signals to be compared: one scale of 60 dB for all of them.
 
-    rate: hertz. Time to the right, in seconds; mel bands from 0 to rate / 2 upwards. clear: without
-    paper, and with numbers that are read on a light page and on a dark one.
+    Args:
+      signals: `[S]` each.
+      rate: hertz.
+
+    Returns:
+      Time to the right; mel bands from 0 to rate / 2 upwards.
+
+    Raises:
+      UserError: without matplotlib.
     """
     window = 2 ** round(np.log2(0.032 * rate))
     decibels = 20 / np.log(10)
     mels = [
-        decibels * np.asarray(spectral.log_mel(np.asarray(x), rate, window, window // 4, 64))
+        decibels * np.asarray(spectral.log_mel(np.asarray(x), rate, window, window // 4, BANDS))
         for x in signals
     ]
     # Near silence, the scale would otherwise show the floor as if it were sound.
     top = max(-40.0, *(mel.max() for mel in mels))
     return [
-        _spectrogram(mel, len(x) / rate, top, clear) for mel, x in zip(mels, signals, strict=True)
+        Spectrogram(_picture(mel, top), _hertz(rate), _seconds(len(x) / rate))
+        for mel, x in zip(mels, signals, strict=True)
     ]
 
 
-def _spectrogram(mel_FB: np.ndarray, seconds: float, top: float, clear: bool) -> str:
-    made, axis = figure(3.4, 1.35)
-    if clear:
-        made.set_facecolor("none")
-        axis.tick_params(colors="#808080")
-    axis.grid(False)
-    extent = (0, seconds, 0, mel_FB.shape[1])
-    scale = {"vmin": top - RANGE, "vmax": top}
-    axis.imshow(mel_FB.T, origin="lower", aspect="auto", cmap="magma", extent=extent, **scale)
-    axis.set_yticks([])
-    axis.tick_params(labelsize=8)
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.xaxis.set_major_formatter("{x:g} s")
-    return _uri(made, "png")
+def _picture(mel_FB: np.ndarray, top: float) -> str:
+    data = io.BytesIO()
+    scale = {"vmin": top - RANGE, "vmax": top, "cmap": "magma", "origin": "lower"}
+    _matplotlib("image").imsave(data, mel_FB.T, format="png", **scale)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _hertz(rate: int) -> list[tuple[str, float]]:
+    """Frequencies at their places among mel bands, those that are most looked for first."""
+    marks: list[tuple[str, float]] = []
+    for hertz in HERTZ:
+        place = float(spectral.mel_place(hertz, rate, BANDS))
+        if 0.05 < place < 0.97 and all(abs(place - other) >= APART for _, other in marks):
+            text = f"{hertz // 1000} kHz" if hertz >= 1000 else f"{hertz} Hz"
+            marks.append((text, place))
+    return sorted(marks, key=lambda mark: mark[1])
+
+
+def _seconds(length: float) -> list[tuple[str, float]]:
+    """Round times, six at most."""
+    steps = [s * 10.0**e for e in range(-3, 5) for s in (1, 2, 5)]
+    step = next((s for s in steps if length / s <= 5), steps[-1])
+    times = np.arange(int(length / step + 1e-6) + 1) * step
+    return [(f"{time:.4g} s", float(time / length)) for time in times] if length else []
+
+
+def log_axis(axis, values: Sequence[float]) -> None:
+    """Makes the horizontal axis logarithmic, as long as the values take, with round numbers."""
+    low, high = min(values) / 1.15, max(values) * 1.15
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in STEPS:
+        ticks = np.unique(np.outer(decades, steps).round(6))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) > 2:
+            break
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
 
 
 def legend(figure, names: Sequence[str], title: str | None = None) -> None:
     """Above the axes of a chart, where no line passes, in as many columns as there is room for;
     beyond two rows the figure grows, so that the axes keep their height."""
     longest = max(map(len, names))
-    columns = max(1, min(3, len(names), 46 // (longest + 6)))
+    columns = max(1, min(3, len(names), round(72 * SIZE[0]) // (LETTER * longest + SAMPLE)))
     rows = -(-len(names) // columns) + (title is not None)
     figure.set_figheight(SIZE[1] + ROW * max(0, rows - 2))
     made = figure.legend(loc="outside upper left", ncols=columns, frameon=False, title=title)
@@ -98,21 +159,44 @@ def mark(i: int) -> str:
     return MARKS[i % len(MARKS)]
 
 
-def svg(made, letters: bool = False) -> str:
-    """A figure as SVG; equal numbers give equal bytes: no date, no random ids.
+def svg(made) -> str:
+    """A figure as an SVG element; equal numbers give equal bytes: no date, no random ids.
 
-    letters: text stays text, in whatever fonts a browser has, which are of more scripts than ours.
+    Its colours are the page's (`THEME`) or, alone, those of a light one. Text stays text, in
+    whatever fonts a browser has, which are of more scripts than ours. `--least`: how narrow it can
+    be shown with letters that are read on a phone.
     """
-    import matplotlib
-
-    kept = {"svg.hashsalt": "rvq_jax", "svg.fonttype": "none" if letters else "path"}
+    matplotlib, data = _matplotlib(), io.BytesIO()
+    kept = {"svg.hashsalt": "rvq_jax", "svg.fonttype": "none"}
     with matplotlib.rc_context(kept), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        return _uri(made, "svg", metadata={"Date": None})
+        made.savefig(data, format="svg", dpi=144, metadata={"Date": None})
+    text = data.getvalue().decode()
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    # Only in tags: a name may be written like a colour.
+    text = re.sub(r"<[^>]+>", lambda tag: _themed(tag[0]), text[text.index("<svg") :])
+    letters = min(map(float, re.findall(r'style="font-size: ([\d.]+)px', text)), default=10.0)
+    least = made.get_figwidth() * 72 * LETTERS / letters
+    style = f"--least: {least:.0f}px; fill: currentColor; stroke-linejoin: round; "
+    return text.replace("<svg ", f'<svg style="{style}font-family: system-ui, sans-serif" ', 1)
 
 
-def _uri(made, kind: str, **options) -> str:
-    data = io.BytesIO()
-    made.savefig(data, format=kind, dpi=144, **options)
-    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
-    return f"data:{mime};base64," + base64.b64encode(data.getvalue()).decode()
+def standalone(chart: str) -> str:
+    """What `svg` made as a file of its own, which follows the theme of whoever looks at it."""
+    end = chart.index(">") + 1
+    return f"{chart[:end]}<style>{THEME}</style>{chart[end:]}"
+
+
+def _themed(tag: str) -> str:
+    """A tag with the page's colours and font, without a name that is another plot's too."""
+    tag = tag.replace(INK, "currentColor")
+    for i, colour in enumerate(COLOURS[:-1]):
+        tag = tag.replace(colour, f"var(--line-{i}, {colour})")
+    return re.sub(r' id="[^"]*_\d+"|font-family: [^;"]*;? ?', "", tag)
+
+
+def _matplotlib(part: str | None = None):
+    try:
+        return importlib.import_module(f"matplotlib.{part}" if part else "matplotlib")
+    except ImportError as error:
+        raise UserError("plots need matplotlib: pip install 'rvq_jax[report]'") from error

@@ -10,20 +10,6 @@ from rvq_jax.evaluate.table import TITLES
 from rvq_jax.evaluate.tokens import PLAYERS
 from rvq_jax.files import writing
 
-STYLE = """
-td.best { font-weight: 700; } .word { text-align: left; }
-td.word { min-width: 7rem; max-width: 18rem; white-space: normal; overflow-wrap: anywhere; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
-  gap: 1rem; margin: 1.5rem 0; }
-.plots .plot { margin: 0; max-width: 34rem; }
-th:first-child { position: sticky; left: 0; background: Canvas; }
-tbody th { max-width: 18rem; min-width: 8rem; overflow-wrap: anywhere; }
-summary { cursor: pointer; font-size: 1.5rem; font-weight: 700; margin: 2.5rem 0 1rem; }
-h3 { overflow-wrap: anywhere; } .players img { background: none; }
-@media (prefers-color-scheme: dark) {
-  .plot img { filter: invert(.93) hue-rotate(180deg); }
-}
-"""
 BLIND = """Blind listening, for any number of people: send them <a href='abx.html'>abx.html</a> (can
 two sounds be told apart?) or <a href='mushra.html'>mushra.html</a> (how good is each?). Each saves
 a file of answers; <code>rvq-jax evaluate --answers FILE…</code> reads them into this report."""
@@ -64,7 +50,6 @@ def _codecs(folder: Path, results: dict) -> str:
     chief, *others = summary.tables(results)
     blind = [f"<p>{BLIND}</p>"] if (folder / "listening.json").exists() else []
     main = [
-        *_head(results),
         f"<div class='plots'>{''.join(charts)}</div>",
         *_section(chief),
         *blind,
@@ -86,7 +71,6 @@ def _models(folder: Path, results: dict) -> str:
         charts.append(page.plot(uri, "Fréchet distance against forwards"))
     names = [model["name"] for model in results["models"]]
     main = [
-        *_head(results),
         *_section(chief),
         f"<div class='plots'>{''.join(charts)}</div>",
         *sounds(folder, results["players"], names),
@@ -104,14 +88,25 @@ def _speech(folder: Path, found: dict | None) -> list[str]:
     return sounds(folder, found["players"][:PLAYERS], names, "Speech")
 
 
-def _head(results: dict) -> list[str]:
-    said = page.escape(summary.data(results["kind"], results["data"]))
-    return [f"<h1>{TITLES[results['kind']]}</h1>", f"<p class='note'>{said}</p>"]
-
-
 def _framed(results: dict, main: Sequence[str]) -> str:
+    if steps := _next(results):
+        main = [*main, "<h2>What next</h2>", page.commands(steps)]
+    said = page.dated(summary.data(results["kind"], results["data"]), results)
     footer = f"<h2>Provenance</h2>{page.terms(summary.provenance(results))}"
-    return page.frame(TITLES[results["kind"]], main, footer, STYLE)
+    return page.frame(TITLES[results["kind"]], said, main, footer)
+
+
+def _next(results: dict) -> list[tuple[str, str]]:
+    """Commands that run as they stand: what was measured before is not measured again."""
+    command = results["command"]
+    if not command.startswith("rvq-jax evaluate "):
+        return []
+    if results["kind"] == "codec":
+        steps = [("--against", "Put coders beside them", "--against opus:6 opus:12 mp3:32")]
+    else:
+        more = "--generate.clips 128"
+        steps = [("--generate.clips", "Narrow the intervals of distances", more)]
+    return [(what, f"{command} {words}") for flag, what, words in steps if flag not in command]
 
 
 def _section(table: summary.Table) -> list[str]:

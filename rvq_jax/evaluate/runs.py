@@ -1,6 +1,7 @@
 """Runs as their folders tell of them: the curves of their logs, in what their configs differ."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,12 @@ def open_run_log(name: str, folder: str | Path) -> RunLog:
     if not lines:
         raise UserError(f"{folder} has done no update yet; wait for its first")
     return RunLog(name, folder, lines, dict(_flat(files.load_config(folder))))
+
+
+def newest(found: Sequence[RunLog]) -> str:
+    """The day, in UTC, on which any of the runs last wrote into its log."""
+    last = max((run.folder / files.RUN_LOG).stat().st_mtime for run in found)
+    return time.strftime("%F", time.gmtime(last))
 
 
 def curve(run: RunLog, name: str, over: str = "step") -> np.ndarray:

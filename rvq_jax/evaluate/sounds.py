@@ -7,7 +7,7 @@ from rvq_jax.audio import io, resample
 from rvq_jax.evaluate import page, plots
 
 INSIDE = 30 << 20  # bytes of audio that a page holds; more stays in the files beside it
-SPECTROGRAMS = "Spectrograms of a clip share one scale of 60 dB; mel bands from 0 Hz upwards."
+SPECTROGRAMS = "Spectrograms of a clip share one scale of 60 dB; frequencies are on the mel scale."
 BESIDE = "The sounds are in folders beside this page: keep them together."
 
 
@@ -52,9 +52,9 @@ def _clip(folder: Path, player: dict, paths: Sequence[tuple[str, str]], outside:
     audio = [io.read(folder / path) for _, path in paths]
     rate = audio[0][1]
     mono = [resample.to_rate(x_SC.mean(1, keepdims=True), r, rate)[:, 0] for x_SC, r in audio]
-    images = plots.spectrograms(mono, rate, clear=True)
+    pictures = plots.spectrograms(mono, rate)
     sounds = [
-        page.Player(name, page.address(path) if outside else page.audio_uri(folder / path), image)
-        for (name, path), image in zip(paths, images, strict=True)
+        page.Player(name, page.address(path) if outside else page.audio_uri(folder / path), picture)
+        for (name, path), picture in zip(paths, pictures, strict=True)
     ]
     return page.players(player["file"], player.get("caption", ""), sounds)

@@ -160,7 +160,9 @@ def origin(results: dict) -> list[tuple[str, str]]:
     where = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']:.0f} GB"
     if machine["accelerator"]:
         where += f", {machine['accelerator']}"
+    dated = [("Date", results["date"])] if "date" in results else []
     return [
+        *dated,
         ("Command", results["command"]),
         ("Commit", results["commit"]),
         ("Versions", ", ".join(f"{name} {number}" for name, number in results["versions"].items())),

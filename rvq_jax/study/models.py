@@ -11,7 +11,7 @@ import numpy as np
 from rvq_jax import files, metrics, opening, patterns
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import READING
-from rvq_jax.evaluate import embeddings, intervals
+from rvq_jax.evaluate import embeddings, generations, intervals
 from rvq_jax.evaluate.bits import clip_bits
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
@@ -133,7 +133,7 @@ def generate_and_compare(
     real_features: np.ndarray,
     guidance: float,
     top_k: int,
-) -> tuple[dict, np.ndarray]:
+) -> dict:
     """Generates audio with one pattern, and measures its cost and Fréchet distance.
 
     The first call compiles; the second is timed to the last sample of audio.
@@ -150,7 +150,7 @@ def generate_and_compare(
 
     Returns:
       A dict of seconds, real-time factor (seconds of computing per second of audio) and Fréchet
-      distance; and the audio `[B, S, C]`.
+      distance.
     """
     model, rate = MusicGen(run.lm, name, params, codec), codec.config.rate
     seconds_each = run.frames / codec.config.frame_rate
@@ -164,12 +164,45 @@ def generate_and_compare(
     audio = generate(0)
     seconds = time.perf_counter() - began
     features = np.concatenate(embeddings.log_mel().embed(audio, rate))
-    row = {
+    return {
         "generate_seconds": seconds,
         "real_time_factor": seconds / (audio.shape[0] * audio.shape[1] / rate),
         "frechet_distance": float(metrics.frechet_distance(real_features, features)),
     }
-    return row, audio
+
+
+def heard(
+    run: LMRun,
+    name: str,
+    params,
+    codec: Codec,
+    captions: list[str],
+    seconds: float,
+    guidance: float,
+    top_k: int,
+) -> np.ndarray:
+    """Generates audio to be listened to, longer than the crops of the training if need be: window
+    by window, so that no position is one that the model has never seen.
+
+    Args:
+      run: the training run of the model.
+      name: name of the pattern.
+      params: parameters of the model, with lists of layers.
+      codec: codec that decodes the generated codes.
+      captions: B captions.
+      seconds: of each clip.
+      guidance: weight of classifier-free guidance.
+      top_k: largest logits to sample from; 0 for all.
+
+    Returns:
+      Audio `[B, S, C]`.
+    """
+    model = generations.within(MusicGen(run.lm, name, params, codec), run.frames)
+    rate = codec.config.frame_rate
+    step = generations.stride(model, round(seconds * rate))
+    options = {} if step is None else {"stride": step / rate}
+    key = jax.random.key(0)
+    return model.generate(captions, seconds, key, guidance_scale=guidance, top_k=top_k, **options)
 
 
 def _seconds_of(folder: Path, updates: int) -> float:

@@ -29,6 +29,7 @@ from rvq_jax.train.runs import CodecRun, LMRun, train_codec
 from rvq_jax.train.state import OptimizerConfig
 
 RESULTS = ("results.json", "results.md", "report.html", "wall.json", "samples/x.flac")
+HEARD = 2  # captions whose generated audio is in the report
 SIX = ("parallel", "delay", "partial_delay", "flatten", "partial_flatten", "coarse_first")
 
 
@@ -54,7 +55,8 @@ class StudyConfig:
             frames=60,
         )
     )
-    clips: int = 8  # generated per pattern
+    clips: int = 8  # generated per pattern, to be measured
+    seconds: float = 4.0  # of each clip in the report, at most
     guidance_scale: float = 2.0  # classifier-free
     top_k: int = 64
 
@@ -112,9 +114,10 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
     spent()
     samples = _reconstructions(out, codec, heldout, config)
     captions = _captions(held_codes, config.clips)
+    groups = _asked(out, held_codes, heldout, captions[:HEARD], config.seconds, rate)
     real = _real_features(heldout, config.model.frames * hop, rate)
     for name in names:
-        row, audio = models.generate_and_compare(
+        row = models.generate_and_compare(
             config.model,
             name,
             params[name],
@@ -125,7 +128,18 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
             config.top_k,
         )
         rows[name] |= row
-        samples.append(_players(out, name, captions[:2], audio, rate))
+        audio = models.heard(
+            config.model,
+            name,
+            params[name],
+            codec,
+            captions[: len(groups)],
+            config.seconds,
+            config.guidance_scale,
+            config.top_k,
+        )
+        for i, group in enumerate(groups):
+            group["players"].append(_player(out, f"generated{i}_{name}", name, audio[i], rate))
 
     used = metrics.code_counts(codes.codes, codes.codebook_size)
     results = {
@@ -165,7 +179,8 @@ def study(out: str | Path, data: str | Path | None, config: StudyConfig, command
         },
         "code_counts": used.tolist(),
         "curves": _curves(out, names, config),
-        "samples": samples,
+        "samples": samples + groups,
+        "date": time.strftime("%F"),
     }
     results["wall_seconds"] = spent()
     results["peak_memory_gb"] = machines.peak_memory_gb()
@@ -235,7 +250,8 @@ def _real_features(heldout, samples: int, rate: int) -> np.ndarray:
 
 def _reconstructions(out: Path, codec: Codec, heldout, config: StudyConfig) -> list[dict]:
     """Players of three held-out clips: the original, and decoded from 1, 2, … K levels."""
-    rate, samples = codec.config.rate, 4 * codec.config.rate
+    rate = codec.config.rate
+    samples = round(config.seconds * rate)
     groups, seen = [], set()
     for i in range(len(heldout)):
         record = heldout[i]
@@ -262,12 +278,19 @@ def _reconstructions(out: Path, codec: Codec, heldout, config: StudyConfig) -> l
     return groups
 
 
-def _players(out: Path, name: str, captions: list[str], audio: np.ndarray, rate: int) -> dict:
-    players = [
-        _player(out, f"generated_{name}{i}", caption, audio[i], rate)
-        for i, caption in enumerate(captions)
-    ]
-    return {"group": "generation", "title": name, "caption": "", "players": players}
+def _asked(
+    out: Path, codes: CodeSet, heldout, captions: list[str], seconds: float, rate: int
+) -> list[dict]:
+    """A group for each caption that generated audio is heard for, with the held-out clip that it is
+    of."""
+    groups = []
+    for i, caption in enumerate(dict.fromkeys(captions)):
+        audio = heldout[codes.captions.index(caption)]["audio"][: round(seconds * rate)]
+        players = [_player(out, f"generated{i}_original", "original", audio, rate)]
+        title = caption or "No caption"
+        said = {"title": title, "caption": "", "players": players}
+        groups.append({"group": "generation", **said})
+    return groups
 
 
 def _player(out: Path, name: str, label: str, audio: np.ndarray, rate: int) -> dict:

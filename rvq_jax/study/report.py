@@ -8,6 +8,8 @@ from rvq_jax.evaluate.plots import spectrograms
 from rvq_jax.evaluate.summary import origin
 from rvq_jax.files import write_json, writing
 from rvq_jax.study import plots
+from rvq_jax.study.next_steps import next_steps
+from rvq_jax.study.recommendation import answer, bits, bits_text, difference, heard
 
 __all__ = [
     "answer",
@@ -19,6 +21,7 @@ __all__ = [
     "write_json",
 ]
 
+TITLE = "Which interleaving pattern for this audio?"
 PATTERNS = """Bits per frame is the negative log-likelihood of all levels together on held-out
 audio, so it compares patterns exactly. Differences from the first row have 95 % intervals over
 held-out clips, paired; ± is the standard deviation over seeds, and one seed says nothing of how
@@ -31,7 +34,7 @@ CODEC = """Each row decodes that many levels of held-out audio. Use, entropy and
 those of the row's last level on the training set."""
 INFORMATION = """Bits that two codes share, adjusted for chance (Vinh et al. 2010): what predicting
 one of them after the other can gain."""
-SPECTROGRAMS = "Spectrograms of a group share one scale of 60 dB; mel bands from 0 Hz upwards."
+SPECTROGRAMS = "Spectrograms of a group share one scale of 60 dB; frequencies are on the mel scale."
 
 
 def write(run_dir: str | Path, results: dict) -> Path:
@@ -57,48 +60,17 @@ def markdown(results: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def answer(results: dict) -> str:
-    """Which pattern has the fewest bits, which costs least, and what lies between: one paragraph,
-    from the numbers alone."""
-    rows = sorted(results["patterns"], key=_bits)
-    best, cheapest = rows[0], min(rows, key=lambda row: (row["steps"], _bits(row)))
-    text = f"{best['pattern']} has the fewest bits per frame: {_bits_text(best)}, in "
-    text += f"{best['steps']} steps for {best['frames']} frames."
-    alike = [row["pattern"] for row in rows[1:] if _alike(results, row, best)]
-    if alike:
-        several = len(best["bits_per_frame"]["values"]) > 1
-        spread = "the seeds or the held-out clips" if several else "the held-out clips"
-        text += f" Within the spread of {spread}, {_listed(alike)} cannot be told from it."
-    if cheapest is best:
-        return text + (" It also takes the fewest steps: use it." if len(rows) > 1 else "")
-    text += f" {cheapest['pattern']} costs least: {cheapest['steps']} steps, "
-    text += f"{cheapest['real_time_factor']:.2g} s of compute per second of audio, for "
-    text += f"{_more(cheapest, best)} more bits ({_bits_text(cheapest)})."
-    # To a user, patterns within a tenth of the fewest steps cost the same.
-    quick = next(row for row in rows if row["steps"] <= 1.1 * cheapest["steps"])
-    if quick is best:
-        return text + f" Use {best['pattern']}: it takes hardly more steps."
-    if quick is not cheapest:
-        text += f" {quick['pattern']} takes hardly more ({quick['steps']} steps) with "
-        text += f"{_more(quick, best)} more bits than {best['pattern']}."
-    fewer = best["steps"] / quick["steps"]
-    return text + (
-        f" The trade-off: {best['pattern']} for likelihood, {quick['pattern']} for {fewer:.1f} "
-        "times fewer steps."
-    )
-
-
 def pattern_table(results: dict) -> list[list[str]]:
     """Header and one row per pattern, fewest bits first."""
     head = ["pattern", "steps", "bits per frame", "more than the first (95 %)"]
     head += ["real-time factor (s per s of audio)", "training, s"]
     head += ["Fréchet distance", "bits by level"]
-    rows = sorted(results["patterns"], key=_bits)
+    rows = sorted(results["patterns"], key=bits)
     return [head] + [
         [
             row["pattern"],
             str(row["steps"]),
-            _bits_text(row),
+            bits_text(row),
             _difference_text(results, row, rows[0]),
             f"{row['real_time_factor']:.3f}",
             f"{row['train_seconds']:.0f}",
@@ -146,52 +118,74 @@ def provenance(results: dict) -> list[tuple[str, str]]:
         ),
         (
             "Codec",
-            f"{codec['name']}, {codec['parameters']:,} parameters, hop {codec['hop']}, "
-            f"{codec['frame_rate']:g} frames per second, {len(codec['levels'])} levels of "
-            f"{codec['codebook_size']} codes, {codec['levels'][-1]['kbps']:.2f} kbps"
-            f"{_trained(codec)}",
+            f"{codec.get('name', 'trained here')}, {codec['parameters']:,} parameters, "
+            f"hop {codec['hop']}, {codec['frame_rate']:g} frames per second, "
+            f"{len(codec['levels'])} levels of {codec.get('codebook_size', codec.get('size'))} "
+            f"codes, {codec['levels'][-1]['kbps']:.2f} kbps{_trained(codec)}",
         ),
         ("Token models", ", ".join(model)),
     ]
 
 
 def _page(run_dir: Path, results: dict) -> str:
-    shared = results["information"]
     groups = {"reconstruction": [], "generation": []}
-    for sample in results["samples"]:
+    for sample in results.get("samples", ()):
         groups[sample["group"]].append(_players(run_dir, sample))
+    levels, data = results["codec"]["levels"], results["data"]
+    codec = [
+        (plots.against_levels(levels, name, f"{label} ({better} is better)"), label)
+        for name, label, better in (
+            ("si_sdr_db", "SI-SDR, dB", "more"),
+            ("mel_distance", "mel distance", "less"),
+        )
+    ]
+    if "code_counts" in results:
+        codec.append((plots.codebook_use(results["code_counts"]), "How often each code is used"))
+    information = results.get("information")
+    if information:
+        titles = "Mutual information between levels", "Mutual information over lags"
+        codec.append((plots.shared_in_a_frame(information["levels"]), titles[0]))
+        codec.append((plots.shared_over_lags(information["lags"]), titles[1]))
+    steps = next_steps(run_dir, results, heard(results))
     main = [
-        "<h1>Which interleaving pattern for this audio?</h1>",
         f"<p class='answer'>{page.escape(answer(results))}</p>",
         "<h2>Patterns</h2>",
         page.table(pattern_table(results), mark_first=True),
         f"<p class='note'>{PATTERNS}</p>",
         page.plot(plots.bits_against_steps(results["patterns"]), "Bits per frame against steps"),
-        *_section("Generated audio", groups["generation"], "side"),
+        *_section("Generated audio", groups["generation"]),
         "<h2>Codec</h2>",
         page.table(codec_table(results)),
         f"<p class='note'>{CODEC}</p>",
-        page.plot(
-            plots.distortion_against_levels(results["codec"]["levels"]),
-            "SI-SDR and mel distance against levels",
-        ),
-        page.plot(plots.codebook_use(results["code_counts"]), "How often each code is used"),
-        page.plot(
-            plots.mutual_information(shared["levels"], shared["lags"]),
-            "Mutual information between levels and over lags",
-        ),
-        f"<p class='note'>{INFORMATION}</p>",
+        _plots(codec),
+        *([f"<p class='note'>{INFORMATION}</p>"] if information else []),
         *_section("Reconstructed audio", groups["reconstruction"]),
-        "<h2>Training</h2>",
-        page.plot(plots.training_curves(results["curves"]), "Loss against updates"),
+        *_training(results.get("curves", {})),
+        *(["<h2>What next</h2>", page.commands(steps)] if steps else []),
     ]
     footer = f"<h2>Provenance</h2>{page.terms(provenance(results))}"
-    return page.frame("Interleaving patterns", main, footer)
+    said = f"{data['name']}, {data['train_minutes'] + data['heldout_minutes']:.0f} minutes"
+    return page.frame(TITLE, page.dated(said, results), main, footer)
 
 
-def _section(title: str, groups: list[str], style: str = "") -> list[str]:
-    head = f"<h2>{title}</h2><p class='note'>{SPECTROGRAMS}</p><div class='{style}'>"
-    return [head, *groups, "</div>"] if groups else []
+def _plots(found: list[tuple[str, str]]) -> str:
+    return f"<div class='plots'>{''.join(page.plot(*each) for each in found)}</div>"
+
+
+def _training(curves: dict) -> list[str]:
+    models = {name: points for name, points in curves.items() if name != "codec"}
+    found = {"codec": curves["codec"]} if "codec" in curves else {}
+    kinds = (found, "codec's loss"), (models, "token models' loss,\nbits per code")
+    drawn = [
+        (plots.training_curves(each, label), f"Loss of {' and '.join(each)} against updates")
+        for each, label in kinds
+        if each
+    ]
+    return ["<h2>Training</h2>", _plots(drawn)] if drawn else []
+
+
+def _section(title: str, groups: list[str]) -> list[str]:
+    return [f"<h2>{title}</h2><p class='note'>{SPECTROGRAMS}</p>", *groups] if groups else []
 
 
 def _players(run_dir: Path, sample: dict) -> str:
@@ -199,49 +193,18 @@ def _players(run_dir: Path, sample: dict) -> str:
     for path in paths:
         page.audio_type(path)
     audio = [io.read(path) for path in paths]
-    images = spectrograms([x.mean(axis=1) for x, _ in audio], audio[0][1])
+    pictures = spectrograms([x.mean(axis=1) for x, _ in audio], audio[0][1])
     sounds = [
-        page.Player(player["label"], page.audio_uri(path), image)
-        for path, player, image in zip(paths, sample["players"], images, strict=True)
+        page.Player(player["label"], page.audio_uri(path), picture)
+        for path, player, picture in zip(paths, sample["players"], pictures, strict=True)
     ]
     return page.players(sample["title"], sample["caption"], sounds)
 
 
-def _bits(row: dict) -> float:
-    return row["bits_per_frame"]["mean"]
-
-
-def _bits_text(row: dict) -> str:
-    """One seed has no spread: no ± then."""
-    bits = row["bits_per_frame"]
-    spread = f" ± {bits['std']:.2f}" if len(bits["values"]) > 1 else ""
-    return f"{bits['mean']:.2f}{spread}"
-
-
-def _alike(results: dict, row: dict, best: dict) -> bool:
-    """Whether a row and the best one differ by no more than chance has seeds or clips differ."""
-    spread = row["bits_per_frame"]["std"] + best["bits_per_frame"]["std"]
-    seeds = len(best["bits_per_frame"]["values"]) > 1 and _bits(row) - _bits(best) <= spread
-    return seeds or not _pair(results, row, best).get("different", True)
-
-
-def _pair(results: dict, row: dict, best: dict) -> dict:
-    """A row less the best one, over clips; empty if they were not compared."""
-    wanted = row["pattern"], best["pattern"]
-    for pair in results["pairs"]:
-        if (pair["a"], pair["b"]) == wanted:
-            return pair
-        if (pair["b"], pair["a"]) == wanted:
-            negated = {"mean": "mean", "low": "high", "high": "low"}
-            ends = {x: None if pair[y] is None else -pair[y] for x, y in negated.items()}
-            return pair | ends
-    return {}
-
-
 def _difference_text(results: dict, row: dict, best: dict) -> str:
-    pair = {} if row is best else _pair(results, row, best)
+    pair = {} if row is best else difference(results, row, best)
     if pair.get("low") is None:
-        return "" if row is best else f"{_bits(row) - _bits(best):.2f}"
+        return "" if row is best else f"{bits(row) - bits(best):.2f}"
     return f"{pair['mean']:.2f} ({pair['low']:.2f} to {pair['high']:.2f})"
 
 
@@ -249,14 +212,6 @@ def _trained(codec: dict) -> str:
     if not codec["updates"]:
         return ""
     return f", {codec['updates']} updates in {codec['train_seconds']:.0f} s"
-
-
-def _more(row: dict, best: dict) -> str:
-    return f"{100 * (_bits(row) / _bits(best) - 1):.1f}%"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def _number(value) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.evaluate import compare, page, plots, runs
+from rvq_jax.evaluate.cells import spread
 from rvq_jax.evaluate.runs import SWEEP
 from rvq_jax.study.sweep import RESULTS, Axis, Cell, is_done
 
@@ -65,17 +66,16 @@ def table(found: dict[str, Any]) -> list[list[str]]:
         [
             *point["values"].values(),
             f"{len(point['runs'])}",
-            *(_said(point["means"].get(n)) for n in names),
+            *(_said(point["means"].get(n), len(point["runs"])) for n in names),
         ]
         for point in points
     ]
 
 
-def _said(mean: dict | None) -> str:
+def _said(mean: dict | None, count: int) -> str:
     if mean is None:
         return runs.ABSENT
-    spread = f" ± {mean['std']:.2g}" if mean["std"] else ""
-    return compare.cell(mean["mean"]) + spread
+    return compare.cell(mean["mean"]) + spread(mean["std"] or None, count, ".2g")
 
 
 def write(
@@ -101,10 +101,12 @@ def write(
     with files.writing(out / "results.md") as path:
         path.write_text(page.markdown_table(rows) + "\n", encoding="utf-8")
     drawn = plot(done, *columns)
-    image = [] if drawn is None else [page.plot(drawn, f"{columns[1]} against {columns[0]}")]
+    alt = f"{columns[1]} against {columns[0]}"
+    image = [] if drawn is None else [f"<div class='plots'>{page.plot(drawn, alt)}</div>"]
     logs = [runs.open_run_log(cell.name, out / cell.name) for cell in found if is_done(out, cell)]
-    spread = "Means over seeds, ± their standard deviation." if len(done["seeds"]) > 1 else ""
-    head = [page.table(rows), f"<p class='note'>{spread}</p>", *image, "<h2>Every run</h2>"]
+    said = "<p class='note'>Means over seeds, ± their standard deviation.</p>"
+    note = [said] if len(done["seeds"]) > 1 else []
+    head = ["<h2>Means</h2>", page.table(rows), *note, *image]
     title = f"Sweep of {' by '.join(done['points'][0]['values']) or 'seeds'}"
     compare.write(out / "sweep.html", logs, command, title, head)
     return [out / name for name in RESULTS if name != SWEEP]
@@ -123,7 +125,7 @@ def columns_of(axes: Sequence[Axis], asked: tuple[str, str] | None) -> tuple[str
     Raises:
       UserError: without matplotlib, no such column, or one of words upwards.
     """
-    plots.figure(1, 1)
+    plots.figure()
     if asked is None:
         return None
     names = []
@@ -155,7 +157,7 @@ def plot(done: dict[str, Any], across: str, up: str) -> str | None:
       up: the same, of numbers.
 
     Returns:
-      SVG as a data URI; None where not all points have both.
+      An SVG element; None where not all points have both.
     """
     points = done["points"]
     places = [(_place(point, across), _place(point, up)) for point in points]
@@ -168,7 +170,7 @@ def plot(done: dict[str, Any], across: str, up: str) -> str | None:
         lines.setdefault(name, []).append(pair)
     words = [x for (x, _), _ in places]
     ticks = {} if _is_numeric(words) else {x: float(i) for i, x in enumerate(dict.fromkeys(words))}
-    figure, made = plots.figure(*plots.SIZE)
+    figure, made = plots.figure()
     for i, (name, line) in enumerate(lines.items()):
         placed = [(ticks.get(x, x), x_error, y, y_error) for (x, x_error), (y, y_error) in line]
         values = np.array(sorted([tuple(map(float, row)) for row in placed])).T
@@ -183,7 +185,7 @@ def plot(done: dict[str, Any], across: str, up: str) -> str | None:
     made.set_ylabel(plots.label(compare.TITLES.get(up, up)))
     if len(lines) > 1:
         plots.legend(figure, [*lines])
-    return plots.svg(figure, letters=True)
+    return plots.svg(figure)
 
 
 def _place(point: dict, name: str) -> tuple | None:

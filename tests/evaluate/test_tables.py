@@ -1,6 +1,7 @@
 """Tables say what the numbers allow, in the width of a terminal, and names are only text."""
 
 import re
+from pathlib import Path
 
 import evaluations
 import pytest
@@ -9,6 +10,8 @@ from markdown_it import MarkdownIt
 
 from rvq_jax.errors import printable
 from rvq_jax.evaluate import cells, summary, table
+
+ROOT = Path(__file__).parents[2]
 
 
 def of_two(different: bool, **fields) -> dict:
@@ -156,3 +159,20 @@ def test_names_are_only_text_in_markdown():
     said = ["".join(child.content for child in token.children) for token in inline]
     assert all(f"{name}, 4 levels" in said for name in evaluations.EVIL)
     assert f"Command: {evaluations.EVIL[1]}" in said
+
+
+@pytest.mark.parametrize("style", [".2f", ".0f", ".1%", ".2g"])
+def test_one_seed_has_no_spread(style):
+    """Whatever a table says of it: that of one number is 0, or not a number."""
+    for std in (None, 0.0, float("nan"), 1.0):
+        assert cells.spread(std, 1, style) == cells.spread(None, 3, style) == ""
+    assert cells.spread(0.5, 2, style) == f" ± {0.5:{style}}"
+    alone = {"mean": 1.0, "low": None, "high": None}  # an interval of one file
+    assert cells.number(alone) == "1.00" and cells.column([alone, None]) == ["1.00", "–"]
+
+
+def test_a_spread_is_written_in_one_place():
+    """No other table of the library, or of an experiment, formats a ± of its own."""
+    sources = [path for part in ("rvq_jax", "experiments") for path in (ROOT / part).rglob("*.py")]
+    own = [path.name for path in sources if re.search(r"± ?\{|\+/-", path.read_text())]
+    assert own == ["cells.py"]

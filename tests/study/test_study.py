@@ -42,6 +42,7 @@ SMALL = StudyConfig(
         frames=20,
     ),
     clips=2,
+    seconds=0.8,  # two windows
     top_k=4,
 )
 CONFIGS = {
@@ -138,6 +139,10 @@ def test_the_report_opens_in_a_browser(run):
     out, results = run
     text = (out / "report.html").read_text()
     players = sum(len(group["players"]) for group in results["samples"])
+    for group in results["samples"]:
+        assert group["players"][0]["label"] == "original" and len(group["players"]) > 1
+        for player in group["players"]:
+            assert soundfile.info(out / player["file"]).duration == pytest.approx(0.8)
     assert text.count("<audio") == players > 0
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
     seen = browser.inspect(out / "report.html")
