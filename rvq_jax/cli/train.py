@@ -83,7 +83,7 @@ def load_config(path: Path) -> "Run":
     from rvq_jax.train.runs import Run
 
     if not Path(path).is_file():
-        raise UserError(f"config {path} is not there; configs/ has examples")
+        raise UserError(f"config {path} is not there; configs/ of a clone has examples")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)
     try:
