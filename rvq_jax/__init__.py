@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rvq_jax.train.folders import train_codec, train_lm
     from rvq_jax.train.runs import CodecRun, LMRun
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Codec",
     "CodecConfig",

@@ -84,7 +84,7 @@ def load_config(path: Path) -> "Run":
     from rvq_jax.train.runs import Run
 
     if not Path(path).is_file():
-        raise UserError(f"config {path} is not there; configs/ has examples")
+        raise UserError(f"config {path} is not there; configs/ of a clone has examples")
     spec = importlib.util.spec_from_file_location(f"config {Path(path).stem}", path)
     module = importlib.util.module_from_spec(spec)
     # Where tyro looks for the comments of a Run that the file itself defines.

@@ -94,6 +94,17 @@ def test_all_whose_recordings_it_was_trained_on_are_credited():
             assert credit.strip() in row
 
 
+def test_its_card_is_of_these_weights_and_says_what_a_model_card_says():
+    card = (builtin.FOLDER / "CARD.md").read_text()
+    head, *sections = re.findall(r"^##? (.+)$", card, re.M)
+    assert builtin.VERSION in card and builtin.FINGERPRINT[:16] in card and "card" in head
+    wanted = ["Intended use", "Out of scope", "Training", "Evaluation", "Limits and risks"]
+    assert sections == [*wanted, "Version", "Licence", "Citing it"]
+    results = (ROOT / "experiments" / "codec" / "RESULTS.md").read_text()
+    numbers = re.findall(r"^\| builtin, .*$", card, re.M)  # as they are in committed results
+    assert len(numbers) == 8 and [row for row in numbers if row not in results] == []
+
+
 def test_loading_it_needs_no_optional_package(monkeypatch):
     """As on a fresh machine."""
     setup = configparser.ConfigParser()
