@@ -19,7 +19,7 @@ sys.path.insert(0, str(pages.DOCS))
 import generated
 
 TAKES_CONFIG = ("train", "plan", "sweep")
-OTHERS = {"python3", "git", "cd", "pip", ".venv/bin/pip", "tensorboard", "mkdocs"}
+OTHERS = {"python3", "git", "cd", "pip", ".venv/bin/pip", "tensorboard", "mkdocs", "hf", "tail"}
 each_page = pytest.mark.parametrize(
     "path", pages.PAGES, ids=lambda path: path.relative_to(pages.ROOT).as_posix()
 )

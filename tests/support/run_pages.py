@@ -8,16 +8,19 @@ import pages
 
 from rvq_jax import cli
 from rvq_jax.cli.train import load_config
-from rvq_jax.train.runs import CodecRun, LMRun, MaskedRun, VALLERun
+from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
 
 # Commands that a test cannot run, by what they hold, and who has them instead.
 NOT_RUN = {
     ("rvq-jax", "plan"): "compiles for TPUs: tests/plan/test_plan_tpu.py",
     ("rvq-jax", "serve"): "waits for requests: tests/serve",
     ("--hosts.coordinator",): "of many hosts: tests/faults",
-    ("pip",): "asks a package index: benchmarks/bare.sh",
+    ("pip",): "asks a package index: tests/bare.sh",
     ("git",): "asks a server",
-    ("python3",): "makes an environment: benchmarks/bare.sh",
+    ("hf",): "asks a server",
+    ("tail",): "waits for lines",
+    ("mkdocs",): "a step of .ci/run",
+    ("python3",): "makes an environment: tests/bare.sh",
     ("tensorboard",): "waits for a browser",
     ("--topology",): "compiles for TPUs: tests/plan/test_plan_tpu.py",
 }
@@ -82,17 +85,15 @@ def smaller(words: list[str]) -> list[str]:
     tiny = re.sub(r"(_published|_evening)?$", "_tiny", name)
     config = Path("configs") / f"{tiny}.py"
     config = config if config.is_file() else Path(words[2])
-    return [*words[:2], str(config), *words[3:], *flags_of(load_config(config))]
+    run, sizes = load_config(config), "--init-from" not in words and "--init_from" not in words
+    return [*words[:2], str(config), *words[3:], *flags_of(run, sizes)]
 
 
-def flags_of(run) -> list[str]:
-    """The flags that make a run of any kind small."""
+def flags_of(run, sizes: bool) -> list[str]:
+    """The flags that make a run of any kind short, and with `sizes` its model small."""
     flags = LOOP.split() + ["--batch", "2"]
-    if isinstance(run, CodecRun):
-        return flags
     if isinstance(run, MaskedRun | LMRun):
-        frames = ["--frames", "20"]
-        return flags + frames + ([] if run.init_from else LM.split())
+        return [*flags, "--frames", "20", *(LM.split() if sizes else [])]
     if isinstance(run, VALLERun):
         parts = ("first", "rest")
         return flags + [word.replace("lm.", f"{p}.") for p in parts for word in LM.split()]

@@ -73,7 +73,7 @@ def make(folder: Path) -> None:
         table = csv.writer(file)
         table.writerow(["file", "caption", "split"])
         for i in range(10):
-            sound(folder / "MUSIC" / f"{i}.wav", 2.5, i)
+            sound(folder / "MUSIC" / f"{i}.wav", 4.0, i)
             split = "train" if i < 6 else "valid" if i < 8 else "test"
             table.writerow([f"{i}.wav", "a slow piano" if i % 2 else "a fast one", split])
     (folder / "SPEECH").mkdir()
