@@ -120,7 +120,9 @@ def _seconds(length: float) -> list[tuple[str, float]]:
 
 def log_axis(axis, values: Sequence[float]) -> None:
     """Makes the horizontal axis logarithmic, as long as the values take, with round numbers."""
-    low, high = min(values) / 1.15, max(values) * 1.15
+    low, high = min(values), max(values)
+    beyond = max(1.05, (high / low) ** 0.08)
+    low, high = low / beyond, high * beyond
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in STEPS:
         ticks = np.unique(np.outer(decades, steps).round(6))
