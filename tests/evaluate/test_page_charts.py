@@ -99,6 +99,20 @@ def test_points_of_a_scatter_take_its_whole_width(steps, monkeypatch):
     assert len(axis.get_xticks()) > 1
 
 
+@pytest.mark.parametrize("letters", [1, 4, 7, 10, 15, 19, 28])
+def test_a_legend_stays_within_its_chart(letters, monkeypatch):
+    """Of names as wide as letters are, as many columns as there is room for."""
+    figures = []
+    monkeypatch.setattr(plots, "svg", lambda figure: figures.append(figure) or "")
+    rows = [(f"{i}" + "n" * (letters - 1), 60 + i, 10.0, 0.1) for i in range(6)]
+    study_plots.bits_against_steps(results_of(*rows)["patterns"])
+    figure = figures[0]
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x1 <= figure.bbox.x1 and box.width > figure.bbox.width / 4
+    assert figure.axes[0].get_window_extent().height > 100 * figure.dpi / 72
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100])
 def test_a_tone_is_where_the_axis_says(rate):
     """The loudest row of a tone is that at the place of its frequency."""
