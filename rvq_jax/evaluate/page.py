@@ -101,8 +101,8 @@ def _with_links(body: str) -> tuple[str, str]:
 
 
 def dated(text: str, results: dict) -> str:
-    """A line of what results are of, and of when they were made if that is known."""
-    return f"{text}; {results['date']}" if "date" in results else text
+    """A line of when results were made, if that is known, and of what they are of."""
+    return f"{results['date']} · {text}" if "date" in results else text
 
 
 def commands(pairs: Sequence[tuple[str, str]]) -> str:

@@ -34,7 +34,7 @@ MARKS = "os^Dv<>"
 SIZE = (4.1, 3.2)  # inches of a chart: on a phone as wide as its page, and its letters are read
 LETTERS = 11  # pixels of the smallest letters that a chart is ever shown with
 ROW = 0.22  # inches of a row of its legend
-LETTER, SAMPLE = 6, 48  # points of its width that a letter takes, and what stands before a name
+LETTER, SAMPLE = 6.3, 42  # points of its width that a letter takes, and what stands before a name
 # Steps of a decade that a logarithmic axis is marked at: the first that mark it more than once.
 STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10))
 RANGE = 60.0  # dB that a spectrogram shows
@@ -120,7 +120,9 @@ def _seconds(length: float) -> list[tuple[str, float]]:
 
 def log_axis(axis, values: Sequence[float]) -> None:
     """Makes the horizontal axis logarithmic, as long as the values take, with round numbers."""
-    low, high = min(values) / 1.15, max(values) * 1.15
+    low, high = min(values), max(values)
+    beyond = max(1.05, (high / low) ** 0.08)
+    low, high = low / beyond, high * beyond
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in STEPS:
         ticks = np.unique(np.outer(decades, steps).round(6))
@@ -137,10 +139,11 @@ def legend(figure, names: Sequence[str], title: str | None = None) -> None:
     """Above the axes of a chart, where no line passes, in as many columns as there is room for;
     beyond two rows the figure grows, so that the axes keep their height."""
     longest = max(map(len, names))
-    columns = max(1, min(3, len(names), round(72 * SIZE[0]) // (LETTER * longest + SAMPLE)))
+    columns = max(1, min(3, len(names), int(72 * SIZE[0] / (LETTER * longest + SAMPLE))))
     rows = -(-len(names) // columns) + (title is not None)
     figure.set_figheight(SIZE[1] + ROW * max(0, rows - 2))
-    made = figure.legend(loc="outside upper left", ncols=columns, frameon=False, title=title)
+    narrow = {"frameon": False, "columnspacing": 1, "handlelength": 1.5}
+    made = figure.legend(loc="outside upper left", ncols=columns, title=title, **narrow)
     made.set_alignment("left")
 
 

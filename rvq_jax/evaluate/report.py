@@ -14,6 +14,16 @@ BLIND = """Blind listening, for any number of people: send them <a href='abx.htm
 two sounds be told apart?) or <a href='mushra.html'>mushra.html</a> (how good is each?). Each saves
 a file of answers; <code>rvq-jax evaluate --answers FILE…</code> reads them into this report."""
 
+# What could be asked beside what was, and the words that ask it.
+CODECS_NEXT = (
+    ("Put coders beside them", "--against opus:6 opus:12 mp3:32"),
+    ("Keep more clips, to be listened to", "--listened 24"),
+)
+MODELS_NEXT = (
+    ("Narrow the intervals of what is heard", "--generate.clips 128"),
+    ("See how much is chance: other clips, drawn anew", "--generate.seed 1"),
+)
+
 
 def write(folder: str | Path, results: dict) -> Path:
     """Writes report.html into the folder of an evaluation, whole or not at all.
@@ -101,12 +111,9 @@ def _next(results: dict) -> list[tuple[str, str]]:
     command = results["command"]
     if not command.startswith("rvq-jax evaluate "):
         return []
-    if results["kind"] == "codec":
-        steps = [("--against", "Put coders beside them", "--against opus:6 opus:12 mp3:32")]
-    else:
-        more = "--generate.clips 128"
-        steps = [("--generate.clips", "Narrow the intervals of distances", more)]
-    return [(what, f"{command} {words}") for flag, what, words in steps if flag not in command]
+    steps = CODECS_NEXT if results["kind"] == "codec" else MODELS_NEXT
+    given = {word.partition("=")[0] for word in command.split()}
+    return [(what, f"{command} {words}") for what, words in steps if words.split()[0] not in given]
 
 
 def _section(table: summary.Table) -> list[str]:

@@ -53,7 +53,7 @@ def next_steps(run_dir: Path, results: dict, pattern: str | None) -> list[tuple[
 def _caption(results: dict) -> str:
     """One that the study itself asked for."""
     groups = (x for x in results.get("samples", ()) if x["group"] == "generation")
-    return next((group["title"] for group in groups if group["title"]), PROMPT)
+    return next((group["title"] for group in groups), PROMPT)
 
 
 def _replaced(words: Sequence[str], flags: dict[str, list[str]]) -> str:

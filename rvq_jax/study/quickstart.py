@@ -287,8 +287,7 @@ def _asked(
     for i, caption in enumerate(dict.fromkeys(captions)):
         audio = heldout[codes.captions.index(caption)]["audio"][: round(seconds * rate)]
         players = [_player(out, f"generated{i}_original", "original", audio, rate)]
-        title = caption or "No caption"
-        said = {"title": title, "caption": "", "players": players}
+        said = {"title": caption, "caption": "", "players": players}
         groups.append({"group": "generation", **said})
     return groups
 

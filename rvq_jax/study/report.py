@@ -198,7 +198,7 @@ def _players(run_dir: Path, sample: dict) -> str:
         page.Player(player["label"], page.audio_uri(path), picture)
         for path, player, picture in zip(paths, sample["players"], pictures, strict=True)
     ]
-    return page.players(sample["title"], sample["caption"], sounds)
+    return page.players(sample["title"] or "No caption", sample["caption"], sounds)
 
 
 def _difference_text(results: dict, row: dict, best: dict) -> str:

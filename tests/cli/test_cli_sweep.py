@@ -303,6 +303,10 @@ def test_compared_runs_have_their_numbers_and_what_differs(swept, tmp_path, caps
     text = page.read_text()
     assert all(name in text for name in names) and "<td>parallel</td><td>delay</td>" in text
     logs = [runs.open_run_log(name, swept / name / "model") for name in names]
+    assert f"the newest update of {runs.newest(logs)}" in text and "What next" in text
+    best = min(names, key=lambda name: rows[name]["best_heldout_loss"])
+    command = shlex.join(["rvq-jax", "info", f"{swept / best}"])
+    assert command in text and run(capsys, *shlex.split(command)[1:])[0] == 0
     assert runs.differences(logs) == {"pattern": ["parallel", "delay"]}
 
 

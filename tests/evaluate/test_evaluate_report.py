@@ -1,6 +1,7 @@
 """The report of an evaluation holds every number and plays every sound, whatever their names."""
 
 import re
+import shlex
 import sys
 
 import evaluations
@@ -10,6 +11,8 @@ from evaluations import add_sounds, codecs, score, tokens
 from page_elements import Page
 from tiers import slow
 
+from rvq_jax.cli.evaluate import Evaluate
+from rvq_jax.cli.terminal import parse
 from rvq_jax.errors import UserError, printable
 from rvq_jax.evaluate import curves, report, sounds, summary
 
@@ -124,6 +127,19 @@ def test_what_forwards_buy_is_plotted_where_two_models_are_heard(forwards, plots
     named = [chart["aria-label"] for chart in page.all("svg")]
     about = ["Bits per frame by level", "Bits per frame against forwards"]
     assert named == [*about, "Fréchet distance against forwards"][:plots]
+
+
+@pytest.mark.parametrize("make", [codecs, tokens])
+@pytest.mark.parametrize("more", ["", " --listened 3 --generate.seed=7", " --out 'a b'"])
+def test_what_next_are_commands_that_add_to_what_was_asked(make, more, tmp_path):
+    """They are read by the command itself, and ask for nothing that was asked otherwise."""
+    results = make(names=("mine",))
+    results["command"] += more
+    found = [x for x in written(tmp_path, results).texts if x.startswith("rvq-jax evaluate")]
+    commands = {parse(Evaluate, shlex.split(x)[2:], "evaluate").__repr__() for x in {*found}}
+    assert len(commands) == (2 if "seed" in more else 3)  # with the command itself
+    results["command"] = "python study.py"
+    assert not any(x == "What next" for x in written(tmp_path, results).texts)
 
 
 def test_a_missing_sound_is_told_in_one_line_and_no_page_is_written(tmp_path):

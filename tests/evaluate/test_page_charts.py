@@ -82,7 +82,9 @@ def test_a_name_in_a_chart_stays_as_it_is(name):
     assert not found.all("b")
 
 
-@pytest.mark.parametrize("steps", [(60, 61, 63, 120, 120, 240), (60, 240), (500, 2000), (60,)])
+@pytest.mark.parametrize(
+    "steps", [(60, 61, 63, 120, 120, 240), (60, 240), (500, 2000), (125, 128), (60,)]
+)
 def test_points_of_a_scatter_take_its_whole_width(steps, monkeypatch):
     """They begin as near to one end as they end to the other, and no third is empty there."""
     figures = []
@@ -93,7 +95,22 @@ def test_points_of_a_scatter_take_its_whole_width(steps, monkeypatch):
     points = axis.transData.transform([(x, 10) for x in steps])
     across = axis.transAxes.inverted().transform(points)[:, 0]
     assert across.min() + across.max() == pytest.approx(1)
-    assert across.min() < 1 / 3 or len({*steps}) == 1
+    assert across.min() < 1 / 3 or max(steps) < 1.1 * min(steps)
+    assert len(axis.get_xticks()) > 1
+
+
+@pytest.mark.parametrize("letters", [1, 4, 7, 10, 15, 19, 28])
+def test_a_legend_stays_within_its_chart(letters, monkeypatch):
+    """Of names as wide as letters are, as many columns as there is room for."""
+    figures = []
+    monkeypatch.setattr(plots, "svg", lambda figure: figures.append(figure) or "")
+    rows = [(f"{i}" + "n" * (letters - 1), 60 + i, 10.0, 0.1) for i in range(6)]
+    study_plots.bits_against_steps(results_of(*rows)["patterns"])
+    figure = figures[0]
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x1 <= figure.bbox.x1 and box.width > figure.bbox.width / 4
+    assert figure.axes[0].get_window_extent().height > 100 * figure.dpi / 72
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100])

@@ -144,6 +144,10 @@ def test_the_report_opens_in_a_browser(run):
         for player in group["players"]:
             assert soundfile.info(out / player["file"]).duration == pytest.approx(0.8)
     assert text.count("<audio") == players > 0
+    # The original of a caption is the clip whose codes have it.
+    held = builder.open_split(out / "dataset", "heldout")
+    names = CodeSet.load(out / "codes" / "heldout.npz").names
+    assert names == [held[i]["name"] for i in range(len(held))]
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
     seen = browser.inspect(out / "report.html")
     if seen is not None:  # Chromium is there

@@ -105,6 +105,7 @@ def test_commands_are_of_the_run_and_are_read_by_what_they_call(tmp_path):
     for kind, words in zip((Generate, Evaluate), commands, strict=False):
         parsed = parse(kind, words[2:], words[1])
         assert f"{model}" in (f"{getattr(parsed, 'model', '')}", *getattr(parsed, "models", ()))
+        assert getattr(parsed, "prompt", ("a slow piano",)) == ("a slow piano",)
     studies = [parse(Quickstart, words[2:], "quickstart") for words in commands[2:]]
     assert len({study.out for study in studies} | {place}) == 4
     assert {study.config.top_k for study in studies} == {7}
