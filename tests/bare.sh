@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # README's two commands, and what users install, in bare Debian roots that have git, python3-venv,
-# pip and certificates; says what each took. In another root, the sdist and wheel of tests/packed.sh.
+# pip and certificates; says what each took, and of what processor time, since others may have the
+# machine too. In another root, the sdist and wheel of tests/packed.sh.
 #
 # tests/bare.sh [MIRROR]: as root, with debootstrap. SUITE (bookworm), LIMIT (seconds of a command,
-# 5400) and ROOTS (a folder, where a base of an earlier time is used again) are variables. pip's own
-# settings are passed on: PIP_*, /etc/pip.conf and the certificates of this machine.
+# 5400), ROOTS (a folder, where a base of an earlier time is used again) and ONLY (installs: sdist and
+# wheel alone) are variables. pip's own settings are passed on: PIP_*, /etc/pip.conf and the
+# certificates of this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mirror=${1:-${MIRROR:-http://deb.debian.org/debian}}
@@ -13,10 +15,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 base=${ROOTS:-$work}/$suite
 
-step() {  # what it is called, and the command; says how long it took, and how it ended
-    local began=$SECONDS code=0
-    "${@:2}" || code=$?
-    echo "== $suite, $1: $((SECONDS - began)) s, exit code $code"
+exec 3>&1
+step() {  # what it is called, and the command; says how long it took, of what processor time
+    local code=0 took TIMEFORMAT='%0R s, %0U + %0S s of processor time'
+    took=$({ time "${@:2}" </dev/null >&3 2>&3; } 2>&1) || code=$?
+    echo "== $suite, $1: $took, exit code $code"
     return "$code"
 }
 
@@ -48,6 +51,7 @@ if [ ! -d "$base" ]; then step "debootstrap" debian; fi
 failed=0
 root installs
 step "sdist and wheel" inside installs "tests/packed.sh python3" || failed=1
+if [ "${ONLY:-}" = installs ]; then exit "$failed"; fi
 root clone
 while read -r command; do
     step "$command" inside clone "$command" || failed=1
