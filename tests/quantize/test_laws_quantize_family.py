@@ -1,6 +1,6 @@
 """One contract for every lookup in every arrangement: a new one earns its place by passing."""
 
-from itertools import product
+from itertools import cycle, product
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ train = jax.jit(
 # Each lookup in one arrangement and each arrangement with two lookups, every other one with the
 # gradients of each level on its own, as those with a projection must; the slow tier has all pairs
 # in both ways.
-EACH_ONCE = zip(LOOKUPS, 2 * list(ARRANGEMENTS), 5 * [False, True], strict=True)
+EACH_ONCE = zip(LOOKUPS, cycle(ARRANGEMENTS), cycle((False, True)), strict=False)
 EACH_ONCE = [(name, how, way or name.startswith("projected")) for name, how, way in EACH_ONCE]
 EVERY = [
     pair
