@@ -2,10 +2,12 @@
 
 import contextlib
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pages
+import stand_ins
 
 from rvq_jax import cli
 from rvq_jax.cli.train import load_config
@@ -60,6 +62,23 @@ def run_page(path: Path) -> list[str]:
             if code:
                 return [f"{place}: {' '.join(words)}: exit code {code}"]
     return []
+
+
+def enter(folder: Path, tmp_path_factory, monkeypatch) -> None:
+    """Goes into a folder of a test, filled with what pages take for their reader's own.
+
+    Args:
+      folder: an empty one.
+      tmp_path_factory: pytest's; what is made stays for the next page of the process.
+      monkeypatch: pytest's.
+    """
+    made = tmp_path_factory.getbasetemp() / "stand_ins"
+    if not made.exists():
+        made.mkdir()
+        stand_ins.make(made)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    monkeypatch.chdir(folder)
+    stand_ins.make_importable(monkeypatch)
 
 
 def run(words: list[str]) -> int:
