@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pages
 import pytest
+import run_pages
 
 from rvq_jax import cli
 from rvq_jax.cli import terminal
@@ -19,7 +20,7 @@ sys.path.insert(0, str(pages.DOCS))
 import generated
 
 TAKES_CONFIG = ("train", "plan", "sweep")
-OTHERS = {"python3", "git", "cd", "pip", ".venv/bin/pip", "tensorboard", "mkdocs", "hf", "tail"}
+OTHERS = run_pages.SHELL | {marks[0] for marks in run_pages.NOT_RUN} | {".venv/bin/pip"}
 each_page = pytest.mark.parametrize(
     "path", pages.PAGES, ids=lambda path: path.relative_to(pages.ROOT).as_posix()
 )

@@ -2,9 +2,12 @@
 
 import contextlib
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pages
+import stand_ins
 
 from rvq_jax import cli
 from rvq_jax.cli.train import load_config
@@ -19,11 +22,14 @@ NOT_RUN = {
     ("git",): "asks a server",
     ("hf",): "asks a server",
     ("tail",): "waits for lines",
+    ("sudo",): "asks a package index",
+    ("gcloud",): "asks for TPUs",
     ("mkdocs",): "a step of .ci/run",
     ("python3",): "makes an environment: tests/bare.sh",
     ("tensorboard",): "waits for a browser",
     ("--topology",): "compiles for TPUs: tests/plan/test_plan_tpu.py",
 }
+SHELL = {"cp", "mkdir"}
 LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
 LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
 CODEC = "--adversarial.discriminators None"
@@ -59,8 +65,27 @@ def run_page(path: Path) -> list[str]:
     return []
 
 
+def enter(folder: Path, tmp_path_factory, monkeypatch) -> None:
+    """Goes into a folder of a test, filled with what pages take for their reader's own.
+
+    Args:
+      folder: an empty one.
+      tmp_path_factory: pytest's; what is made stays for the next page of the process.
+      monkeypatch: pytest's.
+    """
+    made = tmp_path_factory.getbasetemp() / "stand_ins"
+    if not made.exists():
+        made.mkdir()
+        stand_ins.make(made)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    monkeypatch.chdir(folder)
+    stand_ins.make_importable(monkeypatch)
+
+
 def run(words: list[str]) -> int:
-    """The exit code of a command, in this process."""
+    """The exit code of a command, in this process if it is ours."""
+    if words[0] in SHELL:
+        return subprocess.run(words).returncode
     with contextlib.suppress(SystemExit):
         return cli.main(words[1:])
     return 0
@@ -78,6 +103,8 @@ def why_not(words: list[str]) -> str | None:
 
 def smaller(words: list[str]) -> list[str]:
     """A command of a page with the sizes of a test; later flags are those that count."""
+    if words[0] in SHELL:
+        return words
     if words[1] == "quickstart":
         return [*words, *QUICK.split()]
     if words[1] not in ("train", "sweep"):
