@@ -66,6 +66,13 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
     return LINK.sub(site, markdown)
 
 
+def on_page_content(html: str, page, config, files) -> str:
+    """Sends the links of a notebook, which stays as it is on disk, to the pages of the site."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    return re.sub(r'href="((?!\w+:)[^"#]+)\.md((?:#[^"]*)?)"', r'href="\1.html\2"', html)
+
+
 def on_post_build(config) -> None:
     """Fails unless every public name has its place on the site."""
     head, _, _, _, data = (Path(config.site_dir) / "objects.inv").read_bytes().split(b"\n", 4)

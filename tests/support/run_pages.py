@@ -50,8 +50,9 @@ def run_page(path: Path) -> list[str]:
     for block in pages.blocks(path.read_text(encoding="utf-8")):
         place = f"{path.name}:{block.line}"
         if block.language == "python":
+            text = re.sub(r"\bsteps=\d+", "steps=2", block.text)
             try:
-                exec(compile(block.text, place, "exec"), names)
+                exec(compile(text, place, "exec"), names)
             except Exception as error:
                 return [f"{place}: {type(error).__name__}: {error}"]
         for words in pages.commands(block) if block.language == "sh" else ():
