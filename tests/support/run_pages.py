@@ -1,6 +1,7 @@
 """Runs what a page of the documentation shows, block after block, in sizes of a test."""
 
 import contextlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import pages
 import stand_ins
 
-from rvq_jax import cli
+from rvq_jax import builtin, cli
 from rvq_jax.cli.train import load_config
+from rvq_jax.evaluate import folders
 from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
 
 # Commands that a test cannot run, by what they hold, and who has them instead.
@@ -28,11 +30,15 @@ NOT_RUN = {
     ("python3",): "makes an environment: tests/bare.sh",
     ("tensorboard",): "waits for a browser",
     ("--topology",): "compiles for TPUs: tests/plan/test_plan_tpu.py",
+    ("--speech",): "hears for minutes: tests/evaluate",
+    ("--phonemes",): "wants espeak-ng: tests/systems",
 }
+TORCH = re.compile(r"^(?:import|from) (?:torch|transformers)\b|transformers\.", re.M)
 SHELL = {"cp", "mkdir"}
 LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
 LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
-CODEC = "--adversarial.discriminators None"
+CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
+MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
 QUICK = """--codec.loop.steps 2 --codec.batch 2 --lm.loop.steps 2 --lm.batch 2 --clips 1 --seeds 0
 --patterns parallel delay"""
 
@@ -49,7 +55,7 @@ def run_page(path: Path) -> list[str]:
     names: dict = {"__name__": "__main__"}
     for block in pages.blocks(path.read_text(encoding="utf-8")):
         place = f"{path.name}:{block.line}"
-        if block.language == "python":
+        if block.language == "python" and not TORCH.search(block.text):  # tests/parity has those
             text = re.sub(r"\bsteps=\d+", "steps=2", block.text)
             try:
                 exec(compile(text, place, "exec"), names)
@@ -94,6 +100,8 @@ def run(words: list[str]) -> int:
 def why_not(words: list[str]) -> str | None:
     """Why a command is not run; None for one that is."""
     words = [word.removeprefix(".venv/bin/") for word in words]
+    if "=" in words[0]:
+        return "of another environment: a process of its own would compile for minutes"
     for marks, reason in NOT_RUN.items():
         head = words[: len(marks)] == list(marks)
         if head or (len(marks) == 1 and marks[0].startswith("--") and marks[0] in words):
@@ -107,6 +115,12 @@ def smaller(words: list[str]) -> list[str]:
         return words
     if words[1] == "quickstart":
         return [*words, *QUICK.split()]
+    if words[1] == "evaluate":
+        named = list(itertools.takewhile(lambda word: word[0] != "-", words[2:]))
+        are_codecs = folders.are_codecs(tuple(map(builtin.folder, named)))
+        return [*without(words, "--against"), *(CODECS if are_codecs else MODELS).split()]
+    if words[1:3] == ["data", "build"] and "kmeans" in words:
+        return [*words, "--semantic-size", "16"]
     if words[1] not in ("train", "sweep"):
         return words
     name = Path(words[2]).stem
@@ -117,10 +131,21 @@ def smaller(words: list[str]) -> list[str]:
     return [*words[:2], str(config), *words[3:], *flags_of(run, sizes)]
 
 
+def without(words: list[str], flag: str) -> list[str]:
+    """A command without a flag and its values."""
+    if flag not in words:
+        return words
+    begin = words.index(flag)
+    rest = [i for i, word in enumerate(words) if i > begin and word.startswith("--")]
+    return words[:begin] + words[rest[0] if rest else len(words) :]
+
+
 def flags_of(run, sizes: bool) -> list[str]:
     """The flags that make a run of any kind short, and with `sizes` its model small."""
     flags = LOOP.split() + ["--batch", "2"]
     if isinstance(run, MaskedRun | LMRun):
+        tokens = getattr(run.lm, "semantic_size", None)
+        flags += ["--lm.semantic-size", "16"] if tokens else []
         return [*flags, "--frames", "20", *(LM.split() if sizes else [])]
     if isinstance(run, VALLERun):
         parts = ("first", "rest")
