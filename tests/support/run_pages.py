@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pages
 import stand_ins
+from small_runs import one_device
 
 from rvq_jax import cli
 from rvq_jax.cli.train import load_config
+from rvq_jax.train import sharding
 from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
 
 # Commands that a test cannot run, by what they hold, and who has them instead.
@@ -80,6 +82,9 @@ def enter(folder: Path, tmp_path_factory, monkeypatch) -> None:
     shutil.copytree(made, folder, dirs_exist_ok=True)
     monkeypatch.chdir(folder)
     stand_ins.make_importable(monkeypatch)
+    # A test has eight devices, which do not share out the batches of laptops.
+    mesh = one_device()
+    monkeypatch.setattr(sharding, "make_mesh", lambda **sizes: mesh)
 
 
 def run(words: list[str]) -> int:
