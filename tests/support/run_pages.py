@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pages
 import stand_ins
+from small_runs import one_device
 
 from rvq_jax import builtin, cli
 from rvq_jax.cli.train import load_config
 from rvq_jax.evaluate import folders
+from rvq_jax.train import sharding
 from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
 
 # Commands that a test cannot run, by what they hold, and who has them instead.
@@ -86,6 +88,9 @@ def enter(folder: Path, tmp_path_factory, monkeypatch) -> None:
     shutil.copytree(made, folder, dirs_exist_ok=True)
     monkeypatch.chdir(folder)
     stand_ins.make_importable(monkeypatch)
+    # A test has eight devices, which do not share out the batches of laptops.
+    mesh = one_device()
+    monkeypatch.setattr(sharding, "make_mesh", lambda **sizes: mesh)
 
 
 def run(words: list[str]) -> int:
@@ -146,7 +151,9 @@ def flags_of(run, sizes: bool) -> list[str]:
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []
-        return [*flags, "--frames", "20", *(LM.split() if sizes else [])]
+        # Of masked models it is the longest clip that they make.
+        frames = "100" if isinstance(run, MaskedRun) else "20"
+        return [*flags, "--frames", frames, *(LM.split() if sizes else [])]
     if isinstance(run, VALLERun):
         parts = ("first", "rest")
         return flags + [word.replace("lm.", f"{p}.") for p in parts for word in LM.split()]

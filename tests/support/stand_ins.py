@@ -105,7 +105,11 @@ def make_importable(monkeypatch) -> None:
 
 def codec(config) -> rj.Codec:
     """One that makes sound of codes, and of other codes another."""
-    return rj.Codec.of_leaves(config, filled(leaf_shapes(config)))
+    leaves = filled(leaf_shapes(config))
+    # Else biases outweigh the audio, and all clips have the codes of the nearest to them.
+    scales = {"bias": 0.0, "vectors": 0.01}
+    scaled = {n: scales.get(n.rpartition("/")[2], 1.0) * x for n, x in leaves.items()}
+    return rj.Codec.of_leaves(config, {n: x.astype(leaves[n].dtype) for n, x in scaled.items()})
 
 
 def musicgen(kind: str, text: Path) -> MusicGen:
