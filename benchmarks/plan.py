@@ -6,7 +6,7 @@ Three sizes at the published batch of 192 crops of 30 s on four slices of 64 and
 layer recomputed or attention alone; small with 64 crops on 1 to 256 chips, parameters in as many
 pieces, and with three crops for every chip, parameters whole; and a codec of audio. Lines that the
 file has are not made again; `--only medium v6e` makes those whose names have these words, `--quick`
-compiles the step alone. About two hours on two cores. It needs libtpu: pip install -e '.[tpu-plan]'.
+compiles the step alone. About two hours on two cores. It needs libtpu: the extra tpu-plan.
 """
 
 import argparse
