@@ -2,16 +2,19 @@
 
 python benchmarks/plan.py --save benchmarks/results/plan.jsonl
 
-Three sizes at the published batch of 192 crops of 30 s on four slices of 64 and 256 chips; small
-with 64 crops on 1 to 256 chips, parameters in as many pieces, and with three crops for every chip,
-parameters whole; and a codec of audio. Lines that the file has are not made again. About an hour
-on two cores. It needs libtpu: pip install -e '.[tpu-plan]'.
+Three sizes at the published batch of 192 crops of 30 s on four slices of 64 and 256 chips, all of a
+layer recomputed or attention alone; small with 64 crops on 1 to 256 chips, parameters in as many
+pieces, and with three crops for every chip, parameters whole; and a codec of audio. Lines that the
+file has are not made again; `--only medium v6e` makes those whose names have these words, `--quick`
+compiles the step alone. About two hours on two cores. It needs libtpu: the extra tpu-plan.
 """
 
+import argparse
 import dataclasses
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,7 +31,8 @@ def line(name: str, found: dict) -> dict:
     """What of a plan goes into a table."""
     flat = {
         "config": name,
-        **{key: found[key] for key in ("topology", "chips", "mesh", "batch", "rows_per_chip")},
+        **{key: found[key] for key in ("topology", "chips", "mesh", "remat", "batch")},
+        "rows_per_chip": found["rows_per_chip"],
         "fits": found["fits"],
         "bytes_per_chip": {
             key: value and round(value) for key, value in found["bytes_per_chip"].items()
@@ -40,6 +44,8 @@ def line(name: str, found: dict) -> dict:
     }
     if found["roofline"] is not None:
         flat |= found["roofline"] | {"flops": found["flops"]["executed"]}
+        flat |= {"model_flops": found["flops"]["model"], "moved": found["bytes_moved"]}
+        flat |= {"doubts": found["doubts"]} if found["doubts"] else {}
         flat |= {kind: round(one["bytes"]) for kind, one in found["collectives"].items()}
     for key in ("largest_batch", "decode", "replicated"):
         if key in found:
@@ -57,6 +63,8 @@ def cases(run_of):
             # Generation takes one chip, whatever the slice.
             options = {"decode": topology != "v5e:16x16"}
             yield "plan", topology, config, run_of(config), options
+            other, quick = run_of(config).computed("attention"), {"decode": False, "largest": False}
+            yield "plan", topology, config, other, quick
     small, quick = run_of("musicgen_small"), {"decode": False, "largest": False}
     # As many crops as fit one chip of much memory: one program for all of them.
     held = dataclasses.replace(small, batch=64)
@@ -73,18 +81,26 @@ def cases(run_of):
 
 
 def main() -> None:
-    parsed = arguments(__doc__)
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--only", nargs="*", default=[], help="words of the lines to make")
+    own.add_argument("--quick", action="store_true", help="no largest batch, no decoding")
+    parsed = arguments(__doc__, own)
     from rvq_jax.cli.train import load_config
     from rvq_jax.plan import plan
 
     kept = set()
     if parsed.save and parsed.save.is_file():
         lines = map(json.loads, parsed.save.read_text().splitlines())
-        kept = {(x["benchmark"], x["topology"], x["config"]) for x in lines}
+        kept = {(x["benchmark"], x["topology"], x["config"], x.get("remat")) for x in lines}
     for name, topology, config, run, options in cases(lambda x: load_config(CONFIGS / f"{x}.py")):
-        if (name, topology, config) not in kept:
-            found = plan(run, topology, **options)
-            emit(parsed, name, line(config, found))
+        words = f"{name} {topology} {config} {run.remat}"
+        if (name, topology, config, run.remat) in kept or not all(x in words for x in parsed.only):
+            continue
+        began = time.process_time()
+        options |= {"decode": False, "largest": False} if parsed.quick else {}
+        found = line(config, plan(run, topology, **options))
+        # Of all threads: what a machine takes that does nothing else is less.
+        emit(parsed, name, found | {"tool_cpu_seconds": time.process_time() - began})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from rvq_jax.train.tasks.lm import ConditionDropout
 
 def get_config() -> LMRun:
     return LMRun(
-        lm=LMConfig(dtype="bfloat16", remat=True),
+        lm=LMConfig(dtype="bfloat16", remat="everything"),
         loop=LoopConfig(steps=1000, checkpoint_every=250),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=50, weight_decay=0.0),
         batch=8,

@@ -24,7 +24,7 @@ def get_config() -> LMRun:
     lm = moshi_7b()
     return LMRun(
         pattern="partial_delay",
-        lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
+        lm=dataclasses.replace(lm, dtype="bfloat16", remat="everything"),
         loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
         # In three parts, or 64 chips of 16 GB have no room for it: --mesh data=1,fsdp=64.
         optimizer=OptimizerConfig(

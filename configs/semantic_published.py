@@ -30,7 +30,7 @@ def get_config() -> SemanticRun:
             window=750,
             end=True,
             dtype="bfloat16",
-            remat=True,
+            remat="everything",
         ),
         loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup=4000, ema=0.999),

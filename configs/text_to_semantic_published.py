@@ -30,7 +30,7 @@ def get_config() -> SemanticRun:
         text_as="prefix",
         end=True,
         dtype="bfloat16",
-        remat=True,
+        remat="everything",
     )
     return SemanticRun(
         speech=True,

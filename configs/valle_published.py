@@ -20,7 +20,8 @@ from rvq_jax.train.state import OptimizerConfig
 def get_config() -> VALLERun:
     run = VALLERun()
     sizes = {"codebook_size": 1024, "dim": 1024, "layers": 12, "heads": 16, "mlp_dim": 4096}
-    sizes |= {"positions": "sinusoidal", "caption_bytes": 512, "dtype": "bfloat16", "remat": True}
+    sizes |= {"positions": "sinusoidal", "caption_bytes": 512, "dtype": "bfloat16"}
+    sizes["remat"] = "everything"
     return dataclasses.replace(
         run,
         first=dataclasses.replace(run.first, **sizes),

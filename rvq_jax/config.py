@@ -19,6 +19,8 @@ NAMES_OF_0_1 = {
 }
 # Of these it wrote 0 where there is none.
 ABSENT_IN_0_1 = {"LMConfig": {"text_dim", "melody_bins", "window"}, "CodecConfig": {"segment"}}
+# What is recomputed in a backward pass was once all or nothing.
+REMAT = {False: "nothing", True: "everything"}
 
 
 def to_dict(config) -> dict:
@@ -32,7 +34,7 @@ def from_dict(cls, data: dict, where: str):
     Raises UserError for a field the class does not have, with the nearest name it has, and for
     values out of their bounds (see `rvq_jax.limits`), before anything is computed with them.
     """
-    data = _of_0_1(cls.__name__, data)
+    data = renewed(_of_0_1(cls.__name__, data))
     kinds = limits.kinds(cls)
     values = {}
     for name, value in data.items():
@@ -46,6 +48,17 @@ def from_dict(cls, data: dict, where: str):
             value = tuple(value) if isinstance(value, list) else value
         values[name] = value
     return make(cls, where, **values)
+
+
+def renewed(data: dict) -> dict:
+    """Fields of a config that was written to JSON, with the values that they have today."""
+    named = {n: remat(x) if n == "remat" else x for n, x in data.items()}
+    return {n: renewed(x) if isinstance(x, dict) else x for n, x in named.items()}
+
+
+def remat(value):
+    """The name of what is recomputed, of a bool too; anything else as it is."""
+    return REMAT[value] if isinstance(value, bool) else value
 
 
 def make(cls, where: str, **values):

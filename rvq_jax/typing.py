@@ -20,6 +20,7 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 Dtype = Literal["float32", "bfloat16", "float16"]
+Remat = Literal["nothing", "attention", "everything"]
 
 Audio = Annotated[Array, "B S C", "float32 in [-1, 1]"]
 Latents = Annotated[Array, "B F D", "float32"]

@@ -56,8 +56,8 @@ class CaptionEncoder(nnx.Module):
         text_BL = jnp.where(given.kept[:, None], given.states, 0)
         mask_BL = text_BL > 0
         x_BLD = self.embed[...][text_BL] + sinusoids(text_BL.shape[1], self.embed.shape[1])[None]
-        seen = mask_BL[:, None, None, :]
-        x_BLD = scan_layers(self.blocks, x_BLD.astype(dtype), lambda block, x: block(x, mask=seen))
+        x_BLD = x_BLD.astype(dtype)
+        x_BLD = scan_layers(self.blocks, x_BLD, lambda block, x: block(x, seen_BS=mask_BL))
         return self.norm(x_BLD) * mask_BL[..., None].astype(dtype), mask_BL
 
 

@@ -85,7 +85,7 @@ class ConformerBlock(nnx.Module):
           cross_kv: keys and values of the condition; None without one.
           angles: `[B, T, D / 2H]` rotary angles; None for none.
           here_BT: positions that are no padding, for the convolution; None for all.
-          mask: self-attention's, as jax.nn.dot_product_attention takes it.
+          mask: self-attention's, as `rvq_jax.lm.attention.attend` takes it.
 
         Returns:
           Features `[B, T, D]`.
@@ -96,9 +96,9 @@ class ConformerBlock(nnx.Module):
         y_BTD = self.attend_self(y_BTD, *self.attend_self.project(y_BTD, angles), angles, **mask)
         x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         if cross_kv is not None:
-            seen = cross_kv.mask[:, None, None, :]
             y_BTD = place(self.norm_cross(x_BTD), "batch", None, None)
-            y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, mask=seen)
+            seen = {"seen_BS": cross_kv.mask}
+            y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, **seen)
             x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         x_BTD = x_BTD + self.convolution(x_BTD, here_BT)
         return self.norm(x_BTD + 0.5 * self.second(x_BTD))

@@ -23,7 +23,7 @@ from rvq_jax.lm.llama import LlamaBlock, RMSNorm
 from rvq_jax.lm.sampling import Sampling, sample
 from rvq_jax.lm.transformer import KVCache, product, project, weight
 from rvq_jax.tracing import varying
-from rvq_jax.typing import Array, Key, Tokens
+from rvq_jax.typing import Array, Key, Remat, Tokens
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class DepthHeads(nnx.Module):
         rngs: nnx.Rngs,
         *,
         end: bool = False,
-        remat: bool = False,
+        remat: Remat = "nothing",
         stacked: bool = False,
     ):
         """Random weights.
@@ -141,7 +141,7 @@ class DepthHeads(nnx.Module):
           dim: features of the temporal model.
           rngs: of the weights.
           end: the first level may also say that the sequence ends, by the special id N.
-          remat: recompute layers in the backward pass.
+          remat: what is recomputed in the backward pass.
           stacked: layers as one module, for training.
         """
         c = self.config = config
@@ -176,7 +176,7 @@ class DepthHeads(nnx.Module):
         angles = self._angles()
 
         def body(block, x_RKD):
-            return block(x_RKD, None, angles, is_causal=True)
+            return block(x_RKD, None, angles, causal=True)
 
         x_RKD = transformer.scan_layers(self.blocks, x_RKD, body, remat=self.remat)
         y_RKD = place(x_RKD if self.norm is None else self.norm(x_RKD), "batch", None, None)

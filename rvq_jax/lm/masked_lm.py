@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rvq_jax import config as configs
 from rvq_jax.axes import place
 from rvq_jax.lm import conditioner, masked, masking, transformer
 from rvq_jax.lm.conditioner import Features
@@ -28,7 +29,7 @@ from rvq_jax.lm.masking import Masks
 from rvq_jax.lm.sampling import PLAIN, Sampling
 from rvq_jax.lm.schedule import Timetable
 from rvq_jax.lm.transformer import Block, LayerNorm, project
-from rvq_jax.typing import Array, Codes, Dtype, Key, Tokens
+from rvq_jax.typing import Array, Codes, Dtype, Key, Remat, Tokens
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,11 @@ class MaskedLMConfig:
     attend_padding: bool = False  # cross-attention sees the text's padding, as in audiocraft
     window: int | None = None  # frames of the longest crop it was trained on; None: any length goes
     dtype: Dtype = "float32"  # of activations; parameters stay float32
-    remat: bool = False  # recompute layers in the backward pass: less memory, more time
+    # Recomputed in the backward pass: the more of a layer, the less memory and the more time.
+    remat: Remat = "nothing"
 
     def __post_init__(self):
+        object.__setattr__(self, "remat", configs.remat(self.remat))
         for name in ("context", "semantic_size", "text_dim", "window"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -206,26 +209,24 @@ class MaskedLM(nnx.Module):
             # Padding of the text takes no place: codes stand where they would without it.
             places = jnp.maximum(jnp.cumsum(here_BF, axis=1) - 1, 0)
         added, angles = positions(c, places, before + frames)
-        mask = self._seen(level, here_BF, frames)
+        mask = {"seen_BS": here_BF, "mask": self._near(level, frames)}
 
         def body(block, x_BTD):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
-            return block(x_BTD, cross_kv, angles, mask=mask, **extra, **own)
+            return block(x_BTD, cross_kv, angles, **mask, **extra, **own)
 
         x_BTD = transformer.scan_layers(self.blocks, x_BFD + added, body, remat=c.remat)
         x_BTD = x_BTD if self.norm is None else self.norm(x_BTD, **own)
         # Every frame where its part of the vocabulary is: else the heads would be gathered.
         return place(x_BTD[:, before:], "batch", None, None)
 
-    def _seen(self, level: Array, here_BF: Array | None, frames: int) -> Array | None:
-        """What self-attention sees `[B or 1, 1, F, F]`; None for all."""
-        seen = None if here_BF is None else here_BF[:, None, None, :]
+    def _near(self, level: Array, frames: int) -> Array | None:
+        """Which frames self-attention sees, padding apart, `[B or 1, 1, F, F]`; None for all."""
         if self.config.context is None:
-            return seen
+            return None
         f_F = np.arange(frames)
         near_FF = np.abs(f_F[:, None] - f_F[None]) <= self.config.context
-        near = near_FF[None, None] | (level.reshape(-1, 1, 1, 1) == 0)
-        return near if seen is None else near & seen
+        return near_FF[None, None] | (level.reshape(-1, 1, 1, 1) == 0)
 
 
 def generate(

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax import config as configs
 from rvq_jax.axes import place
 from rvq_jax.lm import conditioner, transformer
+from rvq_jax.lm.attention import How
 from rvq_jax.lm.conditioner import Features
 from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
 from rvq_jax.lm.depth import DepthConfig, DepthHeads, check_heads
@@ -20,7 +22,7 @@ from rvq_jax.lm.heads import Heads, IndependentHeads
 from rvq_jax.lm.llama import LlamaBlock, RMSNorm
 from rvq_jax.lm.transformer import Block, CrossKV, KVCache, LayerNorm
 from rvq_jax.patterns import Pattern
-from rvq_jax.typing import Array, Codes, Dtype, Tokens
+from rvq_jax.typing import Array, Codes, Dtype, Remat, Tokens
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,13 @@ class LMConfig:
     attend_padding: bool = False  # cross-attention sees the text's padding, as in audiocraft
     end: bool = False  # the first level may sample id N, which ends its row: lengths are outputs
     dtype: Dtype = "float32"  # of activations; parameters stay float32
-    remat: bool = False  # recompute layers in the backward pass: less memory, more time
+    # Of whole sequences; auto: kernels where it is traced for TPUs or GPUs and sequences are long.
+    attention: How = "auto"
+    # Recomputed in the backward pass: the more of a layer, the less memory and the more time.
+    remat: Remat = "nothing"
 
     def __post_init__(self):
+        object.__setattr__(self, "remat", configs.remat(self.remat))
         for name in ("text_dim", "melody_bins", "window"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -151,7 +157,7 @@ class TokenLM(nnx.Module):
 
         def body(block, x_BTD):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
-            return block(x_BTD, cross_kv, angles, **mask)
+            return block(x_BTD, cross_kv, angles, how=self.config.attention, **mask)
 
         x_BTD = transformer.scan_layers(self.blocks, x_BTD, body, remat=self.config.remat)
         # Every step where its part of the vocabulary is: else the heads would be gathered.
@@ -231,15 +237,14 @@ class TokenLM(nnx.Module):
             x_BTD = x_BTD + added_BTD
         if not before:
             added, angles = positions(self.config, jnp.arange(steps)[None], steps)
-            return x_BTD + added, angles, {"is_causal": True}
+            return x_BTD + added, angles, {"causal": True}
         # Padding of the text takes no place: codes stand where they would without it.
         here_BT = jnp.concatenate([mask_BP, jnp.ones((len(mask_BP), steps), bool)], axis=1)
         added, angles = positions(
             self.config, jnp.maximum(jnp.cumsum(here_BT, 1) - 1, 0), before + steps
         )
-        places = jnp.arange(before + steps)
-        mask = here_BT[:, None, None] & (places[:, None] >= places[None])[None, None]
-        return jnp.concatenate([prefix_BPD, x_BTD], axis=1) + added, angles, {"mask": mask}
+        x_BTD = jnp.concatenate([prefix_BPD, x_BTD], axis=1) + added
+        return x_BTD, angles, {"causal": True, "seen_BS": here_BT}
 
 
 def teacher_inputs(tokens: Tokens, special: int) -> Tokens:

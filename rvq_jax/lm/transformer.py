@@ -17,7 +17,18 @@ import numpy as np
 from flax import nnx
 
 from rvq_jax.axes import meshed, place
-from rvq_jax.typing import Array
+from rvq_jax.lm import attention
+from rvq_jax.lm.attention import How, attend
+from rvq_jax.typing import Array, Remat
+
+policies = jax.checkpoint_policies
+# What the backward pass keeps of a layer, by what it recomputes.
+KEEP = {
+    "everything": policies.nothing_saveable,
+    "attention": policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(attention.NAME)
+    ),
+}
 
 
 class CrossKV(NamedTuple):
@@ -109,11 +120,11 @@ class Attention(nnx.Module):
     def __call__(
         self, x_BTD: Array, keys: Array, values: Array, angles: Array | None = None, **mask
     ) -> Array:
-        """Attends from x to keys and values; `mask` as jax.nn.dot_product_attention takes it."""
+        """Attends from x to keys and values; `mask` as `rvq_jax.lm.attention.attend` takes it."""
         queries = rotate(project(x_BTD, self.query[...]).swapaxes(1, 2), angles).swapaxes(1, 2)
         keys, values = keys.transpose(0, 3, 1, 2), values.swapaxes(1, 2)
         # Said of the result, it holds for the gradient that comes back: each device its own heads.
-        y_BTHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
+        y_BTHE = attend(queries, keys, values, **mask)
         y_BTHE = place(y_BTHE, "batch", None, "heads", None)
         return project(y_BTHE.reshape(x_BTD.shape), flat(self.out[...]))
 
@@ -204,11 +215,12 @@ class Block(nnx.Module):
         angles: Array | None = None,
         *,
         level: Array | None = None,
+        how: How = "auto",
         **mask,
     ) -> Array:
         """The whole sequence at once; the rotary angles `[B, T, D / 2H]` and the `mask`
-        (is_causal=True or mask=…) are self-attention's, the level is the norms'."""
-        return self.prefill(x_BTD, cross_kv, angles, level=level, **mask)[0]
+        (causal=True, seen_BS=… or mask=…) are self-attention's, the level is the norms'."""
+        return self.prefill(x_BTD, cross_kv, angles, level=level, how=how, **mask)[0]
 
     def prefill(
         self,
@@ -217,6 +229,7 @@ class Block(nnx.Module):
         angles: Array | None = None,
         *,
         level: Array | None = None,
+        how: How = "auto",
         **mask,
     ) -> tuple[Array, KVCache]:
         """The whole sequence, and the keys and values that later steps will attend to.
@@ -226,7 +239,8 @@ class Block(nnx.Module):
           cross_kv: keys and values of the condition; None without one.
           angles: `[B, T, D / 2H]` rotary angles; None for none.
           level: of the norms, where levels have their own; of all rows or `[B]` of each.
-          mask: of self-attention, as jax.nn.dot_product_attention takes it.
+          how: attention is worked out.
+          mask: of self-attention, as `rvq_jax.lm.attention.attend` takes it.
 
         Returns:
           Features `[B, T, D]`, and the cache.
@@ -239,12 +253,11 @@ class Block(nnx.Module):
         x_BTD = place(x_BTD, "batch", "time", None)
         y_BTD = normed(self.norm_self, x_BTD)
         cache = self.attend_self.project(y_BTD, angles)
-        y_BTD = self.attend_self(y_BTD, *cache, angles, **mask)
+        y_BTD = self.attend_self(y_BTD, *cache, angles, how=how, **mask)
         x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         if cross_kv is not None:
-            seen = cross_kv.mask[:, None, None, :]
-            y_BTD = normed(self.norm_cross, x_BTD)
-            y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, mask=seen)
+            y_BTD, seen = normed(self.norm_cross, x_BTD), {"seen_BS": cross_kv.mask, "how": how}
+            y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, **seen)
             x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         y_BTD = normed(self.norm_mlp, x_BTD)
         y_BTF = self.inner(lambda matrix: place(project(y_BTD, matrix), "batch", None, "mlp"))
@@ -312,14 +325,16 @@ def layers(count: int, make, rngs: nnx.Rngs, *, stacked: bool):
     return nnx.merge(graphdef, state)
 
 
-def scan_layers(blocks, x, body, *, remat: bool = False):
+def scan_layers(blocks, x, body, *, remat: Remat = "nothing"):
     """Passes x through all layers; a stack of them compiles once for all.
 
     Args:
       blocks: what `layers` gave.
       x: what the first layer takes.
       body: (layer, x) -> x.
-      remat: recompute each layer in the backward pass of a stack: less memory, more time.
+      remat: what of each layer of a stack the backward pass works out again. Everything: only its
+        input is kept. Attention: scores, and all else that is no product with a weight; products
+        with weights and what attention gives are kept.
 
     Returns:
       What the last layer gives.
@@ -333,7 +348,9 @@ def scan_layers(blocks, x, body, *, remat: bool = False):
     def one(x, layer):
         return body(nnx.merge(graphdef, layer), x), None
 
-    return jax.lax.scan(jax.checkpoint(one) if remat else one, x, state)[0]
+    if remat != "nothing":
+        one = jax.checkpoint(one, policy=KEEP[remat])
+    return jax.lax.scan(one, x, state)[0]
 
 
 def sinusoids(steps: int, dim: int) -> np.ndarray:

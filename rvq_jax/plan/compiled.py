@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from rvq_jax.plan import chips, hlo
+from rvq_jax.errors import UserError
+from rvq_jax.plan import chips, hlo, kernels
 from rvq_jax.plan.chips import Chip, GiB
 from rvq_jax.plan.collectives import Collective, collectives, seconds
 from rvq_jax.plan.flops import flops
@@ -36,6 +37,7 @@ class Cost(NamedTuple):
     moved: float  # bytes between chip and memory
     collectives: list[Collective]
     uncounted: int  # loops whose length is only known when they run
+    unknown: tuple[str, ...] = ()  # calls of what may multiply matrices and is in no count
 
 
 class Roofline(NamedTuple):
@@ -82,6 +84,7 @@ def compile_for(
 
     Raises:
       JaxRuntimeError: when it cannot be compiled for another reason than memory.
+      UserError: when what XLA says of it cannot be read.
     """
     print(f"compiling {label} …", end="", file=sys.stderr, flush=True)
     began = time.perf_counter()
@@ -103,7 +106,14 @@ def compile_for(
     }
     memory["total"] = sum(memory.values())
     fits = chip.memory is None or memory["total"] <= chip.memory
-    return Compiled(memory, fits, chip.memory, took, cost(done.as_text(), loops))
+    try:
+        found = cost(done.as_text(), loops)
+    except ValueError as error:
+        raise UserError(
+            f"{label} compiles, but XLA's text of it cannot be read: {error}; plan knows that of "
+            f"JAX 0.10 to 0.12, this is {jax.__version__}"
+        ) from error
+    return Compiled(memory, fits, chip.memory, took, found)
 
 
 @contextlib.contextmanager
@@ -135,8 +145,19 @@ def _refused(message: str, chip: Chip, error) -> tuple[dict, bool, float | None]
 def cost(text: str, loops: int = 1) -> Cost:
     """The cost of a program from `compiled.as_text()`."""
     module = hlo.parse(text)
-    times, uncounted = hlo.runs(module, loops)
-    return Cost(flops(module, times), moved(module, times), collectives(module, times), uncounted)
+    times, loops = hlo.runs(module, loops)
+    named = {
+        kernels.uncounted(module.computations[name], instruction)
+        for name in times
+        for instruction in module.computations[name].values()
+    }
+    return Cost(
+        flops(module, times),
+        moved(module, times),
+        collectives(module, times),
+        loops,
+        tuple(sorted(named - {None})),
+    )
 
 
 def roofline(chip: Chip, cost: Cost, mesh=None) -> Roofline:

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from rvq_jax.plan import kernels
 from rvq_jax.plan.hlo import Computation, Instruction, Module, Run
 
 
@@ -22,6 +23,9 @@ def of_instruction(around: Computation, instruction: Instruction) -> float:
         return _dot(around, instruction)
     if instruction.opcode == "convolution":
         return _convolution(around, instruction)
+    if instruction.opcode == "custom-call":
+        found = kernels.of_call(around, instruction)
+        return found.flops if found else 0.0
     return 0.0
 
 

@@ -8,9 +8,16 @@ from typing import NamedTuple
 # Bytes of an element; types XLA adds later are told from the digits in their name.
 SIZES = {"pred": 1, "token": 0, "opaque": 0, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5}
 LEAF = re.compile(r"([a-z][a-z0-9]*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+# Tables of source places before the program, and rows of theirs.
+TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
+ROW = re.compile(r'^\d+ ["{]')
 HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+END = re.compile(r'^\}(, execution_thread="[^"]*")?$')
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 START = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 NAME = re.compile(r"%([\w.\-]+)")
+OPCODE = re.compile(r"^[a-z][a-z0-9\-]*$")
+PARENTHESIS = re.compile(r"[()]")
 CALLEES = re.compile(
     r"(calls|body|condition|to_apply|branch_computations|true_computation|false_computation|"
     r"called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
@@ -84,38 +91,85 @@ def element_bytes(dtype: str) -> float:
 
 
 def parse(text: str) -> Module:
-    """A module from `compiled.as_text()`; raises ValueError if there is no program in it."""
+    """A module from `compiled.as_text()`.
+
+    Every line is read or refused, and so is a computation that is called and not there: what is
+    lost without a word would count as nothing.
+
+    Raises:
+      ValueError: a line or a call that is not understood, or no program.
+    """
     computations: dict[str, Computation] = {}
-    entry, here = "", None
-    for line in text.splitlines():
-        if head := HEAD.match(line):
-            here = computations.setdefault(head[2], {})
+    entry, here, spread = "", None, 1
+    for number, line, bare in _lines(text):
+        if here is None and (head := HEAD.match(bare)):
+            if head[2] in computations:
+                raise ValueError(f"line {number}: a second computation {head[2]}")
+            here = computations[head[2]] = {}
             entry = head[2] if head[1] else entry
-        elif line.startswith("}"):
+        elif here is None:
+            if line.startswith("HloModule"):
+                found = re.search(r"num_partitions=(\d+)", bare)
+                spread = int(found[1]) if found else 1
+            elif line.strip() and line not in TABLES and not ROW.match(line):
+                raise ValueError(f"line {number} is not understood: {line[:80]!r}")
+        elif END.match(line):
             here = None
-        elif here is not None and (start := START.match(line)):
-            instruction = _instruction(line, start)
+        elif line.strip():
+            instruction = _instruction(number, line, bare)
+            if instruction.name in here:
+                raise ValueError(f"line {number}: a second instruction {instruction.name}")
             here[instruction.name] = instruction
+    if here is not None:
+        raise ValueError("the text ends inside of a computation")
     if not entry:
         raise ValueError("this is not the text of a compiled program")
-    spread = re.search(r"num_partitions=(\d+)", text[: text.find("\n")])
-    return Module(computations, entry, int(spread[1]) if spread else 1)
+    for computation in computations.values():
+        for instruction in computation.values():
+            for _, name in instruction.callees():
+                if name not in computations:
+                    raise ValueError(f"{instruction.name} calls {name}, which is not there")
+    return Module(computations, entry, spread)
 
 
-def _instruction(line: str, start: re.Match) -> Instruction:
-    rest = line[start.end() :]
-    end = _closing(rest, 0) if rest.startswith("(") else rest.index(" ")
-    kind, rest = rest[:end], rest[end:].lstrip()
-    open_at = rest.index("(")
-    close = _closing(rest, open_at)
-    inside = rest[open_at + 1 : close - 1]
+def _lines(text: str):
+    """(number, line, the same with all quotations blank); a line whose braces stay open goes on
+    on the next, as those of kernels do, but for the one that opens a computation."""
+    began, kept, blank = 0, "", ""
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = QUOTED.sub(lambda x: '"' + "_" * len(x[1]) + '"', line) if '"' in line else line
+        began = began if kept else number
+        kept, blank = (kept + line, blank + bare) if kept else (line, bare)
+        opened = blank.count("{") - blank.count("}")
+        if opened > 0 and not HEAD.match(blank):
+            if began < number and START.match(line):
+                raise ValueError(f"line {began} has braces that do not close: {kept[:80]!r}")
+            continue
+        yield began, kept, blank
+        kept = blank = ""
+    if kept:
+        raise ValueError(f"line {began} has braces that do not close: {kept[:80]!r}")
+
+
+def _instruction(number: int, line: str, bare: str) -> Instruction:
+    try:
+        start = START.match(bare)
+        begin = start.end()
+        end = _closing(bare, begin) if bare[begin] == "(" else bare.index(" ", begin)
+        open_at = bare.index("(", end)
+        close = _closing(bare, open_at)
+        opcode, inside = bare[end:open_at].strip(), line[open_at + 1 : close - 1]
+        if not OPCODE.match(opcode):
+            raise ValueError
+    except (AttributeError, IndexError, ValueError) as error:
+        raise ValueError(f"line {number} is not understood: {line.strip()[:80]!r}") from error
     return Instruction(
         start[2],
-        leaves(kind),
-        rest[:open_at],
+        leaves(line[begin:end]),
+        opcode,
         tuple(NAME.findall(inside)),
         inside,
-        rest[close:],
+        line[close:],
         bool(start[1]),
     )
 
@@ -123,10 +177,10 @@ def _instruction(line: str, start: re.Match) -> Instruction:
 def _closing(text: str, start: int) -> int:
     """The place after the parenthesis that closes the one at `start`."""
     depth = 0
-    for found in re.finditer(r"[()]", text[start:]):
+    for found in PARENTHESIS.finditer(text, start):
         depth += 1 if found[0] == "(" else -1
         if not depth:
-            return start + found.end()
+            return found.end()
     raise ValueError(f"unbalanced: {text[:80]}")
 
 
@@ -155,7 +209,7 @@ def runs(module: Module, unknown: int = 1) -> tuple[dict[str, Run], int]:
     order, seen = [], set()
 
     def visit(name):
-        if name in seen or name not in module.computations:
+        if name in seen:
             return
         seen.add(name)
         for instruction in module.computations[name].values():

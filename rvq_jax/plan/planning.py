@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import time
+import typing
 from collections import defaultdict
 
 import jax
 
 from rvq_jax.plan import chips, meshes, programs
 from rvq_jax.plan.compiled import Compiled, compile_for, roofline
+from rvq_jax.plan.doubts import doubts
 from rvq_jax.plan.model_flops import model_flops
 from rvq_jax.plan.programs import Step
 from rvq_jax.train import sharding
@@ -16,6 +18,7 @@ from rvq_jax.train.runs import Run
 from rvq_jax.train.runs.run import Decoding
 from rvq_jax.train.sharding import make_mesh
 from rvq_jax.train.state import TrainState, make_optimizer
+from rvq_jax.typing import Remat
 
 ROWS = 64  # times the rows of a batch that are looked at for the largest that fits
 
@@ -35,7 +38,8 @@ def plan(
       run: the training run.
       topology: chip and sizes, such as v5e:16x16 (see `chips.EXAMPLES`).
       mesh: sizes of data, fsdp and tensor; None for those of `meshes.default`.
-      search: also compile other meshes, and name the cheapest.
+      search: also compile other meshes, on the cheapest also other choices of what the backward
+        pass recomputes, and name the cheapest of all.
       decode: also compile the program that generates, for a token model.
       largest: also find the largest batch that fits, by one or two more compiles.
 
@@ -53,21 +57,28 @@ def plan(
     sizes = mesh or meshes.default(run, len(devices), state, chip.memory)
     needed = model_flops(run)
 
-    def look(sizes: dict[str, int]) -> tuple[Step, Compiled, dict]:
+    def look(sizes: dict[str, int], run: Run = run) -> tuple[Step, Compiled, dict]:
         step = programs.step(run, make_mesh(**sizes, devices=devices))
         label = f"a step on {topology}, {', '.join(f'{k} {v}' for k, v in sizes.items())}"
+        label += f", recomputing {run.remat}" if run.remat else ""
         found = compile_for(chip, step.lower(), label)
         return step, found, _figures(step, found, chip, needed)
 
-    tried = {tuple(sizes.values()): look(sizes)}
+    tried = [look(sizes)]
     if search:
         for other in meshes.candidates(run, len(devices), state, chip.memory):
-            if tuple(other.values()) not in tried:
-                tried[tuple(other.values())] = look(other)
-    step, found, figures = min(tried.values(), key=_price) if search else tried[(*sizes.values(),)]
+            if other != sizes:
+                tried.append(look(other))
+        # Of every mesh it would be three times as many compiles.
+        cheapest = min(tried, key=_price)[2]["mesh"]
+        for remat in typing.get_args(Remat):
+            if run.remat and remat != run.remat:
+                tried.append(look(cheapest, run.computed(remat)))
+        tried.sort(key=_price)
+    step, found, figures = tried[0]
     result = {"topology": topology, "chip": name, "chips": len(devices), **figures}
     if search:
-        result["meshes"] = [_brief(figures) for _, _, figures in sorted(tried.values(), key=_price)]
+        result["meshes"] = [_brief(figures) for _, _, figures in tried]
     if largest and chip.memory is not None:
         result["largest_batch"] = _largest(step, found, chip)
     decoding = run.decoding(devices[0]) if decode else None
@@ -83,6 +94,7 @@ def _figures(step: Step, found: Compiled, chip: chips.Chip, needed: float) -> di
     ways = step.mesh.shape["data"] * step.mesh.shape["fsdp"]
     figures = {
         "mesh": dict(step.mesh.shape),
+        "remat": step.run.remat,
         "batch": step.run.batch,
         "rows_per_chip": step.run.batch // ways,
         "fits": found.fits,
@@ -92,18 +104,23 @@ def _figures(step: Step, found: Compiled, chip: chips.Chip, needed: float) -> di
         "flops": {"executed": None, "model": needed / count},
     }
     if found.cost is None:
-        empty = ("bytes_moved", "uncounted_loops", "collectives", "roofline", "step_seconds", "mfu")
-        return figures | dict.fromkeys(empty)
+        empty = ("bytes_moved", "uncounted_loops", "uncounted_calls", "doubts", "collectives")
+        return figures | dict.fromkeys((*empty, "roofline", "step_seconds", "mfu"))
     line = roofline(chip, found.cost, step.mesh)
-    mfu = None if line.seconds is None else needed / (count * chip.flops * line.seconds)
-    figures["flops"]["executed"] = found.cost.flops
+    cost, params = found.cost, figures["bytes_per_chip"]["parameters"]
+    doubted = doubts(cost.flops, needed / count, cost.moved, params, cost.unknown)
+    seconds = None if doubted else line.seconds
+    mfu = None if seconds is None else needed / (count * chip.flops * seconds)
+    figures["flops"]["executed"] = cost.flops
     return figures | {
-        "bytes_moved": found.cost.moved,
-        "uncounted_loops": found.cost.uncounted,
+        "bytes_moved": cost.moved,
+        "uncounted_loops": cost.uncounted,
+        "uncounted_calls": list(cost.unknown),
+        "doubts": doubted,
         "collectives": _by_kind(found, chip, step.mesh),
         "roofline": line._asdict()
         | {"bound": line.bound, "communication_share": line.communication_share},
-        "step_seconds": line.seconds,
+        "step_seconds": seconds,
         "mfu": mfu,
     }
 
@@ -163,13 +180,14 @@ def _state_bytes(run: Run) -> float:
 
 
 def _price(tried) -> tuple:
-    """Meshes in order: those that fit, by time, then by memory."""
+    """Programs in order: those that fit, by time, then by memory; last what can be in no order."""
     figures = tried[2]
-    return not figures["fits"], figures["step_seconds"] or 0, figures["bytes_per_chip"]["total"]
+    seconds = math.inf if figures["step_seconds"] is None else figures["step_seconds"]
+    return not figures["fits"], seconds, figures["bytes_per_chip"]["total"]
 
 
 def _brief(figures: dict) -> dict:
-    kept = ("mesh", "fits", "step_seconds", "mfu", "roofline", "compile_seconds")
+    kept = ("mesh", "remat", "fits", "step_seconds", "mfu", "roofline", "compile_seconds")
     return {name: figures[name] for name in kept} | {
         "total_bytes": figures["bytes_per_chip"]["total"]
     }

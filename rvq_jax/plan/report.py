@@ -59,13 +59,23 @@ def _time(plan: dict) -> list[str]:
             f"    {kind:<20}{seconds(found['seconds']):>10}  {found['count']} times, "
             f"{size(found['bytes'])}"
         )
-    if line["compute"] is not None:
+    lines += _calls(plan)
+    if plan["doubts"]:
+        lines += [f"  NO BOUND: {why}" for why in plan["doubts"]]
+    elif line["compute"] is not None:
         lines.append(
             f"  step ≥ {seconds(plan['step_seconds'])}, bound by {line['bound']}; "
             f"MFU ≤ {plan['mfu']:.0%}; communication is "
             f"{line['communication_share']:.0%} of a step in which it overlaps with nothing"
         )
     return lines
+
+
+def _calls(plan: dict) -> list[str]:
+    """What is in no count."""
+    loops, calls = plan["uncounted_loops"], plan["uncounted_calls"]
+    lines = [f"  counted once: {loops} loops of unknown length"] if loops else []
+    return lines + ([f"  in no count: calls of {', '.join(calls)}"] if calls else [])
 
 
 def _sent(plan: dict) -> str:
@@ -106,11 +116,12 @@ def _decode(plan: dict) -> list[str]:
 def _meshes(plan: dict) -> list[str]:
     if "meshes" not in plan:
         return []
-    lines = ["meshes tried, the cheapest first", "  data  fsdp  tensor     total      step   MFU"]
+    head = "  data  fsdp  tensor  recomputed     total      step   MFU"
+    lines = ["meshes tried, the cheapest first", head]
     for one in plan["meshes"]:
         mesh = one["mesh"]
-        cells = f"  {mesh['data']:>4}  {mesh['fsdp']:>4}  {mesh['tensor']:>6}"
-        cells += f"{size(one['total_bytes']):>10}"
+        cells = f"  {mesh['data']:>4}  {mesh['fsdp']:>4}  {mesh['tensor']:>6}  "
+        cells += f"{one['remat'] or '-':<10}{size(one['total_bytes']):>10}"
         if one["fits"] and one["step_seconds"] is not None:
             cells += f"{seconds(one['step_seconds']):>10}  {one['mfu']:>4.0%}"
         lines.append(cells if one["fits"] else cells + "  does not fit")

@@ -7,6 +7,7 @@ update in place writes what it changes, not the whole array.
 
 import re
 
+from rvq_jax.plan import kernels
 from rvq_jax.plan.collectives import KINDS
 from rvq_jax.plan.hlo import Computation, Instruction, Leaf, Module, Run
 
@@ -44,6 +45,10 @@ def of_instruction(module: Module, around: Computation, instruction: Instruction
     if opcode == "scatter":
         updates = operands[len(operands) // 2 + 1 :]
         return sum(_here(x) + _within(operands[0], x) for x in updates) + _here(operands[-2])
+    if opcode == "custom-call" and (kernel := kernels.of_call(around, instruction)):
+        times = kernel.again or (1.0,) * len(operands)
+        read = (n * _here(leaves) for n, leaves in zip(times, operands, strict=True))
+        return _here(instruction.leaves) + sum(read)
     if opcode == "copy-start":
         return _here(instruction.leaves[:1]) + _here(operands[0])
     if opcode == "slice-start":

@@ -141,7 +141,8 @@ def differences(out: Path, cell: Cell) -> list[str]:
     place = out / cell.name
     if not (place / "config.json").is_file():
         return []
-    there, here = files.load_config(place), json.loads(json.dumps(configs.to_dict(cell.run)))
+    there = configs.renewed(files.load_config(place))
+    here = json.loads(json.dumps(configs.to_dict(cell.run)))
     for config in (there, here):
         if isinstance(config.get("pattern"), str):
             config["pattern"] = patterns.canonical(config["pattern"])

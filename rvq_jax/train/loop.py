@@ -34,7 +34,7 @@ NEW_FIELDS = {"evaluate_every": None, "schedule": "cosine", "cooldown": 0}
 NEW_FIELDS |= {"start": 0, "probability": 1.0, "decayed": [], "gamma": 1.0}
 NEW_FIELDS |= {"depth": None, "block": "musicgen", "kv_heads": None, "rope_theta": 10_000.0}
 NEW_FIELDS |= {"eps": 1e-5, "text_as": "cross", "level_norms": False, "tied": False}
-NEW_FIELDS |= {"speech": False, "phonemes": None}
+NEW_FIELDS |= {"speech": False, "phonemes": None, "attention": "auto"}
 
 
 def open_run(folder: Path, config: dict) -> None:
@@ -60,7 +60,7 @@ def open_run(folder: Path, config: dict) -> None:
         )
     # Through JSON, so that tuples and lists compare equal.
     config = json.loads(json.dumps(config))
-    changed = configs.differences(_with_new_fields(old, config), config)
+    changed = configs.differences(_with_new_fields(configs.renewed(old), config), config)
     if [line.partition(":")[0] for line in changed] == ["loop.steps"]:
         _check_length(folder, old, config)
         with guards.alone(folder):

@@ -252,8 +252,8 @@ def test_a_truth_is_its_flag(made):
     def parsed(more):
         return parse(type(default), [*more], "sweep", default)
 
-    cells = sweep.cells([sweep.axis("lm.remat=True,False")], (0,), parsed)
-    assert [cell.run.lm.remat for cell in cells] == [True, False]
+    cells = sweep.cells([sweep.axis("lm.remat=everything,nothing")], (0,), parsed)
+    assert [cell.run.lm.remat for cell in cells] == ["everything", "nothing"]
 
 
 def test_runs_of_other_data_or_of_another_config_are_not_taken(swept, made, tmp_path, capsys):

@@ -74,3 +74,49 @@ def test_musicgen_small_at_its_published_batch():
     # The whole batch on every chip took 56 GB.
     assert found["fits"] and memory["activations"] < 4e9
     assert found["replicated"]["bytes"] < 1e-3 * 4 * count
+
+
+# A token model long enough for kernels, its step as JAX wrote it and as XLA compiled it.
+COUNTED = """
+import dataclasses, json, re, sys
+from small_plans import BIG
+from rvq_jax.plan import chips, programs
+from rvq_jax.plan.compiled import compile_for, cost
+from rvq_jax.plan.model_flops import model_flops, of_jaxpr
+from rvq_jax.train.sharding import make_mesh
+from rvq_jax.train.state import make_program
+
+devices, found = chips.devices(sys.argv[1]), []
+for remat in sys.argv[2:]:
+    run = dataclasses.replace(BIG, frames=312).computed(remat, "auto")
+    step = programs.step(run, make_mesh(2, 2, 2, devices=devices))
+    program = make_program(step.task, run.optimizer, run.loop.steps, step.mesh)
+    traced = program.step.trace(step.state, step.batch)
+    text = traced.lower().compile().as_text()
+    steps, counted = run.task().aux.steps, cost(text)
+    scores = re.findall(rf"\\w+\\[(?:\\d+,)*(?:{steps}|384),(?:\\d+,)?(?:{steps}|384)\\]", text)
+    written = of_jaxpr(traced.jaxpr.jaxpr) / 8
+    print(json.dumps([counted.flops, written, model_flops(run) / 8, counted.unknown, scores]))
+"""
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v6e:2x4"])
+def test_kernels_are_counted_and_keep_no_scores(topology):
+    """To within 2 % of the program as it was written, never below what the model needs."""
+    ours = {"JAX_PLATFORMS", "XLA_FLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    paths = [ROOT, ROOT / "tests/support", ROOT / "tests"]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, topology, "attention", "everything"],
+        env=environment | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 2
+    for executed, written, needed, unknown, scores in lines:
+        assert executed == pytest.approx(written, rel=0.02) and executed >= needed
+        assert unknown == [] and scores == []

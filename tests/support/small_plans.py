@@ -25,11 +25,12 @@ LM = LMConfig(
 BIG = dataclasses.replace(RUN, lm=LM, batch=8, frames=50)
 
 
-def by_hand(run, remat: bool) -> float:
-    """FLOPs of an update: projections, attention, feed-forward and heads of every row."""
+def by_hand(run, remat: bool, shown: bool = False) -> float:
+    """FLOPs of an update: projections, attention, feed-forward and heads of every row; shown: of
+    scores those alone that the causal mask shows."""
     lm, T, L = run.lm, run.task().aux.steps, TOKENS
     D = lm.dim
-    attend = 2 * T * D * D * 4 + 2 * 2 * T * T * D
+    attend = 2 * T * D * D * 4 + 2 * 2 * T * D * ((T + 1) / 2 if shown else T)
     cross = 2 * T * D * D * 2 + 2 * L * D * D * 2 + 2 * 2 * T * L * D
     up = down = 2 * T * D * lm.mlp_dim
     layer = attend + cross + up + down

@@ -17,6 +17,7 @@ from rvq_jax.data.codes import CodeSet
 from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.attention import How
 from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.sampling import Sampling
@@ -35,6 +36,7 @@ from rvq_jax.train.runs.sizes import codec_of, sized_as_codes
 from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.lm import ConditionDropout, lm_task
 from rvq_jax.train.tasks.lora import lora_task, merged
+from rvq_jax.typing import Remat
 
 HELDOUT = "heldout.npz"  # as `rvq-jax data build --codes` has it
 # What `rvq-jax generate` does by default.
@@ -98,9 +100,15 @@ class LMRun(Run):
             for size in (one.heads, one.kv_heads or one.heads, one.mlp_dim)
         )
 
-    def without_remat(self) -> "LMRun":
+    @property
+    def remat(self) -> Remat:
         """As of `Run`."""
-        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=False))
+        return self.lm.remat
+
+    def computed(self, remat: Remat, attention: How | None = None) -> "LMRun":
+        """As of `Run`."""
+        how = {"remat": remat, "attention": attention or self.lm.attention}
+        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, **how))
 
     def decoding(self, device) -> Decoding:
         """All steps of as many frames as the run's crops, as `rvq-jax generate` runs them."""
@@ -138,7 +146,7 @@ def musicgen_recipe(lm: LMConfig) -> LMRun:
     """
     return LMRun(
         pattern="delay",
-        lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
+        lm=dataclasses.replace(lm, dtype="bfloat16", remat="everything"),
         loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
         batch=192,

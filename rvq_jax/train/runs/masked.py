@@ -14,6 +14,7 @@ from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.attention import How
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import magnet, soundstorm
@@ -38,6 +39,7 @@ from rvq_jax.train.sampling import generated
 from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.lm import ConditionDropout
 from rvq_jax.train.tasks.masked import masked_task
+from rvq_jax.typing import Remat
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,14 @@ class MaskedRun(Run):
         """Heads and feed-forwards divide over the devices."""
         return self.lm.heads % tensor == 0 and self.lm.mlp_dim % tensor == 0
 
-    def without_remat(self) -> "MaskedRun":
+    @property
+    def remat(self) -> Remat:
         """As of `Run`."""
-        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=False))
+        return self.lm.remat
+
+    def computed(self, remat: Remat, attention: How | None = None) -> "MaskedRun":
+        """As of `Run`."""
+        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=remat))
 
     def decoding(self, device) -> Decoding:
         """All iterations for as many frames as the run's crops, as `rvq-jax generate` runs them."""
@@ -131,7 +138,7 @@ def masked_recipe(lm: MaskedLMConfig, batch: int) -> MaskedRun:
       The run.
     """
     return MaskedRun(
-        lm=dataclasses.replace(lm, dtype="bfloat16", remat=True),
+        lm=dataclasses.replace(lm, dtype="bfloat16", remat="everything"),
         loop=LoopConfig(steps=1_000_000, log_every=100, checkpoint_every=5000),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup=4000, weight_decay=0.1, ema=0.999),
         batch=batch,

@@ -18,7 +18,8 @@ from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.lm import LMRun, train_lm
 from rvq_jax.train.sampling import generated
 
-HOW = ("dtype", "remat")  # fields of how a model is computed, which training chooses itself
+# Fields of how a model is computed, which training chooses itself.
+HOW = ("dtype", "remat", "attention")
 
 
 def train_musicgen(

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from jax.sharding import Mesh
 
+from rvq_jax.lm.attention import How
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.monitoring import NOTHING, Monitoring
 from rvq_jax.train.state import OptimizerConfig, Task
+from rvq_jax.typing import Remat
 
 
 class Savable(Protocol):
@@ -81,8 +83,13 @@ class Run(abc.ABC):
         """Whether the model divides over so many devices of the mesh axis tensor."""
         return tensor == 1
 
-    def without_remat(self) -> "Run":
-        """The same run, nothing recomputed in the backward pass."""
+    @property
+    def remat(self) -> Remat | None:
+        """What the backward pass recomputes; None for a kind that has no choice."""
+        return None
+
+    def computed(self, remat: Remat, attention: How | None = None) -> "Run":
+        """The same run with another choice of what is recomputed, and of attention if given."""
         return self
 
     def decoding(self, device) -> Decoding | None:

@@ -13,6 +13,7 @@ from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
+from rvq_jax.lm.attention import How
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.patterns import padded_pattern
@@ -35,6 +36,7 @@ from rvq_jax.train.sampling import generated
 from rvq_jax.train.state import OptimizerConfig, Task, TrainState
 from rvq_jax.train.tasks.valle import valle_task
 from rvq_jax.train.utterances import utterances
+from rvq_jax.typing import Remat
 
 BYTES = 128  # of a text
 READS = {"caption_layers": 0, "caption_bytes": BYTES}
@@ -104,9 +106,14 @@ class VALLERun(Run):
         sizes = [size for one in (self.first, self.rest) for size in (one.heads, one.mlp_dim)]
         return all(size % tensor == 0 for size in sizes)
 
-    def without_remat(self) -> "VALLERun":
+    @property
+    def remat(self) -> Remat:
         """As of `Run`."""
-        parts = {n: dataclasses.replace(getattr(self, n), remat=False) for n in (FIRST, REST)}
+        return self.first.remat
+
+    def computed(self, remat: Remat, attention: How | None = None) -> "VALLERun":
+        """As of `Run`."""
+        parts = {n: dataclasses.replace(getattr(self, n), remat=remat) for n in (FIRST, REST)}
         return dataclasses.replace(self, **parts)
 
     def decoding(self, device) -> Decoding:
