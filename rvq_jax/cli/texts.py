@@ -86,8 +86,6 @@ def place_files(
 def mesh_of(devices: int | None, fsdp: int, tensor: int):
     """A mesh of so many devices, None for one; raises UserError where there are not so many."""
     count = fsdp * tensor if devices is None else devices
-    if min(count, fsdp, tensor) < 1:
-        raise UserError("--devices, --fsdp and --tensor are at least 1")
     if count == 1 and fsdp * tensor == 1:
         return None
     import jax
@@ -95,7 +93,8 @@ def mesh_of(devices: int | None, fsdp: int, tensor: int):
     from rvq_jax.meshes import make_mesh
 
     if len(jax.devices()) < count:
-        raise UserError(f"{count} devices are asked for, and there are {len(jax.devices())}")
+        there = len(jax.devices())
+        raise UserError(f"{count} devices are asked for, there are {there}; take fewer --devices")
     return make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count])
 
 
