@@ -102,9 +102,46 @@ def quality(parsed) -> None:
 
 
 def bytes_of(tree) -> int:
+    """Of all arrays of a tree, or their shapes."""
     import jax
 
     return sum(x.dtype.itemsize * int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def planned_on_v5e(lm, precision: str, prompts: int, layers: list[int]) -> dict:
+    """What a plan says of one chip. Layers are alike, each with instructions of its own: what two
+    depths take goes on in a line to that of the model."""
+    import dataclasses
+
+    from rvq_jax.plan import chips
+    from rvq_jax.plan.planning import decode_figures
+    from rvq_jax.train.runs import LMRun
+
+    chip, device = chips.CHIPS["v5e"], chips.devices("v5e:1x1")[0]
+    began, found = time.perf_counter(), []
+    for count in layers:
+        run = LMRun(lm=dataclasses.replace(lm, layers=count), frames=FRAMES)
+        one = decode_figures(run.decoding(device, precision, prompts), chip)
+        found.append([one["flops"], one["bytes_moved"], one["bytes"]["total"]])
+    flops, moved, total = found[0]
+    if len(layers) == 2:
+        more = (lm.layers - layers[0]) / (layers[1] - layers[0])
+        flops, moved, total = (a + more * (b - a) for a, b in zip(*found, strict=True))
+    compute, memory = flops / chip.flops, moved / chip.bandwidth
+    seconds = max(compute, memory)
+    return {
+        "topology": "v5e:1x1",
+        "compiled_layers": layers,
+        "total_bytes": round(total),
+        "fits": bool(total <= chip.memory),
+        "flops": flops,
+        "bytes_moved": moved,
+        "seconds": seconds,
+        "bound": "compute" if compute > memory else "memory",
+        "times_real_time": FRAMES / RATE / seconds,
+        "times_real_time_of_all": prompts * FRAMES / RATE / seconds,
+        "tool_seconds": time.perf_counter() - began,
+    }
 
 
 def bounds(parsed) -> None:
@@ -113,10 +150,7 @@ def bounds(parsed) -> None:
 
     from rvq_jax.lm import forms, precision
     from rvq_jax.lm.model import cache_bytes
-    from rvq_jax.plan import chips
-    from rvq_jax.plan.planning import decode_figures
     from rvq_jax.systems.musicgen import sizes
-    from rvq_jax.train.runs import LMRun
 
     planned = importlib.util.find_spec("libtpu") is not None
     for size in parsed.sizes:
@@ -133,17 +167,7 @@ def bounds(parsed) -> None:
                     "cache_bytes": cache_bytes(config, 2 * prompts, FRAMES + lm.levels - 1),
                 }
                 if planned:
-                    began = time.perf_counter()
-                    run, device = LMRun(lm=lm, frames=FRAMES), chips.devices("v5e:1x1")[0]
-                    found = decode_figures(run.decoding(device, name, prompts), chips.CHIPS["v5e"])
-                    line |= {"topology": "v5e:1x1", "fits": found["fits"]}
-                    line |= {"total_bytes": found["bytes"]["total"], "seconds": found["seconds"]}
-                    line["compile_seconds"] = found["compile_seconds"]
-                    line["tool_seconds"] = time.perf_counter() - began
-                    if found["seconds"]:
-                        line |= {"bytes_moved": found["bytes_moved"], "bound": found["bound"]}
-                        line["times_real_time"] = FRAMES / RATE / found["seconds"]
-                        line["times_real_time_of_all"] = prompts * line["times_real_time"]
+                    line |= planned_on_v5e(lm, name, prompts, parsed.layers or [lm.layers])
                 emit(parsed, "precision, decoding", line)
 
 
@@ -154,6 +178,7 @@ def main() -> None:
     )
     own.add_argument("--parts", nargs="*", default=["quality", "bounds"])
     own.add_argument("--sizes", nargs="*", default=SIZES)
+    own.add_argument("--layers", nargs="*", type=int, help="two depths to compile; else the whole")
     own.add_argument("--prompts", nargs="*", type=int, default=[1, 8])
     parsed = arguments(__doc__, own)
     for part in parsed.parts:
