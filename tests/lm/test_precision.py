@@ -10,7 +10,7 @@ from small_lm import CONFIG, KEY, PARAMS, TEXT, K, N, aligned_pattern, draw, of_
 
 from rvq_jax import files
 from rvq_jax.errors import UserError
-from rvq_jax.lm import depth, forms, precision, transformer
+from rvq_jax.lm import depth, filled, forms, precision, transformer
 from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.depth import DepthConfig
 from rvq_jax.lm.sampling import Sampling
@@ -152,11 +152,11 @@ def test_a_depth_transformer_in_int8(shared):
 def test_parts_of_a_cache_end_where_it_does():
     """They are nearly as long as each other, a short cache is one, and there are four at most."""
     for length in (1, 16, 511, 512, 1503, 1536, 4001):
-        ends = transformer.parts(length)
+        ends = filled.parts(length)
         sizes = np.diff([0, *ends])
-        assert ends[-1] == length and len(ends) <= transformer.MOST_PARTS
-        assert len(ends) == 1 or (sizes.min() >= transformer.PART - 4 and np.ptp(sizes) <= 4)
-    assert transformer.parts(1503) == (376, 752, 1128, 1503) and transformer.parts(511) == (511,)
+        assert ends[-1] == length and len(ends) <= filled.MOST_PARTS
+        assert len(ends) == 1 or (sizes.min() >= filled.PART - 4 and np.ptp(sizes) <= 4)
+    assert filled.parts(1503) == (376, 752, 1128, 1503) and filled.parts(511) == (511,)
 
 
 @pytest.mark.parametrize("way", ["cross", "prefix"])
@@ -173,9 +173,9 @@ def test_reading_the_filled_part_of_the_cache_is_reading_all_of_it(way, monkeypa
     prompt[:, :, :1] = random_codes(2)[:, :, :1]
     found = []
     for size in (256, 4):
-        monkeypatch.setattr(transformer, "PART", size)
+        monkeypatch.setattr(filled, "PART", size)
         jax.clear_caches()
-        assert len(transformer.parts(pattern.steps)) == (1 if size == 256 else 3)
+        assert len(filled.parts(pattern.steps)) == (1 if size == 256 else 3)
         found.append(generate_codes(config, params, pattern, conditions, KEY, prompt))
     np.testing.assert_array_equal(*[x.codes for x in found])
     np.testing.assert_allclose(*[x.bits for x in found], atol=1e-4, rtol=0)

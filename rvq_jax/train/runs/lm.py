@@ -109,13 +109,13 @@ class LMRun(Run):
         """As of `Run`: all steps of as many frames as the run's crops, as `rvq-jax generate` runs
         them."""
         shapes = decoding_shapes(self.lm, self.frames, device, precision, prompts)
-        (params, *given, _), lm = shapes, computed(self.lm, precision)
+        (params, *others, _), lm = shapes, computed(self.lm, precision)
         place = SingleDeviceSharding(device)
         pattern = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(np.shape(x), "int32", sharding=place), self._pattern()
         )
         lowered = generate_codes.lower(
-            lm, params, pattern, *given, guidance=GUIDANCE, sampling=Sampling(1.0, TOP_K, 0.0)
+            lm, params, pattern, *others, guidance=GUIDANCE, sampling=Sampling(1.0, TOP_K, 0.0)
         )
         steps = patterns.named(self.pattern, lm.levels, self.frames).steps
         # Guided and unguided rows.

@@ -117,8 +117,8 @@ class MaskedRun(Run):
         guidance = magnet.GUIDANCE if system is magnet else None
         table = timetable(system.default_iterations(lm), guidance=guidance)
         shapes = decoding_shapes(lm, self.frames, device, precision, prompts)
-        params, *given, placed = shapes
-        lowered = lower_masked(computed(lm, precision), params, placed(table), *given)
+        params, *others, placed = shapes
+        lowered = lower_masked(computed(lm, precision), params, placed(table), *others)
         return Decoding(lowered, params, prompts, len(table.level), self.frames)
 
 
