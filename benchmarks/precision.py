@@ -108,40 +108,21 @@ def bytes_of(tree) -> int:
     return sum(x.dtype.itemsize * int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def planned_on_v5e(lm, precision: str, prompts: int, layers: list[int]) -> dict:
-    """What a plan says of one chip. Layers are alike, each with instructions of its own: what two
-    depths take goes on in a line to that of the model."""
-    import dataclasses
-
+def planned_on_v5e(lm, precision: str, prompts: int) -> dict:
+    """What a plan says of generation on one chip."""
     from rvq_jax.plan import chips
     from rvq_jax.plan.planning import decode_figures
     from rvq_jax.train.runs import LMRun
 
-    chip, device = chips.CHIPS["v5e"], chips.devices("v5e:1x1")[0]
-    began, found = time.perf_counter(), []
-    for count in layers:
-        run = LMRun(lm=dataclasses.replace(lm, layers=count), frames=FRAMES)
-        one = decode_figures(run.decoding(device, precision, prompts), chip)
-        found.append([one["flops"], one["bytes_moved"], one["bytes"]["total"]])
-    flops, moved, total = found[0]
-    if len(layers) == 2:
-        more = (lm.layers - layers[0]) / (layers[1] - layers[0])
-        flops, moved, total = (a + more * (b - a) for a, b in zip(*found, strict=True))
-    compute, memory = flops / chip.flops, moved / chip.bandwidth
-    seconds = max(compute, memory)
-    return {
-        "topology": "v5e:1x1",
-        "compiled_layers": layers,
-        "total_bytes": round(total),
-        "fits": bool(total <= chip.memory),
-        "flops": flops,
-        "bytes_moved": moved,
-        "seconds": seconds,
-        "bound": "compute" if compute > memory else "memory",
-        "times_real_time": FRAMES / RATE / seconds,
-        "times_real_time_of_all": prompts * FRAMES / RATE / seconds,
-        "tool_seconds": time.perf_counter() - began,
-    }
+    began, device = time.perf_counter(), chips.devices("v5e:1x1")[0]
+    decoding = LMRun(lm=lm, frames=FRAMES).decoding(device, precision, prompts)
+    found = decode_figures(decoding, chips.CHIPS["v5e"])
+    line = {"topology": "v5e:1x1", "fits": found["fits"], "total_bytes": found["bytes"]["total"]}
+    line |= {name: found[name] for name in ("flops", "bytes_moved", "seconds", "compile_seconds")}
+    if found["seconds"]:
+        line |= {"bound": found["bound"], "times_real_time": FRAMES / RATE / found["seconds"]}
+        line["times_real_time_of_all"] = prompts * line["times_real_time"]
+    return line | {"tool_seconds": time.perf_counter() - began}
 
 
 def bounds(parsed) -> None:
@@ -155,7 +136,7 @@ def bounds(parsed) -> None:
     planned = importlib.util.find_spec("libtpu") is not None
     for size in parsed.sizes:
         lm = getattr(sizes, f"musicgen_{size}")()
-        for name in PRECISIONS:
+        for name in parsed.precisions:
             params = jax.eval_shape(lambda x, n=name: precision.cast(x, n), forms.abstract(lm))
             for prompts in parsed.prompts:
                 config = precision.computed(lm, name)
@@ -167,7 +148,7 @@ def bounds(parsed) -> None:
                     "cache_bytes": cache_bytes(config, 2 * prompts, FRAMES + lm.levels - 1),
                 }
                 if planned:
-                    line |= planned_on_v5e(lm, name, prompts, parsed.layers or [lm.layers])
+                    line |= planned_on_v5e(lm, name, prompts)
                 emit(parsed, "precision, decoding", line)
 
 
@@ -177,8 +158,8 @@ def main() -> None:
         "--out", type=Path, default=Path("runs/precision"), help="of the trained model"
     )
     own.add_argument("--parts", nargs="*", default=["quality", "bounds"])
+    own.add_argument("--precisions", nargs="*", default=PRECISIONS)
     own.add_argument("--sizes", nargs="*", default=SIZES)
-    own.add_argument("--layers", nargs="*", type=int, help="two depths to compile; else the whole")
     own.add_argument("--prompts", nargs="*", type=int, default=[1, 8])
     parsed = arguments(__doc__, own)
     for part in parsed.parts:
