@@ -28,7 +28,7 @@ FLOORS = (
     {"codec", "lm", "rvqfile", "metrics"},
     {"quantize", "patterns", "audio"},
     {"typing", "errors", "limits", "opening", "npz", "files", "screen", "config", "machine"}
-    | {"axes", "trees", "tracing", "builtin", "lazy", "cache", "progress"},
+    | {"axes", "meshes", "trees", "tracing", "builtin", "lazy", "cache", "progress"},
 )
 GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 

@@ -10,6 +10,7 @@ import tyro
 
 from rvq_jax import builtin
 from rvq_jax.cli.terminal import command_line, say, show
+from rvq_jax.cli.texts import Precision
 from rvq_jax.errors import LeftOut, UserError
 from rvq_jax.evaluate.settings import GenerationSettings
 
@@ -58,6 +59,9 @@ class Evaluate:
     folders with real/*.npy and generated/*.npy, to measure Fréchet distances in."""
     speech: bool = False
     """Of models that speak: have them say held-out texts, and measure what PocketSphinx hears."""
+    precision: Precision = "float32"
+    """Of token models' weights and cache: bfloat16 takes half the memory, int8 weights a
+    quarter, and time goes with it on a GPU or TPU."""
     generate: GenerationSettings = field(default_factory=GenerationSettings)
     json: bool = False
     """Print results.json to standard output at the end."""
@@ -84,6 +88,8 @@ class Evaluate:
 
         for name in ("embeddings", "speech"):
             self._refuse(name, "codecs")
+        if self.precision != "float32":
+            raise UserError("--precision is not for codecs; leave it away")
         names = "levels", "against", "signal", "metrics", "split", "piece", "batch", "listened"
         settings = {name: getattr(self, name) for name in names}
         done = folders.evaluate_codecs(self.out, self._paths, self.data, **settings)
@@ -97,6 +103,7 @@ class Evaluate:
         for name in ("levels", "against", "metrics", "split", "answers"):
             self._refuse(name, "token models")
         own = {"embeddings": self.embeddings, "settings": self.generate, "speech": self.speech}
+        own["precision"] = self.precision
         return folders.evaluate_models(self.out, self._paths, self.data, **own)
 
     @property

@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 import tyro
 
 from rvq_jax.cli.terminal import say
-from rvq_jax.cli.texts import PIPE, load_model, longest, place_files, read_texts, refusals
+from rvq_jax.cli.texts import (
+    PIPE,
+    Precision,
+    load_model,
+    longest,
+    mesh_of,
+    place_files,
+    read_texts,
+    refusals,
+)
 from rvq_jax.errors import UserError
 
 DEFAULT_SECONDS = 10.0
@@ -68,6 +77,16 @@ class Generate:
     """Write the audio as it is generated, a second at a time: with --out - it can be played."""
     batch: int = 8
     """Prompts generated at a time: fewer take less memory."""
+    precision: Precision = "float32"
+    """Of the token model's weights and cache: bfloat16 takes half the memory, int8 weights a
+    quarter, and time goes with it on a GPU or TPU."""
+    devices: int | None = None
+    """Devices that generate together, each its share of the prompts of a batch. Default: fsdp times
+    tensor."""
+    fsdp: int = 1
+    """Devices that each parameter is split over; they share the prompts too."""
+    tensor: int = 1
+    """Devices that heads, feed-forwards and vocabulary are split over."""
     format: Literal["wav", "flac", "ogg"] = "wav"
     """Of the files of a folder."""
     json: bool = False
@@ -83,7 +102,8 @@ class Generate:
 
         from rvq_jax.offline import generate
 
-        model = load_model(self.model, self.codec)
+        mesh = mesh_of(self.devices, self.fsdp, self.tensor)
+        model = load_model(self.model, self.codec, self.precision, mesh)
         config = model.codec.config
         seconds = self.seconds or longest(model, DEFAULT_SECONDS)
         if self.stream and config.segment:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from rvq_jax.cli.terminal import parse, say
+from rvq_jax.cli.texts import Precision
 from rvq_jax.cli.train import load_config
 
 
@@ -32,6 +33,8 @@ class Plan:
     each."""
     decode: bool = True
     """Also compile generation on one chip, for a token model."""
+    precision: Precision = "float32"
+    """Of weights and cache where it generates: bfloat16, or int8 weights."""
     largest: bool = True
     """Also find the largest batch that fits."""
     json: bool = False
@@ -52,6 +55,7 @@ class Plan:
             search=self.search,
             decode=self.decode,
             largest=self.largest,
+            precision=self.precision,
         )
         result = {"config": str(self.config), **result}
         say(self.json, table(result))

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rvq_jax.cli.texts import load_model, longest
+from rvq_jax.cli.texts import Precision, load_model, longest
 from rvq_jax.errors import UserError
 from rvq_jax.serve import Limits
 
@@ -27,6 +27,9 @@ class Serve:
     """Model folder, as of `rvq-jax generate`."""
     codec: str | None = None
     """Codec folder, or builtin, of a model that was trained without one beside it."""
+    precision: Precision = "float32"
+    """Of the token model's weights and cache: bfloat16 takes half the memory, int8 weights a
+    quarter, and time goes with it on a GPU or TPU."""
     host: str = "127.0.0.1"
     """Address to listen on: the default is this machine alone, 0.0.0.0 everyone who can reach
     it."""
@@ -40,7 +43,7 @@ class Serve:
         from rvq_jax import serve
         from rvq_jax.serve.requests import SHORTEST
 
-        model = load_model(self.model, self.codec)
+        model = load_model(self.model, self.codec, self.precision)
         if model.codec.config.segment:
             raise UserError(f"{self.model} codes segments apart, which the page cannot play")
         seconds = max(SHORTEST, longest(model, self.limits.seconds))

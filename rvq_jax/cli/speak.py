@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from rvq_jax.cli.terminal import say
-from rvq_jax.cli.texts import PIPE, load_model, place_files, read_texts, refusals
+from rvq_jax.cli.texts import PIPE, Precision, load_model, place_files, read_texts, refusals
 from rvq_jax.errors import UserError
 
 
@@ -53,6 +53,9 @@ class Speak:
     """Codec folder, or builtin, of a model that was trained without one beside it."""
     batch: int = 8
     """Texts said at a time: fewer take less memory."""
+    precision: Precision = "float32"
+    """Of the token model's weights and cache: bfloat16 takes half the memory, int8 weights a
+    quarter, and time goes with it on a GPU or TPU."""
     format: Literal["wav", "flac", "ogg"] = "wav"
     """Of the files of a folder."""
     json: bool = False
@@ -71,7 +74,7 @@ class Speak:
 
         from rvq_jax.offline import speak
 
-        model = load_model(self.model, self.codec)
+        model = load_model(self.model, self.codec, self.precision)
         if not hasattr(model, "speak"):
             raise UserError(f"{self.model} was not trained on speech; ask it by rvq-jax generate")
         options = {

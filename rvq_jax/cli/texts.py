@@ -5,11 +5,13 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from rvq_jax import opening
 from rvq_jax.errors import UserError
 
 PIPE = "-"
+Precision = Literal["float32", "bfloat16", "int8"]  # as of `lm.precision`, which reads JAX
 LONGEST = 16 << 20  # bytes of a file of texts
 
 
@@ -81,12 +83,40 @@ def place_files(
     return targets
 
 
-def load_model(path: Path, codec: str | None):
-    """A model of texts with its codec, or one without with that of a folder; raises UserError."""
+def mesh_of(devices: int | None, fsdp: int, tensor: int):
+    """A mesh of so many devices, None for one; raises UserError where there are not so many."""
+    count = fsdp * tensor if devices is None else devices
+    if count == 1 and fsdp * tensor == 1:
+        return None
+    import jax
+
+    from rvq_jax.meshes import make_mesh
+
+    if len(jax.devices()) < count:
+        there = len(jax.devices())
+        raise UserError(f"{count} devices are asked for, there are {there}; take fewer --devices")
+    return make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count])
+
+
+def load_model(path: Path, codec: str | None, precision: Precision = "float32", mesh=None):
+    """A model of texts with its codec, or one without with that of a folder.
+
+    Args:
+      path: of the model.
+      codec: folder of a codec.
+      precision: as of `MusicGen.load`.
+      mesh: as of `MusicGen.load`.
+
+    Returns:
+      The model.
+
+    Raises:
+      UserError: what is not there, or does not fit.
+    """
     from rvq_jax.systems.generators import load_generator
     from rvq_jax.train.codes import load_codec
 
-    model = load_generator(path)
+    model = load_generator(path, precision=precision, mesh=mesh)
     if codec is not None and model.codec is not None:
         raise UserError(f"{path} has its codec: leave --codec away")
     if codec is not None:

@@ -20,6 +20,7 @@ from rvq_jax.evaluate.points import CodecPoints, CoderPoint, levels_of
 from rvq_jax.evaluate.rows import Rows
 from rvq_jax.evaluate.settings import GenerationSettings
 from rvq_jax.evaluate.tokens import evaluate_tokens
+from rvq_jax.lm.precision import Precision
 from rvq_jax.systems import generators
 from rvq_jax.systems.codec import Codec
 from rvq_jax.train.codes import MUSICGENS
@@ -107,6 +108,7 @@ def evaluate_models(
     embeddings: Sequence[Path] = (),
     settings: GenerationSettings | None = None,
     speech: bool = False,
+    precision: Precision = "float32",
 ) -> tuple[dict, LeftOut | None]:
     """Measures token models on held-out clips (see `tokens.evaluate_tokens`).
 
@@ -118,6 +120,7 @@ def evaluate_models(
       settings: how many clips are generated, and how.
       speech: measure what models say too (see `speech.evaluate_speech`), beside the training clips
         of train.npz where the held-out codes lie beside one.
+      precision: of the models' weights and caches, as of `MusicGen.load`.
 
     Returns:
       What results.json holds, but for where it was measured; and files that were left out.
@@ -127,7 +130,7 @@ def evaluate_models(
     """
     _check_place(out)
     given = [load_embedding(path) for path in embeddings]
-    opened = dict(zip(labels(paths), map(open_model, paths), strict=True))
+    opened = {n: open_model(p, precision) for n, p in zip(labels(paths), paths, strict=True)}
     models = {name: one.model for name, one in opened.items()}
     if speech:
         speeches.check(models)

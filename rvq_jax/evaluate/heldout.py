@@ -10,6 +10,7 @@ from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import LeftOut, UserError, reading
 from rvq_jax.evaluate.pieces import check_apart
+from rvq_jax.lm.precision import Precision
 from rvq_jax.systems.generators import Generator, load_generator
 from rvq_jax.systems.musicgen import MusicGen
 from rvq_jax.systems.soundstorm import SoundStorm
@@ -34,13 +35,15 @@ class Heldout(NamedTuple):
     left_out: LeftOut | None = None  # files of a folder that cannot be used
 
 
-def open_model(path: str | Path) -> OpenedModel:
+def open_model(path: str | Path, precision: Precision = "float32") -> OpenedModel:
     """The token model in a folder: a model's own, `RUN/model`, or that of a run, `RUN`.
 
-    Raises UserError if there is none (see `load_generator`).
+    precision: as of `MusicGen.load`. Raises UserError if there is none (see `load_generator`).
     """
     path = files.model_folder(path)
-    return OpenedModel(load_generator(path), _crop(path.parent / "config.json"))
+    return OpenedModel(
+        load_generator(path, precision=precision), _crop(path.parent / "config.json")
+    )
 
 
 def open_heldout(path: str | Path, models: Sequence[Generator], out: str | Path) -> Heldout:

@@ -20,6 +20,7 @@ from rvq_jax.lm import transformer
 from rvq_jax.lm.conditions import Guidance, guide
 from rvq_jax.lm.heads import bits
 from rvq_jax.lm.llama import LlamaBlock, RMSNorm
+from rvq_jax.lm.precision import Int8, logits_type, split
 from rvq_jax.lm.sampling import Sampling, sample
 from rvq_jax.lm.transformer import KVCache, product, project, weight
 from rvq_jax.tracing import varying
@@ -86,7 +87,7 @@ class LevelBlock(nnx.Module):
     def __call__(self, x_RKD: Array, cross_kv: None, angles: Array | None, **mask) -> Array:
         """All levels at once, as `LlamaBlock` has it."""
         block = self.each
-        attend, out_KDHE = block.attend_self, block.attend_self.out[...]
+        attend = block.attend_self
         y_RKD = place(block.norm_self(x_RKD), "batch", None, None)
         queries = project_each(y_RKD, attend.query[...])
         keys, values = jnp.moveaxis(project_each(y_RKD, attend.key_value[...]), 2, 0)
@@ -95,7 +96,7 @@ class LevelBlock(nnx.Module):
         )
         y_RKHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
         y_RKHE = place(y_RKHE, "batch", None, "heads", None)
-        out_KDX = out_KDHE.reshape(*out_KDHE.shape[:2], -1)
+        out_KDX = jax.vmap(transformer.flat)(attend.out[...])
         x_RKD = x_RKD + project_each(y_RKHE.reshape(x_RKD.shape), out_KDX)
         y_RKD = place(block.norm_mlp(x_RKD), "batch", None, None)
         y_RKF = block.inner(lambda w: place(project_each(y_RKD, w), "batch", None, "mlp"))
@@ -108,13 +109,15 @@ class LevelBlock(nnx.Module):
         return nnx.merge(graphdef, jax.tree.map(lambda x: x[level] if x.ndim > 1 else x, state))
 
 
-def project_each(x_RKD: Array, weight: Array) -> Array:
+def project_each(x_RKD: Array, weight: Array | Int8) -> Array:
     """`[R, K, …]`: each level projected by its own of weights `[K, …, D]`, as `project` does."""
+    weight, scale = split(weight)
     weight = weight.astype(x_RKD.dtype)
     together = weight if meshed() else weight.reshape(len(weight), -1, weight.shape[-1])
     dims = (((2,), (together.ndim - 1,)), ((1,), (0,)))
     y = jnp.moveaxis(jax.lax.dot_general(x_RKD, together, dims), 0, 1)
-    return y.reshape(*x_RKD.shape[:2], *weight.shape[1:-1])
+    y = y.reshape(*x_RKD.shape[:2], *weight.shape[1:-1])
+    return y if scale is None else (y * scale[None]).astype(x_RKD.dtype)
 
 
 class DepthHeads(nnx.Module):
@@ -181,8 +184,11 @@ class DepthHeads(nnx.Module):
         x_RKD = transformer.scan_layers(self.blocks, x_RKD, body, remat=self.remat)
         y_RKD = place(x_RKD if self.norm is None else self.norm(x_RKD), "batch", None, None)
         first_RD = y_RKD[:, 0] if self.config.state == "added" else hidden_RD
-        first_RN = project(first_RD[:, None], self.first[...])[:, 0]
-        others_RKN = project_each(y_RKD[:, 1:], self.weight[...])
+        first_ND, others_KND = self.first[...], self.weight[...]
+        first_RN = project(first_RD[:, None], first_ND, logits_type(first_ND))[:, 0]
+        # A CPU has no products of bfloat16 for each level with sums in float32.
+        others_RKD = y_RKD[:, 1:].astype(logits_type(others_KND) or y_RKD.dtype)
+        others_RKN = project_each(others_RKD, others_KND)
         others_RKN = place(others_RKN, "batch", None, "vocab")
         return first_RN.astype(jnp.float32), others_RKN.astype(jnp.float32)
 
@@ -218,7 +224,7 @@ class DepthHeads(nnx.Module):
 
         def choose(k, logits_NR):
             """A token of level k in each row, and its bits."""
-            logits_GBN = logits_NR.T.astype(jnp.float32).reshape(branches, len(keys), -1)
+            logits_GBN = logits_NR.T.reshape(branches, len(keys), -1)
             logits_BN = guide(logits_GBN, guidance)
             level_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
             drawn_B = jax.vmap(lambda key, x: sample(key, x, sampling))(level_keys, logits_BN)
@@ -230,14 +236,15 @@ class DepthHeads(nnx.Module):
             return jnp.where(valid_B, token_B, self.codebook_size), cost_B
 
         y_DR, caches = self._step(0, self._input(0, state_DR, None), caches)
-        first_NR = product(self.first[...], y_DR if c.state == "added" else state_DR)
+        read_DR = y_DR if c.state == "added" else state_DR
+        first_NR = product(self.first[...], read_DR, jnp.float32)
         token_B, cost_B = choose(0, first_NR)
 
         def level(carry, k):
             token_B, caches = carry
             below_DR = jnp.tile(self.embed[...][k - 1, token_B], (branches, 1)).T
             y_DR, caches = self._step(k, self._input(k, state_DR, below_DR), caches)
-            token_B, cost_B = choose(k, product(self.weight[...][k - 1], y_DR))
+            token_B, cost_B = choose(k, product(self.weight[...][k - 1], y_DR, jnp.float32))
             return (token_B, caches), (token_B, cost_B)
 
         carry = varying((token_B, caches), keys)[0]

@@ -13,6 +13,7 @@ from flax import nnx
 
 from rvq_jax.axes import place
 from rvq_jax.lm.conditions import Guidance, guide
+from rvq_jax.lm.precision import logits_type
 from rvq_jax.lm.sampling import Sampling, sample
 from rvq_jax.lm.transformer import product, project, weight
 from rvq_jax.typing import Array, Key, Tokens
@@ -61,7 +62,9 @@ class IndependentHeads(nnx.Module):
 
     def logits(self, hidden_BTD: Array) -> Array:
         """Logits `[B, K, T, N]` float32."""
-        y_BTKN = place(project(hidden_BTD, self.weight[...]), "batch", None, None, "vocab")
+        weight_KND = self.weight[...]
+        y_BTKN = project(hidden_BTD, weight_KND, logits_type(weight_KND))
+        y_BTKN = place(y_BTKN, "batch", None, None, "vocab")
         return y_BTKN.swapaxes(1, 2).astype(jnp.float32)
 
     def bits(self, hidden: Array, tokens: Tokens, guidance: Guidance = None) -> Array:
@@ -85,8 +88,8 @@ class IndependentHeads(nnx.Module):
         # Columns, and all branches in one product: the weights are read once. Behind a barrier, or
         # XLA would take the transpose for one of the weights.
         columns_DC = jax.lax.optimization_barrier(hidden.reshape(-1, dim).T)
-        logits_KNC = product(self.weight[...], columns_DC)
-        logits_CKN = logits_KNC.transpose(2, 0, 1).astype(jnp.float32)
+        logits_KNC = product(self.weight[...], columns_DC, jnp.float32)
+        logits_CKN = logits_KNC.transpose(2, 0, 1)
         logits_GBKN = logits_CKN.reshape(branches, batch, *logits_CKN.shape[1:])
         logits_BKN = self._ends(guide(logits_GBKN, guidance))
         draw = jax.vmap(lambda key, logits, recent: sample(key, logits, sampling, recent))

@@ -26,6 +26,7 @@ from rvq_jax.lm.embedding import code_table, embed_codes, positions
 from rvq_jax.lm.heads import IndependentHeads
 from rvq_jax.lm.masked import Confidence, Parallel
 from rvq_jax.lm.masking import Masks
+from rvq_jax.lm.precision import logits_type
 from rvq_jax.lm.sampling import PLAIN, Sampling
 from rvq_jax.lm.schedule import Timetable
 from rvq_jax.lm.transformer import Block, LayerNorm, project
@@ -175,11 +176,14 @@ class MaskedLM(nnx.Module):
             weights = self.embed[...][:, :-1] * self.config.dim**-0.5
         else:
             weights = self.heads.weight[...]
+        wide = logits_type(weights)
         if level.ndim:
+            x_BFD = x_BFD.astype(wide or x_BFD.dtype)
             rows_BND = weights[level].astype(x_BFD.dtype)
             y_BFN = jnp.einsum("bfd,bnd->bfn", x_BFD, rows_BND)
         else:
-            y_BFN = project(x_BFD, jax.lax.dynamic_index_in_dim(weights, level, 0, keepdims=False))
+            weight_ND = jax.lax.dynamic_index_in_dim(weights, level, 0, keepdims=False)
+            y_BFN = project(x_BFD, weight_ND, wide)
         return place(y_BFN, "batch", None, "vocab").astype(jnp.float32)
 
     def hidden(

@@ -188,6 +188,7 @@ class TokenLM(nnx.Module):
         c, length = self.config, features.prefix.shape[1] + steps
         kv = c.kv_heads or c.heads
         values = jnp.zeros((len(x_BTD), kv, length, c.dim // c.heads), x_BTD.dtype)
+        values = place(values, "batch", "heads", None, None)
         cross, own = [], []
         for block in self.blocks:
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
@@ -208,7 +209,7 @@ class TokenLM(nnx.Module):
         x_B1D = embed_codes(self.embed, inputs_BK[:, :, None], self.config.dtype) + added
         if cache.added is not None:
             x_B1D = x_B1D + jax.lax.dynamic_slice_in_dim(cache.added, t, 1, axis=1)
-        x_DB = x_B1D[:, 0].T
+        x_DB = place(x_B1D[:, 0].T, None, "batch")
         past_BT = (jnp.arange(length - before) <= t)[None]
         past_BT = jnp.broadcast_to(past_BT, (len(inputs_BK), length - before))
         past_BT = jnp.concatenate([cache.prefix_mask, past_BT], axis=1)
@@ -245,6 +246,21 @@ class TokenLM(nnx.Module):
         )
         x_BTD = jnp.concatenate([prefix_BPD, x_BTD], axis=1) + added
         return x_BTD, angles, {"causal": True, "seen_BS": here_BT}
+
+
+def cache_bytes(config: LMConfig, rows: int, steps: int) -> int:
+    """Bytes of keys and values that decoding keeps.
+
+    Args:
+      config: of the model.
+      rows: with those of every branch of guidance.
+      steps: of codes, those of a prefix left out.
+
+    Returns:
+      The bytes.
+    """
+    features = config.dim // config.heads * (config.kv_heads or config.heads)
+    return 2 * config.layers * rows * features * steps * jnp.dtype(config.dtype).itemsize
 
 
 def teacher_inputs(tokens: Tokens, special: int) -> Tokens:

@@ -19,6 +19,8 @@ from flax import nnx
 from rvq_jax.axes import meshed, place
 from rvq_jax.lm import attention
 from rvq_jax.lm.attention import How, attend
+from rvq_jax.lm.filled import of_filled
+from rvq_jax.lm.precision import Int8, split
 from rvq_jax.typing import Array, Remat
 
 policies = jax.checkpoint_policies
@@ -50,6 +52,10 @@ class KVCache(NamedTuple):
         keys = jax.lax.dynamic_update_slice_in_dim(self.keys, new.keys, position, axis=3)
         values = jax.lax.dynamic_update_slice_in_dim(self.values, new.values, position, axis=2)
         return KVCache(keys, values)
+
+    def first(self, length: int) -> "KVCache":
+        """Of the first positions alone."""
+        return KVCache(self.keys[..., :length], self.values[:, :, :length])
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> nnx.Param:
@@ -159,28 +165,44 @@ class Attention(nnx.Module):
         return product(flat(self.out[...]), y_BHE.transpose(1, 2, 0).reshape(x_DB.shape))
 
 
-def project(x_BTD: Array, weight: Array) -> Array:
+def project(x_BTD: Array, weight: Array | Int8, dtype=None) -> Array:
     """`[B, T, …]`: x projected to all but the last axis of a weight `[…, D]`.
 
     As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU. Not
     with its transpose, of which a gradient through a scan would keep a copy for each layer. On a
     mesh axes stay apart: with one split behind a whole one, as heads behind keys and values, no
-    device has a piece of both together, and XLA would gather them.
+    device has a piece of both together, and XLA would gather them. dtype: of the result, x's own
+    for None.
     """
+    weight, scale = split(weight)
     weight = weight.astype(x_BTD.dtype)
     together = weight if meshed() else weight.reshape(-1, weight.shape[-1])
-    y = jax.lax.dot_general(x_BTD, together, (((2,), (together.ndim - 1,)), ((), ())))
-    return y.reshape(*x_BTD.shape[:2], *weight.shape[:-1])
+    sums = dtype if scale is None else jnp.float32
+    dims = (((2,), (together.ndim - 1,)), ((), ()))
+    y = jax.lax.dot_general(x_BTD, together, dims, preferred_element_type=sums)
+    y = y.reshape(*x_BTD.shape[:2], *weight.shape[:-1])
+    return y if scale is None else (y * scale[None, None]).astype(dtype or x_BTD.dtype)
 
 
-def product(weight: Array, x_DB: Array) -> Array:
-    """`[…, B]`: columns projected to all but the last axis of a weight `[…, D]`."""
-    y = weight.reshape(-1, weight.shape[-1]).astype(x_DB.dtype) @ x_DB
-    return y.reshape(*weight.shape[:-1], -1)
+def product(weight: Array | Int8, x_DB: Array, dtype=None) -> Array:
+    """`[…, B]`: columns projected to all but the last axis of a weight `[…, D]`, as `project`."""
+    weight, scale = split(weight)
+    weight = weight.astype(x_DB.dtype)
+    together = weight if meshed() else weight.reshape(-1, weight.shape[-1])
+    sums = dtype if scale is None else jnp.float32
+    dims = (((together.ndim - 1,), (0,)), ((), ()))
+    y = jax.lax.dot_general(together, x_DB, dims, preferred_element_type=sums)
+    if dtype is not None:
+        # Else XLA would transpose the product itself: a CPU has no such one with sums of its own.
+        y = jax.lax.optimization_barrier(y)
+    y = y.reshape(*weight.shape[:-1], -1)
+    return y if scale is None else (y * scale[..., None]).astype(dtype or x_DB.dtype)
 
 
-def flat(weight_DHE: Array) -> Array:
+def flat(weight_DHE: Array | Int8) -> Array | Int8:
     """`[D, HE]`: a weight of all heads together."""
+    if isinstance(weight_DHE, Int8):
+        return Int8(flat(weight_DHE.values), weight_DHE.scale)
     return weight_DHE.reshape(len(weight_DHE), -1)
 
 
@@ -292,7 +314,12 @@ class Block(nnx.Module):
         """
         y_DB = self.norm_self(x_DB, axis=0)
         cache = cache.update(self.attend_self.project_step(y_DB, angles), position)
-        x_DB = x_DB + self.attend_self.step(y_DB, *cache, past_BT, angles)
+
+        def attend(rows: int) -> Array:
+            past_Bt = past_BT[:, :rows]
+            return self.attend_self.step(y_DB, *cache.first(rows), past_Bt, angles)
+
+        x_DB = x_DB + of_filled(attend, position, past_BT.shape[1])
         if cross_kv is not None:
             x_DB = x_DB + self.attend_cross.step(self.norm_cross(x_DB, axis=0), *cross_kv)
         y_DB = self.norm_mlp(x_DB, axis=0)

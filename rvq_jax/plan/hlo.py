@@ -228,6 +228,9 @@ def runs(module: Module, unknown: int = 1) -> tuple[dict[str, Run], int]:
                 factor = trips(module, module.computations[name], instruction)
                 lost += factor is None
                 factor = unknown if factor is None else factor
+            if instruction.opcode == "conditional":
+                # Each of its branches as often, as far as the text tells.
+                factor = 1 / sum(kind != "calls" for kind, _ in instruction.callees())
             for _, callee in instruction.callees():
                 times[callee] += times[name] * factor
                 fused[callee] |= fused[name] or instruction.opcode == "fusion"

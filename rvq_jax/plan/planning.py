@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import jax
 
+from rvq_jax.lm.precision import Precision
 from rvq_jax.plan import chips, meshes, programs
 from rvq_jax.plan.compiled import Compiled, compile_for, roofline
 from rvq_jax.plan.doubts import doubts
@@ -31,6 +32,7 @@ def plan(
     search: bool = False,
     decode: bool = True,
     largest: bool = True,
+    precision: Precision = "float32",
 ) -> dict:
     """Plans a training run on a topology: memory, cost and time of a step, without running it.
 
@@ -42,6 +44,7 @@ def plan(
         pass recomputes, and name the cheapest of all.
       decode: also compile the program that generates, for a token model.
       largest: also find the largest batch that fits, by one or two more compiles.
+      precision: of weights and cache where it generates, as of `MusicGen.load`.
 
     Returns:
       What `rvq-jax plan --json` prints; numbers are bytes, FLOPs, and seconds, of one chip.
@@ -81,9 +84,9 @@ def plan(
         result["meshes"] = [_brief(figures) for _, _, figures in tried]
     if largest and chip.memory is not None:
         result["largest_batch"] = _largest(step, found, chip)
-    decoding = run.decoding(devices[0]) if decode else None
+    decoding = run.decoding(devices[0], precision) if decode else None
     if decoding is not None:
-        result["decode"] = _decoding(decoding, chip)
+        result["decode"] = {"precision": precision, **decode_figures(decoding, chip)}
     result["tool_seconds"] = time.perf_counter() - began
     return result
 
@@ -224,23 +227,39 @@ def _largest(step: Step, found: Compiled, chip: chips.Chip) -> dict:
     return {"batch": max(fit, default=0) * ways, "estimate": estimate * ways}
 
 
-def _decoding(decoding: Decoding, chip: chips.Chip) -> dict:
-    """Generation of a crop's frames, all steps, on one chip as `rvq-jax generate` runs it."""
+def decode_figures(decoding: Decoding, chip: chips.Chip) -> dict:
+    """Generation of a crop's frames, all steps, on one chip as `rvq-jax generate` runs it.
+
+    Args:
+      decoding: the program.
+      chip: that it is compiled for.
+
+    Returns:
+      Bytes of weights, cache and all; the least seconds, and frames of all prompts a second.
+    """
     found = compile_for(chip, decoding.lowered, "decoding on one chip", decoding.steps)
     params = _local(decoding.params)
     figures = {
         "prompts": decoding.rows,
         "steps": decoding.steps,
         "fits": found.fits,
-        "bytes": {"parameters": params, "total": found.memory["total"], "limit": found.limit},
+        "frames": decoding.frames,
+        "bytes": {
+            "parameters": params,
+            "cache": decoding.cache,
+            "total": found.memory["total"],
+            "limit": found.limit,
+        },
         "compile_seconds": found.compile_seconds,
     }
     if found.cost is None:
-        return figures | {"flops": None, "bytes_moved": None, "seconds": None}
+        empty = ("flops", "bytes_moved", "seconds", "frames_per_second")
+        return figures | dict.fromkeys(empty)
     line = roofline(chip, found.cost)
     return figures | {
         "flops": found.cost.flops,
         "bytes_moved": found.cost.moved,
         "seconds": line.seconds,
+        "frames_per_second": line.seconds and decoding.rows * decoding.frames / line.seconds,
         "bound": line.bound,
     }

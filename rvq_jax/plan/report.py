@@ -105,11 +105,14 @@ def _decode(plan: dict) -> list[str]:
     fits = "fits" if found["fits"] else "DOES NOT FIT"
     limit = "" if memory["limit"] is None else f" of {size(memory['limit'])}, {fits}"
     lines = [
-        f"generation of {found['prompts']} prompts on one chip, guided, {found['steps']} steps: "
-        f"{size(memory['total'])}{limit}"
+        f"generation of {found['prompts']} prompts on one chip, guided, {found['steps']} steps, "
+        f"{found['precision']}: {size(memory['total'])}{limit}"
     ]
     if found["seconds"] is not None:
-        lines.append(f"  at least {seconds(found['seconds'])}, bound by {found['bound']}")
+        lines.append(
+            f"  at least {seconds(found['seconds'])}, bound by {found['bound']}: "
+            f"{found['frames_per_second']:.0f} frames a second at most"
+        )
     return lines
 
 

@@ -12,6 +12,7 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.systems import published_codecs
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding.devices import place_params
 from rvq_jax.systems.magnet import Decoding, MAGNeT
 from rvq_jax.systems.musicgen import MusicGen, folder
 from rvq_jax.systems.text_encoder import TextEncoder
@@ -72,7 +73,7 @@ def of_file(
     if isinstance(lm, LMConfig) and lm.melody_bins:
         sizes["melody_frames"] = audiocraft.melody_frames(found.seconds, config.rate)
     lm = configs.make(type(lm), f"{path}", **(dataclasses.asdict(lm) | sizes))
-    params = folder.of_tensors(lm, found.tensors, path)
+    params = place_params(folder.of_tensors(lm, found.tensors, path))
     if found.generation is None:
         return MusicGen(lm, found.pattern, params, made, encoder)
     return MAGNeT(lm, params, made, encoder, _decoding(found.generation, lm.levels, path))

@@ -4,8 +4,10 @@ import inspect
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from rvq_jax import files
+from rvq_jax.lm.precision import Precision
 from rvq_jax.systems import magnet, soundstorm, valle
 from rvq_jax.systems.decoding import windows
 from rvq_jax.systems.magnet import MAGNeT
@@ -19,15 +21,26 @@ Generator = MusicGen | SoundStorm | MAGNeT | VALLE
 KINDS = {soundstorm.KIND: SoundStorm, magnet.KIND: MAGNeT, valle.KIND: VALLE}
 
 
-def load_generator(path: str | Path) -> Generator:
+def load_generator(
+    path: str | Path, *, precision: Precision = "float32", mesh: Mesh | None = None
+) -> Generator:
     """The model in a folder, its own or that of its run: a MusicGen, SoundStorm, MAGNeT or VALL-E.
 
-    Raises UserError if it is none of them, parts are missing, or weights do not fit.
+    Args:
+      path: the folder.
+      precision: as of `MusicGen.load`.
+      mesh: as of `MusicGen.load`.
+
+    Returns:
+      The model.
+
+    Raises:
+      UserError: if it is none of them, parts are missing, or weights do not fit.
     """
     path = files.model_folder(path)
     kind = files.load_config(path).get("model")
     found = KINDS.get(kind, MusicGen) if isinstance(kind, str) else MusicGen
-    return found.load(path)
+    return found.load(path, precision=precision, mesh=mesh)
 
 
 def kind(model: Generator) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from rvq_jax import files, patterns
 from rvq_jax.errors import UserError
@@ -14,6 +15,7 @@ from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.patterns import BUCKET
 from rvq_jax.systems import captions as texts
@@ -94,12 +96,23 @@ class MAGNeT:
         return described.public(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> "MAGNeT":
+    def load(
+        cls, path: str | Path, *, precision: Precision = "float32", mesh: Mesh | None = None
+    ) -> "MAGNeT":
         """A model from a folder that `save` wrote.
 
-        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        Args:
+          path: the folder.
+          precision: as of `MusicGen.load`, here and below.
+          mesh: of devices that generate together; None for one.
+
+        Returns:
+          The model.
+
+        Raises:
+          UserError: if it is not one, parts are missing, or weights do not fit or are NaN.
         """
-        made = cls(*masked.load(path, KIND, Decoding))
+        made = cls(*masked.load(path, KIND, Decoding, precision, mesh))
         try:
             masked.checked(made.config, made.iterations)
         except ValueError as error:

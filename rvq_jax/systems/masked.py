@@ -4,20 +4,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax import files, limits
 from rvq_jax.errors import UserError, shown
 from rvq_jax.lm import forms
+from rvq_jax.lm import precision as precisions
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.lm.schedule import Timetable
 from rvq_jax.patterns import BUCKET
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding.devices import Rows, place_params
 from rvq_jax.systems.decoding.masked import Rescorer, generate_masked
 from rvq_jax.systems.musicgen import checks, folder
 from rvq_jax.systems.text_encoder import TextEncoder
@@ -43,12 +46,29 @@ class Request(NamedTuple):
     lengths: np.ndarray  # [B], frames of each row
 
 
-def load(path: str | Path, kind: str, generation: type | None = None) -> Parts:
+def load(
+    path: str | Path,
+    kind: str,
+    generation: type | None = None,
+    precision: Precision = "float32",
+    mesh: Mesh | None = None,
+) -> Parts:
     """The parts of a folder that `save` wrote.
 
-    generation: the dataclass of how a model of this kind decodes, whose defaults stand for what
-    the folder does not say. Raises UserError if it is not of this kind, a part is missing, or
-    weights do not fit or are not finite.
+    Args:
+      path: the folder.
+      kind: of the model.
+      generation: the dataclass of how a model of this kind decodes, whose defaults stand for what
+        the folder does not say.
+      precision: as of `MusicGen.load`.
+      mesh: as of `MusicGen.load`.
+
+    Returns:
+      The parts.
+
+    Raises:
+      UserError: if it is not of this kind, a part is missing, or weights do not fit or are not
+        finite.
     """
     path = files.model_folder(path)
     data = files.load_config(path)
@@ -69,11 +89,14 @@ def load(path: str | Path, kind: str, generation: type | None = None) -> Parts:
     folder.check_finite(files.named(params), path)
     codec = None if alone else Codec.load(path / "codec")
     text = TextEncoder.load(path / "text") if config.text_dim else None
-    return Parts(config, jax.device_put(params), codec, text, decoding)
+    params = place_params(params, precision, mesh)
+    return Parts(precisions.computed(config, precision), params, codec, text, decoding)
 
 
 def save(path: Path, kind: str, parts: Parts) -> None:
-    """Writes a folder's parts; path: a folder that is being written."""
+    """Writes a folder's parts; path: a folder that is being written. Raises UserError for a model
+    in fewer bits."""
+    precisions.check_whole(parts.params, "saved")
     data = {"model": kind, **configs.to_dict(parts.config)}
     if parts.codec is None:
         data[folder.ALONE] = True
@@ -184,18 +207,13 @@ def sample(
     if "semantic" in conditions:
         wanted = config.semantic_tokens(padded)
         conditions = conditions | {"semantic": _widened(conditions["semantic"], wanted)}
-    found = generate_masked(
-        config,
-        params,
-        table,
-        conditions,
-        keys,
-        forced,
-        asked.lengths,
-        sampling=sampling,
-        rescorer=rescorer,
-    )
-    return np.asarray(found.codes)[:, :, :frames]
+    rows = Rows.of(params, len(forced))
+    if rescorer is not None:
+        rescorer = rescorer._replace(conditions=rows.place(rescorer.conditions))
+    args = rows.place((conditions, keys, forced, asked.lengths))
+    with rows.running():
+        found = generate_masked(config, params, table, *args, sampling=sampling, rescorer=rescorer)
+    return np.asarray(found.codes)[: rows.count, :, :frames]
 
 
 def pieces(audio: Audio, codec: Codec, chunk: float) -> Iterator[Audio]:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax import files, patterns
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
+from rvq_jax.lm.precision import Precision
 from rvq_jax.systems import described
 from rvq_jax.systems.captions import Captions, some
 from rvq_jax.systems.decoding import programs
+from rvq_jax.systems.decoding.devices import Rows
 from rvq_jax.systems.decoding.windows import SamplingSettings
 from rvq_jax.systems.musicgen import MusicGen, checks
 from rvq_jax.systems.semantic_tokenizer import SemanticTokenizer
@@ -61,17 +65,28 @@ class SemanticModel:
         return described.public(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> "SemanticModel":
+    def load(
+        cls, path: str | Path, *, precision: Precision = "float32", mesh: Mesh | None = None
+    ) -> "SemanticModel":
         """A model from a folder that `save` wrote.
 
-        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        Args:
+          path: the folder.
+          precision: as of `MusicGen.load`, here and below.
+          mesh: of devices that generate together; None for one.
+
+        Returns:
+          The model.
+
+        Raises:
+          UserError: if it is not one, parts are missing, or weights do not fit or are NaN.
         """
         path = files.model_folder(path)
         data = files.load_config(path)
         if data.pop("model", None) != KIND:
             raise UserError(f"{path} holds no semantic model; name one that a SemanticRun trained")
         said = configs.from_dict(_Fields, data, f"{path}/config.json")
-        lm = MusicGen.load(path / LM)
+        lm = MusicGen.load(path / LM, precision=precision, mesh=mesh)
         if lm.config.levels != 1 or not lm.config.end:
             raise UserError(f"{path / LM}: a semantic model has one level, and an end")
         there = (path / TOKENIZER).exists()
@@ -190,13 +205,11 @@ class SemanticModel:
         pattern = patterns.padded_pattern(PATTERN, 1, steps, pad_frames=True)
         padded = np.full((rows, 1, pattern.frames), -1, np.int32)
         padded[:, :, :steps] = forced
-        return programs.generate_codes(
-            self.lm.config,
-            self.lm.params,
-            pattern,
-            conditions,
-            keys,
-            padded,
-            np.full(rows, steps, np.int32),
-            **settings.options,
-        )
+        placed = Rows.of(self.lm.params, rows)
+        lengths = np.full(rows, steps, np.int32)
+        args = pattern, *placed.place((conditions, keys, padded, lengths))
+        with placed.running():
+            found = programs.generate_codes(
+                self.lm.config, self.lm.params, *args, **settings.options
+            )
+        return jax.tree.map(lambda x: x[:rows], found)

@@ -7,12 +7,14 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions, condition
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
 from rvq_jax.systems import described, masked, speech
@@ -68,15 +70,27 @@ class SoundStorm:
         return described.public(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> "SoundStorm":
+    def load(
+        cls, path: str | Path, *, precision: Precision = "float32", mesh: Mesh | None = None
+    ) -> "SoundStorm":
         """A model from a folder that `save` wrote.
 
-        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        Args:
+          path: the folder.
+          precision: as of `MusicGen.load`, here and below.
+          mesh: of devices that generate together; None for one.
+
+        Returns:
+          The model.
+
+        Raises:
+          UserError: if it is not one, parts are missing, or weights do not fit or are NaN.
         """
         path = files.model_folder(path)
-        parts = masked.load(path, KIND)
+        parts = masked.load(path, KIND, None, precision, mesh)
         there = (path / SEMANTIC).exists()
-        made = cls(*parts[:3], SemanticModel.load(path / SEMANTIC) if there else None)
+        where = {"precision": precision, "mesh": mesh}
+        made = cls(*parts[:3], SemanticModel.load(path / SEMANTIC, **where) if there else None)
         if made.semantic is not None:
             made.check_semantic(made.semantic, f"{path / SEMANTIC}")
         return made

@@ -14,12 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from rvq_jax import files
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import Conditions
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.lm.sampling import PLAIN
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import captions as texts
@@ -55,14 +57,25 @@ class VALLE:
         return described.public(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> "VALLE":
+    def load(
+        cls, path: str | Path, *, precision: Precision = "float32", mesh: Mesh | None = None
+    ) -> "VALLE":
         """A model from a folder that `save` wrote.
 
-        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        Args:
+          path: the folder.
+          precision: as of `MusicGen.load`, here and below.
+          mesh: of devices that generate together; None for one.
+
+        Returns:
+          The model.
+
+        Raises:
+          UserError: if it is not one, parts are missing, or weights do not fit or are NaN.
         """
         path = files.model_folder(path)
-        config, params, codec, _, spelling = masked.load(path, KIND, Spelling)
-        first = SemanticModel.load(path / FIRST)
+        config, params, codec, _, spelling = masked.load(path, KIND, Spelling, precision, mesh)
+        first = SemanticModel.load(path / FIRST, precision=precision, mesh=mesh)
         have, want = first.size, config.codebook_size
         if have != want:
             raise UserError(f"{path / FIRST} makes {have} codes, the other levels have {want}")

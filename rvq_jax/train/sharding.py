@@ -1,56 +1,12 @@
-"""A mesh of devices, and where on it parameters and batches live by the table of axes."""
+"""How training lays out what it trains: batches of every process, what devices keep whole."""
 
 import jax
 import numpy as np
-from flax import nnx
-from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from rvq_jax.axes import MESH, RULES, spec
-from rvq_jax.errors import UserError
+from rvq_jax.meshes import make_mesh, of_params, of_rows, replicated
 
-
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
-    """A mesh of the axes data, fsdp and tensor.
-
-    Args:
-      data: devices that share the batch; -1 takes all that remain.
-      fsdp: devices that share the batch and split parameters.
-      tensor: devices that split heads, feed-forwards and the vocabulary.
-      devices: all there are by default.
-
-    Returns:
-      The mesh.
-
-    Raises:
-      UserError: sizes that do not multiply to the number of devices.
-    """
-    devices = jax.devices() if devices is None else devices
-    if data == -1:
-        data = len(devices) // (fsdp * tensor)
-    shape = (data, fsdp, tensor)
-    if int(np.prod(shape)) != len(devices):
-        raise UserError(
-            f"mesh data × fsdp × tensor = {' × '.join(map(str, shape))} "
-            f"does not use the {len(devices)} devices there are; change the mesh fields"
-        )
-    # Explicit axes, the default, refuse codebook lookups whose output sharding is not spelled out.
-    # Where no axis of the torus fits one of ours it is cut, which jax.make_mesh refuses.
-    placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(placed, MESH, axis_types=(AxisType.Auto,) * 3)
-
-
-def of_params(params, mesh: Mesh):
-    """A sharding for every array of a tree: of variables from the `axes` they were given, others
-    whole."""
-
-    def place(leaf):
-        if not isinstance(leaf, nnx.Variable):
-            return replicated(mesh)
-        shape = leaf.get_value().shape
-        return leaf.replace(NamedSharding(mesh, spec(leaf.axes, shape, mesh)))
-
-    return jax.tree.map(place, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
+__all__ = ["make_mesh", "of_params", "place_batch", "replicated", "whole"]
 
 
 def whole(placed) -> list[tuple[str, int]]:
@@ -67,14 +23,9 @@ def whole(placed) -> list[tuple[str, int]]:
     return sorted(found, key=lambda item: -item[1])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def place_batch(batch: dict, mesh: Mesh) -> dict:
     """This process's rows `[B, …]` of a batch as global arrays, split over data and fsdp."""
-    sharding = NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+    sharding = of_rows(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
         for name, value in batch.items()

@@ -18,6 +18,7 @@ from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.patterns import Pattern
 from rvq_jax.systems.decoding import programs
+from rvq_jax.systems.decoding.devices import Rows
 from rvq_jax.typing import Codes, Key
 
 
@@ -232,22 +233,23 @@ def _pieces(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The first frame and the codes of each piece of a window."""
     pattern, forced, lengths, prefill_steps = window
-    args = pattern, conditions, keys, forced, lengths
+    rows = Rows.of(params, len(forced))
+    args = pattern, *rows.place((conditions, keys, forced, lengths))
+    options = {"prefill_steps": prefill_steps, **settings.options}
     if chunk is None:
-        decoded = programs.generate_codes(
-            config, params, *args, prefill_steps=prefill_steps, **settings.options
-        )
-        yield 0, np.asarray(decoded.codes)
+        with rows.running():
+            decoded = programs.generate_codes(config, params, *args, **options)
+        yield 0, np.asarray(decoded.codes)[: rows.count]
         return
-    decoding, state = programs.prefill(
-        config, params, *args, prefill_steps=prefill_steps, **settings.options
-    )
+    with rows.running():
+        decoding, state = programs.prefill(config, params, *args, **options)
     for first in range(0, int(lengths.max()), chunk):
         last = min(first + chunk, int(lengths.max()))
         until = int(pattern.step_of[:, last - 1].max()) + 1
-        state = programs.decode_until(config, params, decoding, state, until)
-        codes = programs.gather_codes(pattern, decoding, state).codes
-        yield first, np.asarray(codes[:, :, first:last])
+        with rows.running():
+            state = programs.decode_until(config, params, decoding, state, until)
+            codes = programs.gather_codes(pattern, decoding, state).codes
+        yield first, np.asarray(codes)[: rows.count, :, first:last]
 
 
 def _folded(keys: Key, begin: int) -> Key:

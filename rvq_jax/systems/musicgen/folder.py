@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from rvq_jax import config as configs
 from rvq_jax import files, limits, patterns
@@ -14,11 +15,14 @@ from rvq_jax.convert import encodec, folder, layout, musicgen, names, processors
 from rvq_jax.convert.fields import kind_of
 from rvq_jax.errors import READING, UserError, shown
 from rvq_jax.lm import forms
+from rvq_jax.lm import precision as precisions
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.opening import read_bytes
 from rvq_jax.systems import codec as codecs
 from rvq_jax.systems.codec import Codec
+from rvq_jax.systems.decoding.devices import place_params
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Array
 
@@ -31,12 +35,28 @@ PARTS = "text_encoder.", "audio_encoder."
 Loaded = tuple[LMConfig, str, nnx.State, Codec | None, TextEncoder | None]
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path, precision: Precision = "float32", mesh: Mesh | None = None) -> Loaded:
     """Config, pattern, parameters, codec and text encoder of a folder.
 
-    Raises UserError if it is no token model, a part is missing, or weights do not fit or are not
-    finite.
+    Args:
+      path: the folder.
+      precision: as of `MusicGen.load`.
+      mesh: as of `MusicGen.load`.
+
+    Returns:
+      The parts.
+
+    Raises:
+      UserError: if it is no token model, a part is missing, or weights do not fit or are not
+        finite.
     """
+    config, pattern, params, codec, text = _read(path)
+    params = place_params(params, precision, mesh)
+    return precisions.computed(config, precision), pattern, params, codec, text
+
+
+def _read(path: str | Path) -> Loaded:
+    """As of `load`, parameters not on any device yet."""
     path = files.model_folder(path)
     data = files.load_config(path)
     if kind_of(data) in musicgen.WHOLE | musicgen.ALONE:
@@ -55,7 +75,7 @@ def load(path: str | Path) -> Loaded:
     check_finite(files.named(params), path)
     text = TextEncoder.load(path / "text") if config.text_dim else None
     codec = None if alone else Codec.load(path / "codec")
-    return config, pattern, jax.device_put(params), codec, text
+    return config, pattern, params, codec, text
 
 
 def save(
@@ -77,8 +97,9 @@ def save(
       text: its frozen text encoder, written into the same folder.
 
     Raises:
-      UserError: a place that cannot be written to.
+      UserError: a place that cannot be written to; a model in fewer bits.
     """
+    precisions.check_whole(params, "saved")
     with files.writing_folder(path) as target:
         if _save_published(target, config, pattern, params, codec, text):
             return
@@ -139,7 +160,7 @@ def of_tensors(
       prefix: of the names; "" for the token model alone.
 
     Returns:
-      Parameters with lists of layers, on the device.
+      Parameters with lists of layers, of numpy.
 
     Raises:
       UserError: tensors that do not fit the config, or are not finite.
@@ -148,7 +169,7 @@ def of_tensors(
     places = musicgen.layout(config, prefix)
     wanted = layout.shapes(places, _leaves(config, path))
     read = layout.read(places, tensors.take(found, wanted, path))
-    return jax.device_put(_of_leaves(config, read))
+    return _of_leaves(config, read)
 
 
 def beyond(

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from rvq_jax import patterns
 from rvq_jax.audio import chroma
 from rvq_jax.lm.conditions import Conditions, condition
 from rvq_jax.lm.decode import row_keys
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.systems import described
 from rvq_jax.systems.captions import Captions, encode, encoded, rows_of
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.decoding import audio as sound
 from rvq_jax.systems.decoding import channels, programs, windows
+from rvq_jax.systems.decoding.devices import Rows
 from rvq_jax.systems.decoding.windows import GenerationRequest, SamplingSettings
 from rvq_jax.systems.musicgen import checks, folder
 from rvq_jax.systems.text_encoder import TextEncoder
@@ -40,13 +43,26 @@ class MusicGen:
         return described.public(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> "MusicGen":
+    def load(
+        cls, path: str | Path, *, precision: Precision = "float32", mesh: Mesh | None = None
+    ) -> "MusicGen":
         """A model from a folder that `save` wrote, or transformers (MusicGen, its melody and
         stereo forms, AudioGen, MusicgenForCausalLM).
 
-        Raises UserError if it is not one, parts are missing, or weights do not fit or are NaN.
+        Args:
+          path: the folder.
+          precision: of the parameters of the token model and of its cache: float32 computes as the
+            model's config says; bfloat16 and int8 take a half and a quarter of the memory, and can
+            be neither saved nor trained (see `rvq_jax.lm.precision`).
+          mesh: of devices that generate together (`rvq_jax.meshes.make_mesh`); None for one.
+
+        Returns:
+          The model.
+
+        Raises:
+          UserError: if it is not one, parts are missing, or weights do not fit or are NaN.
         """
-        return cls(*folder.load(path))
+        return cls(*folder.load(path, precision, mesh))
 
     def save(self, path: str | Path) -> None:
         """Writes a folder, whole or not at all: in transformers' format where it has one."""
@@ -175,9 +191,12 @@ class MusicGen:
         conditions = self.encode_conditions(captions, melody)
         if len(codes) != len(next(iter(conditions.values())).kept):
             raise ValueError(f"{len(codes)} rows of codes need as many captions")
-        return programs.score_codes(
-            self.config, self.params, pattern, codes, conditions, mask, guidance_scale
-        )
+        rows = Rows.of(self.params, len(codes))
+        codes, conditions, mask = rows.place((codes, conditions, mask))
+        model = self.config, self.params, pattern
+        with rows.running():
+            found = programs.score_codes(*model, codes, conditions, mask, guidance_scale)
+        return found[: rows.count]
 
     def encode_conditions(self, captions: Captions, melody: Audio | None = None) -> Conditions:
         """Conditions as the model reads them, to be used again: states of captions, a melody.

@@ -19,7 +19,8 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
 from rvq_jax.lm.attention import How
 from rvq_jax.lm.lora import LoRAConfig
-from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.model import LMConfig, cache_bytes
+from rvq_jax.lm.precision import Precision, check_whole, computed
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.patterns import Pattern, padded_pattern
 from rvq_jax.systems.decoding.programs import generate_codes
@@ -110,19 +111,24 @@ class LMRun(Run):
         how = {"remat": remat, "attention": attention or self.lm.attention}
         return dataclasses.replace(self, lm=dataclasses.replace(self.lm, **how))
 
-    def decoding(self, device) -> Decoding:
-        """All steps of as many frames as the run's crops, as `rvq-jax generate` runs them."""
-        params, conditions, key, forced, lengths, _ = decoding_shapes(self.lm, self.frames, device)
+    def decoding(
+        self, device, precision: Precision = "float32", prompts: int = PROMPTS
+    ) -> Decoding:
+        """As of `Run`: all steps of as many frames as the run's crops, as `rvq-jax generate` runs
+        them."""
+        shapes = decoding_shapes(self.lm, self.frames, device, precision, prompts)
+        (params, *others, _), lm = shapes, computed(self.lm, precision)
         place = SingleDeviceSharding(device)
         pattern = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(np.shape(x), "int32", sharding=place), self._pattern()
         )
         lowered = generate_codes.lower(
-            self.lm, params, pattern, conditions, key, forced, lengths,
-            guidance=GUIDANCE, sampling=Sampling(1.0, TOP_K, 0.0),
-        )  # fmt: skip
-        steps = patterns.named(self.pattern, self.lm.levels, self.frames).steps
-        return Decoding(lowered, params, PROMPTS, steps)
+            lm, params, pattern, *others, guidance=GUIDANCE, sampling=Sampling(1.0, TOP_K, 0.0)
+        )
+        steps = patterns.named(self.pattern, lm.levels, self.frames).steps
+        # Guided and unguided rows.
+        cache = cache_bytes(lm, 2 * prompts, self._pattern().steps)
+        return Decoding(lowered, params, prompts, steps, self.frames, cache)
 
     def _pattern(self) -> Pattern:
         return padded_pattern(self.pattern, self.lm.levels, self.frames)
@@ -194,6 +200,8 @@ def train_lm(
     name = patterns.canonical(run.pattern)
     if (run.init_from is None) != (init_params is None):
         raise ValueError("run.init_from and init_params, the parameters of it, go together")
+    if init_params is not None:
+        check_whole(init_params, "trained")
     if run.lora.rank is not None and run.lora.rank < 1:
         raise UserError(
             f"lora.rank is {run.lora.rank}: set it to at least 1, or None to train all weights"

@@ -16,6 +16,7 @@ from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
 from rvq_jax.lm.attention import How
 from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.precision import Precision, computed
 from rvq_jax.lm.schedule import timetable
 from rvq_jax.systems import magnet, soundstorm
 from rvq_jax.systems.codec import Codec
@@ -114,14 +115,18 @@ class MaskedRun(Run):
         """As of `Run`."""
         return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=remat))
 
-    def decoding(self, device) -> Decoding:
-        """All iterations for as many frames as the run's crops, as `rvq-jax generate` runs them."""
+    def decoding(
+        self, device, precision: Precision = "float32", prompts: int = PROMPTS
+    ) -> Decoding:
+        """As of `Run`: all iterations for as many frames as the run's crops, as `rvq-jax generate`
+        runs them."""
         lm, system = self.lm, magnet if self.lm.semantic_size is None else soundstorm
         guidance = magnet.GUIDANCE if system is magnet else None
         table = timetable(system.default_iterations(lm), guidance=guidance)
-        params, conditions, key, forced, lengths, placed = decoding_shapes(lm, self.frames, device)
-        args = params, placed(table), conditions, key, forced, lengths
-        return Decoding(lower_masked(lm, *args), params, PROMPTS, len(table.level))
+        shapes = decoding_shapes(lm, self.frames, device, precision, prompts)
+        params, *others, placed = shapes
+        lowered = lower_masked(computed(lm, precision), params, placed(table), *others)
+        return Decoding(lowered, params, prompts, len(table.level), self.frames)
 
 
 def masked_recipe(lm: MaskedLMConfig, batch: int) -> MaskedRun:

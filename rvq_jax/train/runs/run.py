@@ -8,8 +8,10 @@ import jax
 from jax.sharding import Mesh
 
 from rvq_jax.lm.attention import How
+from rvq_jax.lm.precision import Precision
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.monitoring import NOTHING, Monitoring
+from rvq_jax.train.runs.shapes import PROMPTS
 from rvq_jax.train.state import OptimizerConfig, Task
 from rvq_jax.typing import Remat
 
@@ -28,6 +30,8 @@ class Decoding(NamedTuple):
     params: Any  # shapes of the parameters on the chip
     rows: int  # examples at a time
     steps: int  # that its loop runs
+    frames: int  # of each example
+    cache: int = 0  # bytes of keys and values of all steps and branches of guidance
 
 
 class Run(abc.ABC):
@@ -92,6 +96,17 @@ class Run(abc.ABC):
         """The same run with another choice of what is recomputed, and of attention if given."""
         return self
 
-    def decoding(self, device) -> Decoding | None:
-        """Generation of a crop on one device, of shapes alone; None for a kind without any."""
+    def decoding(
+        self, device, precision: Precision = "float32", prompts: int = PROMPTS
+    ) -> Decoding | None:
+        """Generation of crops on one device, of shapes alone.
+
+        Args:
+          device: that all is on.
+          precision: of the parameters and the cache, as of `MusicGen.load`.
+          prompts: crops at a time.
+
+        Returns:
+          The program; None for a kind without any.
+        """
         return None

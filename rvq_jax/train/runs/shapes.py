@@ -5,6 +5,7 @@ from jax.sharding import SingleDeviceSharding
 
 from rvq_jax.lm import forms
 from rvq_jax.lm.conditions import Condition, Conditions
+from rvq_jax.lm.precision import Precision, cast
 from rvq_jax.train.tasks.lm import PREFIX
 
 TOKENS = 64  # that captions are padded to where a frozen encoder reads them
@@ -44,15 +45,19 @@ def batch_shapes(lm, batch: int, frames: int) -> dict[str, jax.ShapeDtypeStruct]
     }
 
 
-def decoding_shapes(lm, frames: int, device) -> tuple:
-    """Shapes of what generation of `PROMPTS` clips takes on one device.
+def decoding_shapes(
+    lm, frames: int, device, precision: Precision = "float32", prompts: int = PROMPTS
+) -> tuple:
+    """Shapes of what generation of some clips takes on one device.
 
-    The model is whole there, in float32 as trained parameters are.
+    The model is whole there.
 
     Args:
       lm: config of the model.
       frames: F.
       device: where all of it is.
+      precision: of its parameters.
+      prompts: B.
 
     Returns:
       Of parameters, conditions, a key, forced codes and lengths; and a function that places other
@@ -68,13 +73,14 @@ def decoding_shapes(lm, frames: int, device) -> tuple:
 
     conditions: Conditions = {}
     for name, shape in lm.condition_shapes(frames, TOKENS).items():
-        states = array(PROMPTS, *shape, dtype=kind(shape))
-        mask, kept = array(PROMPTS, shape[0], dtype="bool"), array(PROMPTS, dtype="bool")
+        states = array(prompts, *shape, dtype=kind(shape))
+        mask, kept = array(prompts, shape[0], dtype="bool"), array(prompts, dtype="bool")
         conditions[name] = Condition(states, mask, kept)
     key = placed(jax.eval_shape(lambda: jax.random.key(0)))
-    forced = array(PROMPTS, lm.levels, frames, dtype="int32")
-    lengths = array(PROMPTS, dtype="int32")
-    return placed(forms.abstract(lm)), conditions, key, forced, lengths, placed
+    forced = array(prompts, lm.levels, frames, dtype="int32")
+    lengths = array(prompts, dtype="int32")
+    params = jax.eval_shape(lambda params: cast(params, precision), forms.abstract(lm))
+    return placed(params), conditions, key, forced, lengths, placed
 
 
 def kind(shape: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from rvq_jax.lm import forms
 from rvq_jax.lm.attention import How
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.precision import Precision
 from rvq_jax.patterns import padded_pattern
 from rvq_jax.systems.codec import Codec
 from rvq_jax.systems.musicgen import MusicGen
@@ -30,7 +31,7 @@ from rvq_jax.train.monitoring import NOTHING, Monitoring, Sample
 from rvq_jax.train.runs.batches import batches_of, check_batch, heldout_batches
 from rvq_jax.train.runs.lm import LMRun, heldout_beside
 from rvq_jax.train.runs.run import Decoding, Run
-from rvq_jax.train.runs.shapes import batch_shapes
+from rvq_jax.train.runs.shapes import PROMPTS, batch_shapes
 from rvq_jax.train.runs.sizes import codec_of, sized_as_codes
 from rvq_jax.train.sampling import generated
 from rvq_jax.train.state import OptimizerConfig, Task, TrainState
@@ -116,9 +117,13 @@ class VALLERun(Run):
         parts = {n: dataclasses.replace(getattr(self, n), remat=remat) for n in (FIRST, REST)}
         return dataclasses.replace(self, **parts)
 
-    def decoding(self, device) -> Decoding:
-        """The first level of as many frames as the longest utterance, which is nearly all of it."""
-        return LMRun(pattern=PATTERN, lm=self.first, frames=self.frames).decoding(device)
+    def decoding(
+        self, device, precision: Precision = "float32", prompts: int = PROMPTS
+    ) -> Decoding:
+        """As of `Run`: the first level of as many frames as the longest utterance, which is nearly
+        all of it."""
+        run = LMRun(pattern=PATTERN, lm=self.first, frames=self.frames)
+        return run.decoding(device, precision, prompts)
 
 
 def train_valle(
