@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from rvq_jax.axes import MESH, meshed, spec
 from rvq_jax.typing import Array
 
-How = Literal["auto", "xla", "fused"]
+Form = Literal["auto", "xla", "fused"]
 NAME = "attention"  # of what the backward pass may keep (see `transformer.scan_layers`)
 CAUSAL = "causal_attention"  # and the number of steps: the name of XLA's form in a program
 LEAST = 256  # steps and positions below which scores are small, and a kernel pays nothing
@@ -32,7 +32,7 @@ def attend(
     causal: bool = False,
     mask: Array | None = None,
     seen_BS: Array | None = None,
-    how: How = "auto",
+    form: Form = "auto",
 ) -> Array:
     """Attends from queries to keys and values (Vaswani et al. 2017).
 
@@ -44,13 +44,13 @@ def attend(
       mask: what else hides, `[B or 1, H or 1, T or 1, S]` bool; such masks have no kernel.
       seen_BS: positions that are no padding, of which no query sees any; None for all. What comes
         of a query that stands on padding is not defined.
-      how: XLA's form, a kernel wherever there is one (on a CPU interpreted, slowly), or by what
+      form: XLA's form, a kernel wherever there is one (on a CPU interpreted, slowly), or by what
         the program is traced for: kernels on TPUs and GPUs where sequences are long.
 
     Returns:
       `[B, T, H, E]`.
     """
-    made = _kernel(q_BTHE, k_BSGE, causal, mask, seen_BS, how)
+    made = _kernel(q_BTHE, k_BSGE, causal, mask, seen_BS, form)
     if made is None:
         return checkpoint_name(_xla(q_BTHE, k_BSGE, v_BSGE, causal, mask, seen_BS), NAME)
     given = [q_BTHE, k_BSGE, v_BSGE] + ([] if seen_BS is None else [seen_BS])
@@ -65,45 +65,47 @@ def attend(
     return made(*given)
 
 
-def platform() -> str:
-    """What the devices are that a program is traced for: those of its mesh, else of this
-    process."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+def device() -> tuple[str, str]:
+    """Platform and kind of the devices that a program is traced for: those of its mesh, else of
+    this process."""
+    found = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    return found.platform, found.device_kind
 
 
-def _kernel(q_BTHE, k_BSGE, causal: bool, mask, seen_BS, how: How):
+def _kernel(q_BTHE, k_BSGE, causal: bool, mask, seen_BS, form: Form):
     """A function of queries, keys, values and what is seen; None where XLA's form is taken."""
     mesh = jax.sharding.get_abstract_mesh()
     whole = not meshed() or set(MESH) <= set(mesh.auto_axes)
-    if how == "xla" or mask is not None or not whole:
+    if form == "xla" or mask is not None or not whole:
         return None
-    kind, steps = platform(), q_BTHE.shape[1]
+    platform, kind = device()
+    short = min(q_BTHE.shape[1], k_BSGE.shape[1]) < LEAST
     # Without a mesh there is no telling where a program will run.
-    if how == "auto" and (mesh.empty or kind == "cpu" or min(steps, k_BSGE.shape[1]) < LEAST):
+    if form == "auto" and (mesh.empty or platform == "cpu" or short):
         return None
-    if kind in ("gpu", "cuda"):
-        fits = causal and seen_BS is None and q_BTHE.dtype in (jnp.bfloat16, jnp.float16)
-        return _cudnn if fits else None
-    return functools.partial(_splash, causal=causal, interpret=kind == "cpu")
+    if platform == "gpu":
+        # Cards before Ampere, which cuDNN's kernel is not for, have names of other words.
+        fits = kind.startswith("NVIDIA") and q_BTHE.dtype in (jnp.bfloat16, jnp.float16)
+        return _cudnn if fits and causal and seen_BS is None else None
+    return functools.partial(_splash, causal=causal, interpret=platform == "cpu")
 
 
 def _xla(q_BTHE, k_BSGE, v_BSGE, causal: bool, mask, seen_BS) -> Array:
     seen = None if seen_BS is None else seen_BS[:, None, None, :]
     mask = seen if mask is None else mask if seen is None else mask & seen
-    return _form(q_BTHE.shape[1] if causal else 0)(q_BTHE, k_BSGE, v_BSGE, mask)
+    return _named(q_BTHE.shape[1] if causal else 0)(q_BTHE, k_BSGE, v_BSGE, mask)
 
 
 @functools.cache
-def _form(steps: int):
+def _named(steps: int):
     """XLA's form, causal over so many steps if any; its name says so in programs."""
 
-    def form(q_BTHE, k_BSGE, v_BSGE, mask):
+    def made(q_BTHE, k_BSGE, v_BSGE, mask):
         causal = steps > 0
         return jax.nn.dot_product_attention(q_BTHE, k_BSGE, v_BSGE, mask=mask, is_causal=causal)
 
-    form.__name__ = f"{CAUSAL}_{steps}" if steps else "attention"
-    return jax.jit(form)
+    made.__name__ = f"{CAUSAL}_{steps}" if steps else "attention"
+    return jax.jit(made)
 
 
 def _cudnn(q_BTHE: Array, k_BSGE: Array, v_BSGE: Array) -> Array:

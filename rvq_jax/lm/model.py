@@ -13,7 +13,7 @@ from flax import nnx
 from rvq_jax import config as configs
 from rvq_jax.axes import place
 from rvq_jax.lm import conditioner, transformer
-from rvq_jax.lm.attention import How
+from rvq_jax.lm.attention import Form
 from rvq_jax.lm.conditioner import Features
 from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
 from rvq_jax.lm.depth import DepthConfig, DepthHeads, check_heads
@@ -53,7 +53,7 @@ class LMConfig:
     end: bool = False  # the first level may sample id N, which ends its row: lengths are outputs
     dtype: Dtype = "float32"  # of activations; parameters stay float32
     # Of whole sequences; auto: kernels where it is traced for TPUs or GPUs and sequences are long.
-    attention: How = "auto"
+    attention: Form = "auto"
     # Recomputed in the backward pass: the more of a layer, the less memory and the more time.
     remat: Remat = "nothing"
 
@@ -157,7 +157,7 @@ class TokenLM(nnx.Module):
 
         def body(block, x_BTD):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
-            return block(x_BTD, cross_kv, angles, how=self.config.attention, **mask)
+            return block(x_BTD, cross_kv, angles, form=self.config.attention, **mask)
 
         x_BTD = transformer.scan_layers(self.blocks, x_BTD, body, remat=self.config.remat)
         # Every step where its part of the vocabulary is: else the heads would be gathered.

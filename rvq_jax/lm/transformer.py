@@ -18,7 +18,7 @@ from flax import nnx
 
 from rvq_jax.axes import meshed, place
 from rvq_jax.lm import attention
-from rvq_jax.lm.attention import How, attend
+from rvq_jax.lm.attention import Form, attend
 from rvq_jax.lm.filled import of_filled
 from rvq_jax.lm.precision import Int8, split
 from rvq_jax.typing import Array, Remat
@@ -237,12 +237,12 @@ class Block(nnx.Module):
         angles: Array | None = None,
         *,
         level: Array | None = None,
-        how: How = "auto",
+        form: Form = "auto",
         **mask,
     ) -> Array:
         """The whole sequence at once; the rotary angles `[B, T, D / 2H]` and the `mask`
         (causal=True, seen_BS=… or mask=…) are self-attention's, the level is the norms'."""
-        return self.prefill(x_BTD, cross_kv, angles, level=level, how=how, **mask)[0]
+        return self.prefill(x_BTD, cross_kv, angles, level=level, form=form, **mask)[0]
 
     def prefill(
         self,
@@ -251,7 +251,7 @@ class Block(nnx.Module):
         angles: Array | None = None,
         *,
         level: Array | None = None,
-        how: How = "auto",
+        form: Form = "auto",
         **mask,
     ) -> tuple[Array, KVCache]:
         """The whole sequence, and the keys and values that later steps will attend to.
@@ -261,7 +261,7 @@ class Block(nnx.Module):
           cross_kv: keys and values of the condition; None without one.
           angles: `[B, T, D / 2H]` rotary angles; None for none.
           level: of the norms, where levels have their own; of all rows or `[B]` of each.
-          how: attention is worked out.
+          form: of attention, as of `rvq_jax.lm.attention.attend`.
           mask: of self-attention, as `rvq_jax.lm.attention.attend` takes it.
 
         Returns:
@@ -275,10 +275,10 @@ class Block(nnx.Module):
         x_BTD = place(x_BTD, "batch", "time", None)
         y_BTD = normed(self.norm_self, x_BTD)
         cache = self.attend_self.project(y_BTD, angles)
-        y_BTD = self.attend_self(y_BTD, *cache, angles, how=how, **mask)
+        y_BTD = self.attend_self(y_BTD, *cache, angles, form=form, **mask)
         x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         if cross_kv is not None:
-            y_BTD, seen = normed(self.norm_cross, x_BTD), {"seen_BS": cross_kv.mask, "how": how}
+            y_BTD, seen = normed(self.norm_cross, x_BTD), {"seen_BS": cross_kv.mask, "form": form}
             y_BTD = self.attend_cross(y_BTD, cross_kv.keys, cross_kv.values, **seen)
             x_BTD = x_BTD + place(y_BTD, "batch", "time", None)
         y_BTD = normed(self.norm_mlp, x_BTD)

@@ -35,11 +35,11 @@ def weights():
     return jax.random.normal(jax.random.key(1), (B, T, H, E))
 
 
-def value_and_grads(how, given, causal, seen=None, used=None):
+def value_and_grads(form, given, causal, seen=None, used=None):
     """Of a weighed sum of what comes of the queries that are used."""
 
     def weighed(*given):
-        y = attend(*given, causal=causal, seen_BS=seen, how=how)
+        y = attend(*given, causal=causal, seen_BS=seen, form=form)
         y = y if used is None else jnp.where(used[:, :, None, None], y, 0.0)
         return (y * weights()).sum(), y
 
@@ -92,11 +92,14 @@ def test_eight_devices_are_one():
 
 # What a program for other devices holds, lowered here.
 
-DEVICES = {"tpu": AbstractDevice("TPU v5 lite", 1, "tpu"), "cuda": AbstractDevice("H", 1, "gpu")}
+DEVICES = {
+    "tpu": AbstractDevice("TPU v5 lite", 1, "tpu"),
+    "cuda": AbstractDevice("NVIDIA H100 80GB HBM3", 1, "gpu"),
+}
 STEPS = 320  # of no other axis
 
 
-def lowered(platform: str, how: str, monkeypatch) -> str:
+def lowered(platform: str, form: str, monkeypatch, **changes) -> str:
     """The gradient of a model's loss, as JAX gives it to a compiler for this platform."""
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
@@ -105,7 +108,8 @@ def lowered(platform: str, how: str, monkeypatch) -> str:
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda least: True)
     equal = lambda capability: False  # noqa: E731
     monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", equal, raising=False)
-    lm = dataclasses.replace(LM, attention=how, dtype="bfloat16", remat="attention")
+    choice = {"attention": form, "dtype": "bfloat16", "remat": "attention"}
+    lm = dataclasses.replace(LM, **choice, **changes)
     run = dataclasses.replace(BIG, lm=lm, batch=2, frames=STEPS - 8)
     task, axes = run.task(), (AxisType.Auto,) * 3
     assert task.aux.steps == STEPS
@@ -133,6 +137,11 @@ def test_a_program_for_accelerators_holds_no_scores(platform, call, monkeypatch)
     assert call in text and not scores_in(text)
 
 
+def test_a_prefix_is_segments_of_the_kernel(monkeypatch):
+    text = lowered("tpu", "auto", monkeypatch, text_as="prefix")
+    assert "segmented" in text and not scores_in(text)
+
+
 def test_xlas_form_holds_them(monkeypatch):
     text = lowered("tpu", "xla", monkeypatch)
     assert scores_in(text) and "tpu_custom_call" not in text
@@ -151,5 +160,5 @@ def test_short_sequences_and_masks_have_no_kernel(monkeypatch):
     with jax.sharding.use_abstract_mesh(mesh):
         assert holds(long, causal=True) and holds(long)
         assert not holds(drawn(200), causal=True) and not holds(drawn(300, 64))
-        assert not holds(long, causal=True, how="xla")
+        assert not holds(long, causal=True, form="xla")
         assert not holds(long, mask=jnp.ones((1, 1, 300, 300), bool))

@@ -17,7 +17,7 @@ from rvq_jax.data.codes import CodeSet
 from rvq_jax.data.melodies import MelodyCut
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.attention import How
+from rvq_jax.lm.attention import Form
 from rvq_jax.lm.lora import LoRAConfig
 from rvq_jax.lm.model import LMConfig, cache_bytes
 from rvq_jax.lm.precision import Precision, check_whole, computed
@@ -106,10 +106,10 @@ class LMRun(Run):
         """As of `Run`."""
         return self.lm.remat
 
-    def computed(self, remat: Remat, attention: How | None = None) -> "LMRun":
+    def computed(self, remat: Remat, attention: Form | None = None) -> "LMRun":
         """As of `Run`."""
-        how = {"remat": remat, "attention": attention or self.lm.attention}
-        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, **how))
+        choice = {"remat": remat, "attention": attention or self.lm.attention}
+        return dataclasses.replace(self, lm=dataclasses.replace(self.lm, **choice))
 
     def decoding(
         self, device, precision: Precision = "float32", prompts: int = PROMPTS

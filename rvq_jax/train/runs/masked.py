@@ -14,7 +14,7 @@ from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.attention import How
+from rvq_jax.lm.attention import Form
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.precision import Precision, computed
 from rvq_jax.lm.schedule import timetable
@@ -111,7 +111,7 @@ class MaskedRun(Run):
         """As of `Run`."""
         return self.lm.remat
 
-    def computed(self, remat: Remat, attention: How | None = None) -> "MaskedRun":
+    def computed(self, remat: Remat, attention: Form | None = None) -> "MaskedRun":
         """As of `Run`."""
         return dataclasses.replace(self, lm=dataclasses.replace(self.lm, remat=remat))
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from jax.sharding import Mesh
 
-from rvq_jax.lm.attention import How
+from rvq_jax.lm.attention import Form
 from rvq_jax.lm.precision import Precision
 from rvq_jax.train.loop import LoopConfig
 from rvq_jax.train.monitoring import NOTHING, Monitoring
@@ -92,7 +92,7 @@ class Run(abc.ABC):
         """What the backward pass recomputes; None for a kind that has no choice."""
         return None
 
-    def computed(self, remat: Remat, attention: How | None = None) -> "Run":
+    def computed(self, remat: Remat, attention: Form | None = None) -> "Run":
         """The same run with another choice of what is recomputed, and of attention if given."""
         return self
 

@@ -13,7 +13,7 @@ from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
 from rvq_jax.lm import forms
-from rvq_jax.lm.attention import How
+from rvq_jax.lm.attention import Form
 from rvq_jax.lm.masked_lm import MaskedLMConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.precision import Precision
@@ -112,7 +112,7 @@ class VALLERun(Run):
         """As of `Run`."""
         return self.first.remat
 
-    def computed(self, remat: Remat, attention: How | None = None) -> "VALLERun":
+    def computed(self, remat: Remat, attention: Form | None = None) -> "VALLERun":
         """As of `Run`."""
         parts = {n: dataclasses.replace(getattr(self, n), remat=remat) for n in (FIRST, REST)}
         return dataclasses.replace(self, **parts)
