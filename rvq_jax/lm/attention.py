@@ -17,7 +17,7 @@ from rvq_jax.axes import MESH, meshed, spec
 from rvq_jax.typing import Array
 
 Form = Literal["auto", "xla", "fused"]
-NAME = "attention"  # of what the backward pass may keep (see `transformer.scan_layers`)
+NAME = "attention"  # of what the backward pass may keep (see `stack.scan_layers`)
 CAUSAL = "causal_attention"  # and the number of steps: the name of XLA's form in a program
 LEAST = 256  # steps and positions below which scores are small, and a kernel pays nothing
 BLOCK = 512  # of queries and of keys at most; both are padded to blocks of whole lanes

@@ -9,7 +9,8 @@ from flax import nnx
 
 from rvq_jax.axes import place
 from rvq_jax.lm.conditions import Condition, Conditions, ConditionSpec
-from rvq_jax.lm.transformer import Block, LayerNorm, layers, scan_layers, sinusoids, weight
+from rvq_jax.lm.stack import layers, scan_layers
+from rvq_jax.lm.transformer import Block, LayerNorm, sinusoids, weight
 from rvq_jax.typing import Array
 
 
@@ -107,7 +108,7 @@ def readers(config, rngs: nnx.Rngs, *, stacked: bool) -> nnx.Dict:
     Args:
       config: with conditions, dim, heads, caption_layers and dtype.
       rngs: of the initial weights.
-      stacked: as of `transformer.layers`.
+      stacked: as of `stack.layers`.
 
     Returns:
       The readers.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.axes import meshed, place
-from rvq_jax.lm import attention, transformer
+from rvq_jax.lm import attention, stack, transformer
 from rvq_jax.lm.conditions import Guidance, guide
 from rvq_jax.lm.heads import bits
 from rvq_jax.lm.llama import LlamaBlock, RMSNorm
@@ -81,7 +81,7 @@ class LevelBlock(nnx.Module):
         def make(rngs):
             return LlamaBlock(dim, heads, mlp_dim, rngs, kv_heads=kv_heads, eps=eps)
 
-        self.each = transformer.layers(levels, make, rngs, stacked=True)
+        self.each = stack.layers(levels, make, rngs, stacked=True)
         self.each.norm_self, self.each.norm_mlp = RMSNorm(dim, eps), RMSNorm(dim, eps)
 
     def __call__(self, x_RKD: Array, cross_kv: None, angles: Array | None, **mask) -> Array:
@@ -164,7 +164,7 @@ class DepthHeads(nnx.Module):
                 return LlamaBlock(c.dim, c.heads, c.mlp_dim, rngs, **options)
             return LevelBlock(levels, c.dim, c.heads, c.mlp_dim, rngs, **options)
 
-        self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
+        self.blocks = stack.layers(c.layers, make, rngs, stacked=stacked)
         self.norm = RMSNorm(c.dim, c.eps) if c.norm else None
         self.first = weight(rngs, (codebook_size + end, width), ("vocab", "embed"), width)
         self.weight = weight(rngs, (levels - 1, codebook_size, c.dim), axes, c.dim)
@@ -181,7 +181,7 @@ class DepthHeads(nnx.Module):
         def body(block, x_RKD):
             return block(x_RKD, None, angles, causal=True)
 
-        x_RKD = transformer.scan_layers(self.blocks, x_RKD, body, remat=self.remat)
+        x_RKD = stack.scan_layers(self.blocks, x_RKD, body, remat=self.remat)
         y_RKD = place(x_RKD if self.norm is None else self.norm(x_RKD), "batch", None, None)
         first_RD = y_RKD[:, 0] if self.config.state == "added" else hidden_RD
         first_ND, others_KND = self.first[...], self.weight[...]

@@ -17,7 +17,7 @@ from flax import nnx
 
 from rvq_jax import config as configs
 from rvq_jax.axes import place
-from rvq_jax.lm import conditioner, masked, masking, transformer
+from rvq_jax.lm import conditioner, masked, masking, stack
 from rvq_jax.lm.conditioner import Features
 from rvq_jax.lm.conditions import Conditions, ConditionSpec, branches, guide
 from rvq_jax.lm.conformer import ConformerBlock
@@ -128,7 +128,7 @@ class MaskedLM(nnx.Module):
     """Predicts the masked codes of one level from the others, in both directions of time."""
 
     def __init__(self, config: MaskedLMConfig, rngs: nnx.Rngs, *, stacked: bool = True):
-        """stacked: for training; else as lists of layers, for decoding (`transformer.layers`)."""
+        """stacked: for training; else as lists of layers, for decoding (`stack.layers`)."""
         c = self.config = config
         self.embed = code_table(rngs, c.levels, c.codebook_size, c.dim)
         self.readers = conditioner.readers(c, rngs, stacked=stacked)
@@ -140,7 +140,7 @@ class MaskedLM(nnx.Module):
             return Block(c.dim, c.heads, c.mlp_dim, rngs, cross=cross, levels=norms)
 
         norms = c.levels if c.level_norms else None
-        self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
+        self.blocks = stack.layers(c.layers, make, rngs, stacked=stacked)
         # A Conformer's blocks end with one.
         self.norm = LayerNorm(c.dim, norms) if c.block == "transformer" else None
         self.heads = None if c.tied else IndependentHeads(c.levels, c.codebook_size, c.dim, rngs)
@@ -219,7 +219,7 @@ class MaskedLM(nnx.Module):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
             return block(x_BTD, cross_kv, angles, **mask, **extra, **own)
 
-        x_BTD = transformer.scan_layers(self.blocks, x_BFD + added, body, remat=c.remat)
+        x_BTD = stack.scan_layers(self.blocks, x_BFD + added, body, remat=c.remat)
         x_BTD = x_BTD if self.norm is None else self.norm(x_BTD, **own)
         # Every frame where its part of the vocabulary is: else the heads would be gathered.
         return place(x_BTD[:, before:], "batch", None, None)

@@ -12,7 +12,7 @@ from flax import nnx
 
 from rvq_jax import config as configs
 from rvq_jax.axes import place
-from rvq_jax.lm import conditioner, transformer
+from rvq_jax.lm import conditioner, stack
 from rvq_jax.lm.attention import Form
 from rvq_jax.lm.conditioner import Features
 from rvq_jax.lm.conditions import Conditions, ConditionSpec, Guidance, branches
@@ -117,7 +117,7 @@ class TokenLM(nnx.Module):
     """Predicts the tokens `[B, K, T]` of each step from all earlier steps and the conditions."""
 
     def __init__(self, config: LMConfig, rngs: nnx.Rngs, *, stacked: bool = True):
-        """stacked: for training; else as lists of layers, for decoding (`transformer.layers`)."""
+        """stacked: for training; else as lists of layers, for decoding (`stack.layers`)."""
         c = self.config = config
         self.embed = code_table(rngs, c.levels, c.codebook_size, c.dim)
         self.readers = conditioner.readers(c, rngs, stacked=stacked)
@@ -129,7 +129,7 @@ class TokenLM(nnx.Module):
                 return LlamaBlock(*sizes, rngs, eps=c.eps, **options)
             return Block(*sizes, rngs, **options)
 
-        self.blocks = transformer.layers(c.layers, make, rngs, stacked=stacked)
+        self.blocks = stack.layers(c.layers, make, rngs, stacked=stacked)
         self.norm = RMSNorm(c.dim, c.eps) if c.block == "llama" else LayerNorm(c.dim)
         self.heads = c.build_heads(rngs, stacked=stacked)
 
@@ -159,7 +159,7 @@ class TokenLM(nnx.Module):
             cross_kv = None if features.cross is None else block.cross_kv(*features.cross)
             return block(x_BTD, cross_kv, angles, form=self.config.attention, **mask)
 
-        x_BTD = transformer.scan_layers(self.blocks, x_BTD, body, remat=self.config.remat)
+        x_BTD = stack.scan_layers(self.blocks, x_BTD, body, remat=self.config.remat)
         # Every step where its part of the vocabulary is: else the heads would be gathered.
         return place(self.norm(x_BTD[:, features.prefix.shape[1] :]), "batch", None, None)
 
