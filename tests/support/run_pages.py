@@ -133,7 +133,8 @@ def smaller(words: list[str]) -> list[str]:
     config = Path("configs") / f"{tiny}.py"
     config = config if config.is_file() else Path(words[2])
     run, sizes = load_config(config), "--init-from" not in words and "--init_from" not in words
-    return [*words[:2], str(config), *words[3:], *flags_of(run, sizes)]
+    once = ["--seeds", "0"] if words[1] == "sweep" else []
+    return [*words[:2], str(config), *words[3:], *once, *flags_of(run, sizes)]
 
 
 def without(words: list[str], flag: str) -> list[str]:
