@@ -41,7 +41,7 @@ LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
 LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
 CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
 MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
-QUICK = """--codec.loop.steps 2 --codec.batch 2 --lm.loop.steps 2 --lm.batch 2 --clips 1 --seeds 0
+QUICK = """--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1 --seconds 1 --seeds 0
 --patterns parallel delay"""
 
 
@@ -105,6 +105,8 @@ def run(words: list[str]) -> int:
 def why_not(words: list[str]) -> str | None:
     """Why a command is not run; None for one that is."""
     words = [word.removeprefix(".venv/bin/") for word in words]
+    if any("/shared" in word for word in words):
+        return "on a disk of many hosts"
     if "=" in words[0]:
         return "of another environment: a process of its own would compile for minutes"
     for marks, reason in NOT_RUN.items():
@@ -149,6 +151,8 @@ def without(words: list[str], flag: str) -> list[str]:
 def flags_of(run, sizes: bool) -> list[str]:
     """The flags that make a run of any kind short, and with `sizes` its model small."""
     flags = LOOP.split() + ["--batch", "2"]
+    for name in ("warmup", "cooldown"):
+        flags += [f"--optimizer.{name}", "1"] if getattr(run.optimizer, name, None) else []
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []

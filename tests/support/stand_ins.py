@@ -30,7 +30,7 @@ from rvq_jax.systems.musicgen import MusicGen
 
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
-WORDS = ("zero", "one", "two", "three")
+WORDS = ("three", "five", "seven", "nine")
 SPEAKERS = ("ann", "bob")
 CODECS = {
     "facebook_encodec_24khz": CodecConfig(
