@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rvq_jax.axes import meshed, place
-from rvq_jax.lm import transformer
+from rvq_jax.lm import attention, transformer
 from rvq_jax.lm.conditions import Guidance, guide
 from rvq_jax.lm.heads import bits
 from rvq_jax.lm.llama import LlamaBlock, RMSNorm
@@ -93,7 +93,7 @@ class LevelBlock(nnx.Module):
         queries, keys = (
             transformer.rotate(x.swapaxes(1, 2), angles).swapaxes(1, 2) for x in (queries, keys)
         )
-        y_RKHE = jax.nn.dot_product_attention(queries, keys, values, **mask)
+        y_RKHE = attention.attend(queries, keys, values, **mask)
         y_RKHE = place(y_RKHE, "batch", None, "heads", None)
         out_KDX = out_KDHE.reshape(*out_KDHE.shape[:2], -1)
         x_RKD = x_RKD + project_each(y_RKHE.reshape(x_RKD.shape), out_KDX)

@@ -151,7 +151,7 @@ def test_a_block_computes_the_same_step_by_step(make, kv_heads):
     )
     angles = jnp.asarray(transformer.rope_angles(T, width))[None]
     cross = block.cross_kv(text_BLD, np.array([[True, True, False], [True, False, False]]))
-    whole = block(x_BTD, cross, angles, is_causal=True)
+    whole = block(x_BTD, cross, angles, causal=True)
     assert cross.keys.shape[1] == (kv_heads or 4)
     values = jnp.zeros((2, kv_heads or 4, T, width))
     cache, step = KVCache(values.swapaxes(2, 3), values), jax.jit(type(block).step)

@@ -206,7 +206,7 @@ def test_csms_backbone_layer_is_a_llama_block():
     values = llama_values(tensors_of(peer), CSM, "layers.0")
     block = LlamaBlock(CSM.dim, CSM.heads, CSM.mlp_dim, nnx.Rngs(0), kv_heads=CSM.kv_heads)
     block = with_values(block, values)
-    assert_close(block(x, None, angles, is_causal=True), expected)
+    assert_close(block(x, None, angles, causal=True), expected)
     zeros = jnp.zeros((2, CSM.kv_heads, T, CSM.dim // CSM.heads))
     cache = KVCache(zeros.swapaxes(2, 3), zeros)
     for t in range(T):
