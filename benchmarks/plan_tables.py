@@ -49,28 +49,27 @@ TIMES = "compute / memory / communication, ms | MFU ≤ | communication |"
 
 
 def published(lines: list[dict], before: list[dict]) -> str:
-    """Every published size on every slice, beside what attention by XLA was bound by."""
-    old = {(x["config"], x["topology"]): x for x in before}
+    """Every published size on every slice, beside what bound it with attention by XLA."""
     rows = []
-    for found in lines:
-        total, limit = (found["bytes_per_chip"][name] for name in ("total", "limit"))
-        name = found["config"].removeprefix("musicgen_")
-        start = [name, found["topology"], mesh(found), found["remat"]]
-        start.append(f"{gib(total)} of {gib(limit)}")
-        was = old[found["config"], found["topology"]]
-        # Its own share counted scores that the mask hides: the time is what compares.
-        end = [
-            f"{1e3 * was['step_seconds']:.0f}, {was['bound']}",
-            f"{found['tool_cpu_seconds']:.0f}",
-        ]
-        if found["fits"] and found["mfu"] is not None:
-            rows.append(row(*start, *memory(found), *times(found), *end))
-        else:
-            rows.append(row(*start, f"{gib(total - limit)} too many", *[""] * 4, *end))
-    head = (
-        "| size | slice | data × fsdp × tensor | recomputed | GiB a chip | states | activations | "
-    )
-    return table(head + TIMES + " before: ms ≥ | tool, s of CPU |", rows)
+    for was in before:
+        start = [was["config"].removeprefix("musicgen_"), was["topology"]]
+        # Its share of the chip counted scores that the mask hides: times are what compares.
+        end = [f"{1e3 * was['step_seconds']:.0f}, {was['bound']}"]
+        key = was["config"], was["topology"]
+        new = [x for x in lines if (x["config"], x["topology"]) == key]
+        for found in new:
+            total, limit = (found["bytes_per_chip"][name] for name in ("total", "limit"))
+            here = [*start, mesh(found), found["remat"], f"{gib(total)} of {gib(limit)}"]
+            cpu = f"{found['tool_cpu_seconds']:.0f}"
+            if found["fits"] and found["mfu"] is not None:
+                rows.append(row(*here, *memory(found), *times(found), *end, cpu))
+            else:
+                over = f"{gib(total - limit)} too many"
+                rows.append(row(*here, over, *[""] * 4, *end, cpu))
+        if not new:
+            rows.append(row(*start, "not compiled again", *[""] * 7, *end, ""))
+    head = "| size | slice | data × fsdp × tensor | recomputed | GiB a chip | states | "
+    return table(head + "activations | " + TIMES + " before: ms ≥ | tool, s of CPU |", rows)
 
 
 def scaling(lines: list[dict]) -> str:
