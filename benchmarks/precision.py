@@ -81,6 +81,7 @@ def quality(parsed) -> None:
     rows = {row["name"]: row for row in rows}
     codes = np.stack([one["codes"][:, :CROP] for one in held])
     best = {name: likeliest(model, codes, held.captions) for name, model in models.items()}
+    mean = {name: row["bits_per_frame"]["mean"] for name, row in rows.items()}
     for name, model in models.items():
         found = rows[name]
         line = {
@@ -89,6 +90,7 @@ def quality(parsed) -> None:
             "weight_bytes": bytes_of(model.params),
             "kept": precision.of(model.params),
             "bits_per_frame": found["bits_per_frame"]["mean"],
+            "bits_over_float32": mean[name] - mean["float32"],
             "bits_interval": [found["bits_per_frame"][end] for end in ("low", "high")],
             "greedy_agreement": float((best[name] == best["float32"]).mean()),
             "codes": best[name].size,
@@ -97,6 +99,7 @@ def quality(parsed) -> None:
         for one in found["frechet"]:
             kind = one["embedding"].replace(" ", "_")
             line[f"frechet_{kind}"] = one["distance"]["mean"]
+            line[f"frechet_{kind}_interval"] = [one["distance"][end] for end in ("low", "high")]
             line[f"frechet_{kind}_floor"] = one["floor"] and one["floor"]["mean"]
         emit(parsed, "precision, trained", line)
 

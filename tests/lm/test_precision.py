@@ -15,6 +15,7 @@ from rvq_jax.lm.conditions import Condition
 from rvq_jax.lm.depth import DepthConfig
 from rvq_jax.lm.sampling import Sampling
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
+from rvq_jax.train.runs import LMRun
 
 SMALL = ("bfloat16", "int8")
 RNG = np.random.default_rng(0)
@@ -180,6 +181,21 @@ def test_reading_the_filled_part_of_the_cache_is_reading_all_of_it(way, monkeypa
     np.testing.assert_array_equal(*[x.codes for x in found])
     np.testing.assert_allclose(*[x.bits for x in found], atol=1e-4, rtol=0)
     np.testing.assert_array_equal(*[x.lengths for x in found])
+
+
+def test_generation_is_planned_in_fewer_bits():
+    """Weights and cache have half the bytes in bfloat16, weights fewer still in int8; what a plan
+    calls the cache is what decoding keeps."""
+    run = LMRun(lm=CONFIG, frames=8)
+    plans = [run.decoding(jax.devices()[0], kind, prompts=3) for kind in ("float32", *SMALL)]
+    sizes = [sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(p.params)) for p in plans]
+    assert sizes[0] == 2 * sizes[1] > 2 * sizes[2]
+    assert plans[0].cache == 2 * plans[1].cache == 2 * plans[2].cache
+    steps = run._pattern().steps
+    model = forms.model(CONFIG, jax.tree.map(jnp.asarray, PARAMS))
+    tokens, conditions = jnp.zeros((6, K, 0), jnp.int32), of_text(np.repeat(TEXT, 3, axis=0))
+    kept = jax.eval_shape(lambda: model.prefill(tokens, steps, conditions)[1].self_kv)
+    assert plans[0].cache == sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(kept))
 
 
 def test_a_precision_that_there_is_not_is_named():
