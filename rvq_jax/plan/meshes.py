@@ -5,8 +5,9 @@ from rvq_jax.errors import UserError
 from rvq_jax.train.runs import Run
 
 # A mesh is taken without being asked for where states fill at most this share of the memory: that
-# leaves room for activations, and an update reads and writes all of them.
-SHARE = 0.125
+# leaves room for activations, and an update reads and writes all of them, which on a chip that
+# computes much for each byte takes as long as its share of a step's products.
+SHARE = 0.05
 MOST_TENSOR = 8  # most chips on tensor that are tried without being asked for
 
 

@@ -229,9 +229,9 @@ def test_possible_meshes_share_batch_and_model_evenly():
     assert found and all(math.prod(mesh.values()) == 256 for mesh in found)
     assert {mesh["tensor"] for mesh in found} == {4, 8}
     assert meshes.default(asked, 256, 0.0, 1e9) == {"data": 64, "fsdp": 1, "tensor": 4}
-    # States of 32 GB fill the allowed share of 1 GB from so many pieces on.
-    pieces = 32 / meshes.SHARE
-    found = meshes.default(asked, 256, 32e9, 1e9)
+    # States of 8 GB fill the allowed share of 1 GB from so many pieces on.
+    pieces = 8 / meshes.SHARE
+    found = meshes.default(asked, 256, 8e9, 1e9)
     assert found["fsdp"] * found["tensor"] >= pieces > found["fsdp"] * found["tensor"] / 2
     assert meshes.default(asked, 64, 1e30, 1e9) == {"data": 1, "fsdp": 64, "tensor": 1}
     for mesh in meshes.candidates(asked, 64, 1e9, 1e9):
