@@ -165,6 +165,11 @@ class Records:
         return {"records": len(self), "bytes": size, "contents": digest.hexdigest()[:16]}
 
     def __getitem__(self, index: int) -> dict:
+        record = self.stored(index)
+        return record | {"audio": floats(record["audio"])}
+
+    def stored(self, index: int) -> dict:
+        """A record with its audio as it is on disk, int16 `[S, C]`."""
         index, sources = range(len(self))[index], iter(self.sources)
         while index >= len(source := next(sources)):
             index -= len(source)
@@ -172,7 +177,12 @@ class Records:
         with reading(where, "records of a dataset", REMEDY):
             record = source[index]
             text = {name: record[name].decode() for name in ("name", "caption", "label")}
-            return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
+            return {"audio": record["audio"], **text}
+
+
+def floats(audio: np.ndarray) -> np.ndarray:
+    """Stored audio int16 as float32 in [-1, 1)."""
+    return audio.astype(np.float32) / np.float32(32768)
 
 
 def _holds(out: Path, stated: dict) -> bool:

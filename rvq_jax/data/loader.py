@@ -1,11 +1,13 @@
 """Batches: grain's threads and resume; order and crops depend on (seed, record, epoch) only."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rvq_jax.data.builder import floats
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.data.features import FeatureCut
 from rvq_jax.data.melodies import MelodyCut
@@ -46,25 +48,39 @@ def batches(
     """
     import grain
 
-    count = len(source)
     rows = np.arange(batch) if rows is None else rows
-
-    # grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of
-    # 2^16 places and more until it meets one of them.
-    @functools.lru_cache(maxsize=4)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)
-
-    def cut_one(position: int) -> dict:
-        at, row = divmod(position, len(rows))
-        epoch, place = divmod(at * batch + int(rows[row]), count)
-        index = int(order(epoch)[place])
-        rng = np.random.default_rng((seed, index, epoch))
-        return {**cut(source[index], rng), "index": np.int32(index)}
-
-    examples = EPOCHS * count // batch * len(rows)
-    dataset = grain.MapDataset.range(examples).map(cut_one).batch(len(rows))
+    make = Making(source, cut, batch, seed, rows)
+    dataset = grain.MapDataset.range(EPOCHS * len(source) // batch).map(make)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(**AHEAD)))
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """The batch of a place in the run; arguments as of `batches`."""
+
+    source: Sequence[dict]
+    cut: Cut
+    batch: int
+    seed: int
+    rows: np.ndarray
+
+    def __call__(self, at: int) -> dict:
+        # Audio as it is stored, where the source has that: a crop's samples alone become floats.
+        read = getattr(self.source, "stored", self.source.__getitem__)
+        made = []
+        for row in self.rows:
+            epoch, place = divmod(at * self.batch + int(row), len(self.source))
+            index = int(_order(self.seed, epoch, len(self.source))[place])
+            rng = np.random.default_rng((self.seed, index, epoch))
+            made.append({**self.cut(read(index), rng), "index": np.int32(index)})
+        return _stack(made)
+
+
+# grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of 2^16
+# places and more until it meets one of them.
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)
 
 
 def cut_audio(samples: int, features: FeatureCut | None = None) -> Cut:
@@ -88,6 +104,8 @@ def cut_audio(samples: int, features: FeatureCut | None = None) -> Cut:
         first = rng.integers(0, max(1, (len(audio_SC) - samples) // step + 1))
         beside = {} if features is None else features.conditions(record, first, samples // step)
         audio_SC, mask_S = _window(audio_SC, first * step, samples)
+        if audio_SC.dtype == np.int16:
+            audio_SC = floats(audio_SC)
         return {"audio": audio_SC, "mask": mask_S, **beside}
 
     return cut
@@ -160,8 +178,13 @@ def segments(source, samples: int, batch: int) -> Iterator[dict]:
 
 def _window(array: np.ndarray, begin: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     piece = array[begin : begin + size]
-    padding = [(0, size - len(piece))] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(piece, padding), np.arange(size) < len(piece)
+    mask = np.zeros(size, bool)
+    mask[: len(piece)] = True
+    if len(piece) == size:
+        return piece, mask
+    padded = np.zeros((size, *array.shape[1:]), array.dtype)
+    padded[: len(piece)] = piece
+    return padded, mask
 
 
 def _stack(rows: list[dict]) -> dict:
