@@ -13,13 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from rvq_jax import npz
 from rvq_jax.errors import READING, UserError, clipped, printable, shown
 from rvq_jax.opening import read_bytes
-from rvq_jax.trees import named
 
 RUN_MODEL, RUN_LOG = "model", "metrics.jsonl"  # in the folder of a run
 WEIGHTS = "weights.npz", "model.safetensors"  # in that of a model
@@ -218,6 +216,8 @@ def write_json(path: str | Path, data) -> None:
 
 def save_folder(path: str | Path, config: dict, tree) -> None:
     """A folder of config.json and weights.npz, one array per leaf, named by its path."""
+    from rvq_jax.trees import named  # reads JAX, which processes that read data do without
+
     leaves = named(tree)
     # Half precision is for a small folder; packing gains little else, and takes its time.
     small = any(leaf.dtype == np.float16 for leaf in leaves.values())
@@ -260,6 +260,10 @@ def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda na
     becomes float32, in which all is kept. Raises UserError naming the first array that is missing,
     unknown or of another shape.
     """
+    import jax
+
+    from rvq_jax.trees import named
+
     with npz.reading(Path(path, "weights.npz"), "weights of a model", "make it again") as stored:
         have = {today(name): name for name in stored}
         want = named(like)

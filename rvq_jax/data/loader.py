@@ -1,4 +1,4 @@
-"""Batches: grain's threads and resume; order and crops depend on (seed, record, epoch) only."""
+"""Batches, which depend on their place in the run only: by grain's threads, or by processes."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rvq_jax.data.builder import floats
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.data.features import FeatureCut
 from rvq_jax.data.melodies import MelodyCut
-from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.data.stored import floats
+from rvq_jax.data.workers import Workers
+from rvq_jax.lm.text_bytes import to_bytes
 
 if TYPE_CHECKING:
     import grain
@@ -29,11 +30,12 @@ def batches(
     batch: int,
     seed: int,
     rows: np.ndarray | None = None,
-) -> "grain.DatasetIterator":
+    workers: int = 0,
+) -> "grain.DatasetIterator | Workers":
     """Iterates endlessly over batches of crops of records, in a new order in every epoch.
 
     A record's crop depends on (seed, index, epoch), not on its batch. `get_state` and `set_state`
-    of the iterator resume it exactly: the state counts batches, whatever the rows.
+    of the iterator resume it exactly: the state counts batches, whatever the rows and the workers.
 
     Args:
       source: random access to records, which are dicts.
@@ -42,14 +44,18 @@ def batches(
       seed: seed of the order and of the crops.
       rows: `[b]`, which rows of every batch to make; None for all. Processes that share a batch
         each take theirs.
+      workers: processes that make batches, each with the source in its memory; 0 for threads of
+        this one.
 
     Returns:
       An iterator over dicts of arrays `[b, …]`: what `cut` gives, and each record's `index`.
     """
-    import grain
-
     rows = np.arange(batch) if rows is None else rows
     make = Making(source, cut, batch, seed, rows)
+    if workers:
+        return Workers(make, workers)
+    import grain
+
     dataset = grain.MapDataset.range(EPOCHS * len(source) // batch).map(make)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(**AHEAD)))
 
@@ -64,7 +70,8 @@ class Making:
     seed: int
     rows: np.ndarray
 
-    def __call__(self, at: int) -> dict:
+    def __call__(self, at: int, out: dict | None = None) -> dict:
+        """out: arrays to fill, where they are of the batch's shapes and types."""
         # Audio as it is stored, where the source has that: a crop's samples alone become floats.
         read = getattr(self.source, "stored", self.source.__getitem__)
         made = []
@@ -73,7 +80,7 @@ class Making:
             index = int(_order(self.seed, epoch, len(self.source))[place])
             rng = np.random.default_rng((self.seed, index, epoch))
             made.append({**self.cut(read(index), rng), "index": np.int32(index)})
-        return _stack(made)
+        return _stack(made, out)
 
 
 # grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of 2^16
@@ -187,5 +194,12 @@ def _window(array: np.ndarray, begin: int, size: int) -> tuple[np.ndarray, np.nd
     return padded, mask
 
 
-def _stack(rows: list[dict]) -> dict:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _stack(rows: list[dict], out: dict | None = None) -> dict:
+    found = {}
+    for name in rows[0]:
+        values = [np.asarray(row[name]) for row in rows]
+        place = (out or {}).get(name)
+        kind = (len(values), *values[0].shape), values[0].dtype
+        fits = place is not None and kind == (place.shape, place.dtype)
+        found[name] = np.stack(values, out=place if fits else None)
+    return found

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rvq_jax.data import loader
-from rvq_jax.data.builder import floats
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.data.stored import floats
 from rvq_jax.errors import UserError
 
 

@@ -117,6 +117,47 @@ def test_a_preempted_run_saves_and_asks_to_be_started_again(place, mesh):
     assert furthest(got, want) < 1e-5
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def test_a_run_with_workers_leaves_none(place):
+    """Told to stop, killed, or one of them killed, whatever number it goes on with: it ends as the
+    run without, no process is left, and what is said of one that died is a line."""
+    alone, name = Mesh(1, 1, 1, 1), "workers"
+    assert ends(start(place, "plain", alone), 300) == [0]
+    for number, workers, victim in (
+        (signal.SIGTERM, 2, "run"),
+        (signal.SIGKILL, 1, "run"),
+        (signal.SIGKILL, 2, "worker"),
+        (signal.SIGINT, 2, "group"),
+    ):
+        before = reached(place / name)
+        (run,) = start(place, name, alone, workers)
+        until(lambda: reached(place / name) > before + 1)
+        begun = children(run)
+        assert len(begun) == workers
+        for each in {"run": [run.pid], "worker": begun[:1], "group": [run.pid, *begun]}[victim]:
+            os.kill(each, number)
+        (code,) = ends([run], 120)
+        line = lines_of(said(place, name))[-1]
+        assert (
+            code
+            == {
+                (signal.SIGTERM, "run"): 75,
+                (signal.SIGKILL, "run"): -signal.SIGKILL,
+                (signal.SIGKILL, "worker"): 2,
+                (signal.SIGINT, "group"): 130,
+            }[number, victim]
+        ), line
+        assert ("makes batches ended (SIGKILL)" in line) == (victim == "worker")
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in begun), 20)
+    assert "Traceback" not in said(place, name).read_text()
+    assert ends(start(place, name, alone), 300) == [0]
+    check_same(left(place / name, RUN), left(place / "plain", RUN))
+
+
 def test_a_second_run_is_refused_while_the_first_works(place):
     first = start(place, "twice")
     until(lambda: reached(place / "twice") > 2)
