@@ -18,6 +18,7 @@ import numpy as np
 from rvq_jax import npz
 from rvq_jax.errors import READING, UserError, clipped, printable, shown
 from rvq_jax.opening import read_bytes
+from rvq_jax.trees import named
 
 RUN_MODEL, RUN_LOG = "model", "metrics.jsonl"  # in the folder of a run
 WEIGHTS = "weights.npz", "model.safetensors"  # in that of a model
@@ -216,8 +217,6 @@ def write_json(path: str | Path, data) -> None:
 
 def save_folder(path: str | Path, config: dict, tree) -> None:
     """A folder of config.json and weights.npz, one array per leaf, named by its path."""
-    from rvq_jax.trees import named  # reads JAX, which processes that read data do without
-
     leaves = named(tree)
     # Half precision is for a small folder; packing gains little else, and takes its time.
     small = any(leaf.dtype == np.float16 for leaf in leaves.values())
@@ -261,8 +260,6 @@ def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda na
     unknown or of another shape.
     """
     import jax
-
-    from rvq_jax.trees import named
 
     with npz.reading(Path(path, "weights.npz"), "weights of a model", "make it again") as stored:
         have = {today(name): name for name in stored}

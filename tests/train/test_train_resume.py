@@ -26,7 +26,7 @@ from small_runs import (
     one_device,
     one_window,
 )
-from tiers import tried
+from tiers import slow, tried
 
 from rvq_jax import patterns
 from rvq_jax.data import loader
