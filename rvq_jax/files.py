@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from rvq_jax import npz
@@ -260,6 +259,8 @@ def load_weights(path: str | Path, like, today: Callable[[str], str] = lambda na
     becomes float32, in which all is kept. Raises UserError naming the first array that is missing,
     unknown or of another shape.
     """
+    import jax
+
     with npz.reading(Path(path, "weights.npz"), "weights of a model", "make it again") as stored:
         have = {today(name): name for name in stored}
         want = named(like)

@@ -162,6 +162,7 @@ BOUNDS = {
     "share": Bound(0, 1 << 20, length=(2, 2)),
     "fsdp": Bound(1, 1 << 20),
     "tensor": Bound(1, 1 << 20),
+    "workers": Bound(0, 256),
     "profile": Bound(1, 10_000),
     "processes": Bound(1, 1 << 20),
     "process": Bound(0, 1 << 20),

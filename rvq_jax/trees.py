@@ -1,9 +1,9 @@
-"""Dataclasses as pytrees of a type of their own, and leaves by name."""
+"""Dataclasses as pytrees of a type of their own, and leaves by name.
+
+JAX is read where it is used: processes that make batches read files without it.
+"""
 
 import dataclasses
-
-import jax
-from jax.tree_util import GetAttrKey
 
 
 def pytree(cls):
@@ -12,6 +12,8 @@ def pytree(cls):
     `jax.tree_util.register_dataclass` leaves the type out when it compares structures (JAX 0.10 to
     0.12): of two classes with as many fields `jax.jit` may then run the program of the other.
     """
+    import jax
+
     fields = dataclasses.fields(cls)
     data = tuple(f.name for f in fields if not f.metadata.get("static", False))
     static = tuple(f.name for f in fields if f.metadata.get("static", False))
@@ -21,7 +23,7 @@ def pytree(cls):
 
     def flatten_with_keys(tree):
         leaves, structure = flatten(tree)
-        return tuple(zip(map(GetAttrKey, data), leaves, strict=True)), structure
+        return tuple(zip(map(jax.tree_util.GetAttrKey, data), leaves, strict=True)), structure
 
     def unflatten(structure, leaves):
         return cls(**dict(zip(data + static, (*leaves, *structure), strict=True)))
@@ -48,5 +50,7 @@ def _shape(value) -> str:
 
 def named(tree) -> dict:
     """Leaves by path, 'encoder/downs/0/bias'."""
+    import jax
+
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

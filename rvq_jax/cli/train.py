@@ -58,6 +58,9 @@ class Train:
     listened: int = 0
     """Held-out clips that are decoded or generated at every evaluation, and kept in the run's
     samples folder; `rvq-jax compare` plays them."""
+    workers: int = 0
+    """Processes of this host that make batches, where the log's data_wait says that updates wait
+    for data; 0 for threads. The run is the same to the bit, and goes on with any other number."""
     json: bool = False
     """Print a machine-readable result."""
     overrides: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -71,7 +74,7 @@ class Train:
         run = parse(type(default), list(self.overrides), f"train {self.config}", default)
         check_sizes([(run, self.overrides)], self.data)
         options = {name: getattr(self, name) for name in ("fsdp", "tensor", "codec", "text")}
-        options["monitoring"] = Monitoring(self.profile, self.track, self.listened)
+        options["monitoring"] = Monitoring(self.profile, self.track, self.listened, self.workers)
         folders.train(run, self.data, self.out, **options)
         if not hosts.first():
             return None

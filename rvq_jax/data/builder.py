@@ -4,21 +4,16 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from rvq_jax import files, progress
 from rvq_jax.data import folder
+from rvq_jax.data.stored import REMEDY, Records
 from rvq_jax.errors import READING, LeftOut, UserError, reading
 from rvq_jax.opening import read_bytes
 
 PIECE_SECONDS = 10.0  # longer clips are stored in pieces, so that reading a crop stays cheap
-REMEDY = "delete the dataset, and `rvq-jax data build` makes it again"
-ENDS = 2**20  # bytes at either end of a file that tell it from others
 CLIPS = {"train": 480, "valid": 12, "test": 12}  # songs of the built-in corpus
 CLIP_SECONDS = 6.0
 
@@ -119,7 +114,7 @@ def left_out(dataset: str | Path) -> LeftOut | None:
         return LeftOut(left, found["of"], f"the others are in {dataset}")
 
 
-def open_split(dataset: str | Path, split: str) -> "Records":
+def open_split(dataset: str | Path, split: str) -> Records:
     """The records of a split of a dataset: train, valid, test, or heldout (valid and test).
 
     Raises UserError if there is no dataset or no such split.
@@ -138,41 +133,6 @@ def open_split(dataset: str | Path, split: str) -> "Records":
     shards = [shard for name in present for shard in sorted(place.glob(f"*-{name}.*"))]
     rate = (builder.info.metadata or {}).get("rate")
     return Records([builder.as_data_source(split=name) for name in present], shards, rate)
-
-
-class Records:
-    """Random access to decoded records: audio `[S, C]` float32, name, caption, label.
-
-    rate: samples per second; None where nobody said.
-    """
-
-    def __init__(self, sources: list, shards: Sequence[Path] = (), rate: int | None = None):
-        self.sources, self.shards, self.rate = sources, shards, rate
-
-    def __len__(self) -> int:
-        return sum(map(len, self.sources))
-
-    def describe(self) -> dict:
-        """JSON values that differ if the records do: of every file the size and both ends, not the
-        terabytes between them."""
-        digest, size = hashlib.sha256(), 0
-        for shard in self.shards:
-            with shard.open("rb") as file:
-                digest.update(file.read(ENDS))
-                size += file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - ENDS))
-                digest.update(file.read())
-        return {"records": len(self), "bytes": size, "contents": digest.hexdigest()[:16]}
-
-    def __getitem__(self, index: int) -> dict:
-        index, sources = range(len(self))[index], iter(self.sources)
-        while index >= len(source := next(sources)):
-            index -= len(source)
-        where = self.shards[0].parent if self.shards else "a dataset"
-        with reading(where, "records of a dataset", REMEDY):
-            record = source[index]
-            text = {name: record[name].decode() for name in ("name", "caption", "label")}
-            return {"audio": record["audio"].astype(np.float32) / 32768.0, **text}
 
 
 def _holds(out: Path, stated: dict) -> bool:

@@ -20,7 +20,7 @@ class CaptionStates:
     states: list[np.ndarray]  # float32, each [its own L, E]
     key: str  # of what made them: another encoder or other captions have another
 
-    @property
+    @functools.cached_property
     def length(self) -> int:
         """L that all captions are padded to."""
         longest = max([1, *map(len, self.states)])
@@ -29,9 +29,9 @@ class CaptionStates:
     def conditions(self, caption: str) -> dict[str, np.ndarray]:
         """States `[L, E]` and text_mask `[L]` of a caption, padded to `length`."""
         found = self.states[self._places[caption]]
-        padding = self.length - len(found)
-        mask_L = np.arange(self.length) < len(found)
-        return {"states": np.pad(found, ((0, padding), (0, 0))), "text_mask": mask_L}
+        states_LE = np.zeros((self.length, found.shape[1]), found.dtype)
+        states_LE[: len(found)] = found
+        return {"states": states_LE, "text_mask": np.arange(self.length) < len(found)}
 
     @functools.cached_property
     def _places(self) -> dict[str, int]:

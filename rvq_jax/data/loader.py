@@ -1,7 +1,8 @@
-"""Batches: grain's threads and resume; order and crops depend on (seed, record, epoch) only."""
+"""Batches, which depend on their place in the run only: by grain's threads, or by processes."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from rvq_jax.data.captions import CaptionStates
 from rvq_jax.data.features import FeatureCut
 from rvq_jax.data.melodies import MelodyCut
-from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.data.stored import floats
+from rvq_jax.data.workers import Workers
+from rvq_jax.lm.text_bytes import to_bytes
 
 if TYPE_CHECKING:
     import grain
@@ -27,11 +30,12 @@ def batches(
     batch: int,
     seed: int,
     rows: np.ndarray | None = None,
-) -> "grain.DatasetIterator":
+    workers: int = 0,
+) -> "grain.DatasetIterator | Workers":
     """Iterates endlessly over batches of crops of records, in a new order in every epoch.
 
     A record's crop depends on (seed, index, epoch), not on its batch. `get_state` and `set_state`
-    of the iterator resume it exactly: the state counts batches, whatever the rows.
+    of the iterator resume it exactly: the state counts batches, whatever the rows and the workers.
 
     Args:
       source: random access to records, which are dicts.
@@ -40,31 +44,50 @@ def batches(
       seed: seed of the order and of the crops.
       rows: `[b]`, which rows of every batch to make; None for all. Processes that share a batch
         each take theirs.
+      workers: processes that make batches, each with the source in its memory; 0 for threads of
+        this one.
 
     Returns:
       An iterator over dicts of arrays `[b, …]`: what `cut` gives, and each record's `index`.
     """
+    rows = np.arange(batch) if rows is None else rows
+    make = Making(source, cut, batch, seed, rows)
+    if workers:
+        return Workers(make, workers)
     import grain
 
-    count = len(source)
-    rows = np.arange(batch) if rows is None else rows
-
-    # grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of
-    # 2^16 places and more until it meets one of them.
-    @functools.lru_cache(maxsize=4)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)
-
-    def cut_one(position: int) -> dict:
-        at, row = divmod(position, len(rows))
-        epoch, place = divmod(at * batch + int(rows[row]), count)
-        index = int(order(epoch)[place])
-        rng = np.random.default_rng((seed, index, epoch))
-        return {**cut(source[index], rng), "index": np.int32(index)}
-
-    examples = EPOCHS * count // batch * len(rows)
-    dataset = grain.MapDataset.range(examples).map(cut_one).batch(len(rows))
+    dataset = grain.MapDataset.range(EPOCHS * len(source) // batch).map(make)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(**AHEAD)))
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """The batch of a place in the run; arguments as of `batches`."""
+
+    source: Sequence[dict]
+    cut: Cut
+    batch: int
+    seed: int
+    rows: np.ndarray
+
+    def __call__(self, at: int, out: dict | None = None) -> dict:
+        """out: arrays to fill, where they are of the batch's shapes and types."""
+        # Audio as it is stored, where the source has that: a crop's samples alone become floats.
+        read = getattr(self.source, "stored", self.source.__getitem__)
+        made = []
+        for row in self.rows:
+            epoch, place = divmod(at * self.batch + int(row), len(self.source))
+            index = int(_order(self.seed, epoch, len(self.source))[place])
+            rng = np.random.default_rng((self.seed, index, epoch))
+            made.append({**self.cut(read(index), rng), "index": np.int32(index)})
+        return _stack(made, out)
+
+
+# grain's own shuffle costs milliseconds a record where there are few: it walks a cycle of 2^16
+# places and more until it meets one of them.
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)
 
 
 def cut_audio(samples: int, features: FeatureCut | None = None) -> Cut:
@@ -88,6 +111,8 @@ def cut_audio(samples: int, features: FeatureCut | None = None) -> Cut:
         first = rng.integers(0, max(1, (len(audio_SC) - samples) // step + 1))
         beside = {} if features is None else features.conditions(record, first, samples // step)
         audio_SC, mask_S = _window(audio_SC, first * step, samples)
+        if audio_SC.dtype == np.int16:
+            audio_SC = floats(audio_SC)
         return {"audio": audio_SC, "mask": mask_S, **beside}
 
     return cut
@@ -160,9 +185,21 @@ def segments(source, samples: int, batch: int) -> Iterator[dict]:
 
 def _window(array: np.ndarray, begin: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     piece = array[begin : begin + size]
-    padding = [(0, size - len(piece))] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(piece, padding), np.arange(size) < len(piece)
+    mask = np.zeros(size, bool)
+    mask[: len(piece)] = True
+    if len(piece) == size:
+        return piece, mask
+    padded = np.zeros((size, *array.shape[1:]), array.dtype)
+    padded[: len(piece)] = piece
+    return padded, mask
 
 
-def _stack(rows: list[dict]) -> dict:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _stack(rows: list[dict], out: dict | None = None) -> dict:
+    found = {}
+    for name in rows[0]:
+        values = [np.asarray(row[name]) for row in rows]
+        place = (out or {}).get(name)
+        kind = (len(values), *values[0].shape), values[0].dtype
+        fits = place is not None and kind == (place.shape, place.dtype)
+        found[name] = np.stack(values, out=place if fits else None)
+    return found

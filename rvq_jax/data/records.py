@@ -3,11 +3,13 @@
 import contextlib
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import json_format
 
 from rvq_jax import progress
@@ -19,6 +21,16 @@ from rvq_jax.errors import READING, LeftOut, UserError, reason_of
 NO_DATASET = (*READING, json_format.ParseError, tfds.core.DatasetNotFoundError)
 
 
+class _Uncompressed(tfds.core.ExampleWriter):
+    """Writes what is read four times as fast as TFDS's default, zstd, for a seventh more bytes."""
+
+    def write(self, path, examples) -> None:
+        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+        for _, example in examples:
+            writer.write(example)
+        writer.close()
+
+
 class _Audio(tfds.core.GeneratorBasedBuilder):
     """Records of audio `[S, C]` int16, name, caption, label."""
 
@@ -27,6 +39,9 @@ class _Audio(tfds.core.GeneratorBasedBuilder):
     def __init__(self, *, rate: int, channels: int, **kwargs):
         self.rate, self.channels = rate, channels
         super().__init__(file_format="array_record", **kwargs)
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _Uncompressed(self.info.file_format)
 
     def _info(self) -> tfds.core.DatasetInfo:
         # tfds.features.Audio cannot be built without TensorFlow; a byte tensor can.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from rvq_jax.axes import place
@@ -21,18 +20,6 @@ class Features(NamedTuple):
     prefix_mask: Array | None  # [B, P] bool
     cross: tuple[Array, Array] | None  # features [B, L, D] to attend to, and their mask [B, L]
     frames: Array | None  # [B, F, D], added to what is fed at each frame
-
-
-def to_bytes(captions: Sequence[str], length: int) -> np.ndarray:
-    """Captions as int32 `[B, L]`: UTF-8 bytes plus 1, cut or padded with 0 to `length`.
-
-    A caption that is cut may end in an incomplete character: bytes are whole, UTF-8 may not be.
-    """
-    text_BL = np.zeros((len(captions), length), np.int32)
-    for row, caption in zip(text_BL, captions, strict=True):
-        data = np.frombuffer(caption.encode()[:length], np.uint8)
-        row[: len(data)] = data.astype(np.int32) + 1
-    return text_BL
 
 
 class CaptionEncoder(nnx.Module):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.conditions import Condition, Conditions, condition, text_condition
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.systems.text_encoder import TextEncoder
 from rvq_jax.typing import Array
 

@@ -21,11 +21,12 @@ ORIGINAL = "original"  # folder of recordings, beside those of updates
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What is asked for beside the log; none of it changes what is trained."""
+    """What is asked for beside the config; none of it changes what is trained."""
 
     profile: int | None = None  # updates to trace
     track: tuple[str, ...] = ()  # names of trackers, as `trackers.open_tracker` knows them
     listened: int = 0  # held-out clips decoded or generated at every evaluation
+    workers: int = 0  # processes that make batches; 0: threads
 
 
 NOTHING = Monitoring()

@@ -43,6 +43,19 @@ def test_a_damaged_file_of_the_records(dataset, name, kind):
     assert len(builder.open_split(dataset, "train")[0]["audio"])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_flipped_bit_of_the_audio_is_never_heard(dataset, seed):
+    """Records are stored as they are, yet under a hash."""
+    (path,) = (dataset / "records").glob(NAMES[-1])
+    whole = path.read_bytes()
+    place = whole.index(bytes(2 * RATE)) + np.random.default_rng(seed).integers(2 * RATE)
+    path.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
+    try:
+        refused(lambda: list(builder.open_split(dataset, "train")), str(dataset), "data build")
+    finally:
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize(
     "left", [5, {"of": 1}, {"files": 5, "of": 1}, {"files": [["a"]], "of": 1}, {"files": [[1, 2]]}]
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rvq_jax.data import loader
 from rvq_jax.data.codes import CodeSet
+from rvq_jax.data.stored import floats
 from rvq_jax.errors import UserError
 
 
@@ -78,6 +79,27 @@ def test_every_epoch_has_each_record_once_in_another_order_with_other_crops():
     assert orders[0] != orders[1] != orders[2]
     crops = [dict(epoch)[3] for epoch in epochs]  # the record of 90 samples has 75 places
     assert len(set(crops)) == 3
+
+
+class Stored(Ramps):
+    """The same records with their audio as they are on disk."""
+
+    def stored(self, index: int) -> dict:
+        audio = np.random.default_rng(index).integers(-(2**15), 2**15, (self.lengths[index], 2))
+        return {"audio": audio.astype(np.int16)}
+
+    def __getitem__(self, index: int) -> dict:
+        return {"audio": floats(self.stored(index)["audio"])}
+
+
+def test_crops_of_what_is_stored_are_those_of_its_floats():
+    stored, cut = Stored(SOURCE.lengths), loader.cut_audio(SAMPLES)
+    # A list has nothing but its items.
+    plain = [stored[i] for i in range(len(stored))]
+    got, want = (some(6, loader.batches(x, cut, 3, 0)) for x in (stored, plain))
+    assert got[0]["audio"].dtype == np.float32
+    for batches in zip(got, want, strict=True):
+        same(*batches)
 
 
 def test_every_place_of_a_record_can_begin_a_crop():

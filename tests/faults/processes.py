@@ -62,7 +62,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def start(folder: Path, name: str, mesh: Mesh = PAIR) -> list[subprocess.Popen]:
+def start(folder: Path, name: str, mesh: Mesh = PAIR, workers: int = 0) -> list[subprocess.Popen]:
     """The processes of the run `name`; what process i says goes to the end of `name`.i."""
     port, started = free_port(), []
     environment = {
@@ -75,6 +75,7 @@ def start(folder: Path, name: str, mesh: Mesh = PAIR) -> list[subprocess.Popen]:
     for i in range(mesh.processes):
         words = ["train", folder / "config.py", "--data", folder / "codes.npz"]
         words += ["--out", folder / name, "--fsdp", mesh.fsdp, "--tensor", mesh.tensor]
+        words += ["--workers", workers]
         if mesh.processes > 1:
             words += ["--hosts.coordinator", f"localhost:{port}", "--hosts.process", i]
             words += ["--hosts.processes", mesh.processes, "--hosts.heartbeat", HEARTBEAT]

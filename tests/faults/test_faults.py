@@ -39,6 +39,7 @@ from rvq_jax.train.loop import LoopConfig, fit
 
 STEPS = 60
 RUN = small_run(STEPS, every=3)
+ALONE = Mesh(1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("kind", ["lm", "codec"])
@@ -98,7 +99,7 @@ def test_a_dead_process_takes_the_other_with_it(place):
         assert codes[victim] == -signal.SIGKILL and codes[1 - victim] != 0
 
 
-@pytest.mark.parametrize("mesh", [PAIR, Mesh(1, 1, 1, 1)])
+@pytest.mark.parametrize("mesh", [PAIR, ALONE])
 def test_a_preempted_run_saves_and_asks_to_be_started_again(place, mesh):
     """SIGTERM to one process: all save the update they are at, exit with 75, and go on from it."""
     name = f"preempted {mesh.processes}"
@@ -117,10 +118,45 @@ def test_a_preempted_run_saves_and_asks_to_be_started_again(place, mesh):
     assert furthest(got, want) < 1e-5
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def stop(folder: Path, workers: int, number: int, victim: str) -> tuple[int, str]:
+    """Starts or goes on with a run, and sends a signal: its exit code and last line, once none of
+    its processes is left."""
+    before = reached(folder / "run")
+    (run,) = start(folder, "run", ALONE, workers)
+    until(lambda: reached(folder / "run") > before + 1)
+    begun = children(run)
+    assert len(begun) == workers
+    for each in {"run": [run.pid], "worker": begun[:1], "all": [run.pid, *begun]}[victim]:
+        os.kill(each, number)
+    (code,) = ends([run], 120)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in begun), 20)
+    return code, lines_of(said(folder, "run"))[-1]
+
+
+def test_a_run_with_workers_leaves_none(tmp_path):
+    """Told to stop, killed, or one of them killed, whatever number it goes on with: it ends as the
+    run without, no process is left, and what is said of one that died is a line."""
+    prepare(tmp_path, RUN)
+    assert ends(start(tmp_path, "whole", ALONE), 300) == [0]
+    assert stop(tmp_path, 2, signal.SIGTERM, "run")[0] == 75
+    assert stop(tmp_path, 1, signal.SIGKILL, "run")[0] == -signal.SIGKILL
+    code, line = stop(tmp_path, 2, signal.SIGKILL, "worker")
+    assert code == 2 and "a process that makes batches ended (SIGKILL)" in line
+    assert stop(tmp_path, 2, signal.SIGTERM, "all")[0] == 75
+    assert "Traceback" not in said(tmp_path, "run").read_text()
+    assert ends(start(tmp_path, "run", ALONE), 300) == [0]
+    check_same(left(tmp_path / "run", RUN), left(tmp_path / "whole", RUN))
+
+
 def test_a_second_run_is_refused_while_the_first_works(place):
     first = start(place, "twice")
     until(lambda: reached(place / "twice") > 2)
-    assert ends(start(place, "twice", Mesh(1, 1, 1, 1)), 120) == [2]
+    assert ends(start(place, "twice", ALONE), 120) == [2]
     (line,) = lines_of(said(place, "twice"))
     assert f"another run is at work in {place / 'twice'} (process {first[0].pid} on" in line
     assert ends(first, 300) == [0, 0]

@@ -16,9 +16,9 @@ from tiers import slow
 
 from rvq_jax import patterns
 from rvq_jax.data import loader
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.conditions import ConditionSpec, condition, drop, text_condition
 from rvq_jax.lm.model import LMConfig, frames_of_steps
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.plan import programs as plans
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.train import sharding

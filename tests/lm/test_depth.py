@@ -16,11 +16,11 @@ from tiers import slow, tried
 from rvq_jax import config as configs
 from rvq_jax import patterns
 from rvq_jax.lm import forms, transformer
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.depth import DepthConfig, DepthHeads
 from rvq_jax.lm.llama import LlamaBlock
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.sampling import PLAIN
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.lm.transformer import Block, KVCache
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.systems.musicgen import MusicGen

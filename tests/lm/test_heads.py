@@ -15,10 +15,10 @@ from tiers import slow
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.depth import DepthConfig
 from rvq_jax.lm.model import LMConfig
 from rvq_jax.lm.sampling import Sampling
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.plan import programs as plans
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 from rvq_jax.train import runs, sharding

@@ -25,8 +25,8 @@ from small_lm import (
 )
 
 from rvq_jax.lm import transformer
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.systems.decoding.programs import generate_codes, score_codes
 
 

@@ -7,9 +7,9 @@ from flax import nnx
 
 from rvq_jax import patterns
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.conditions import text_condition
 from rvq_jax.lm.model import LMConfig
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.systems.decoding.programs import score_codes
 
 K, F, N = 3, 5, 7

@@ -7,9 +7,9 @@ import numpy as np
 from small_lm import filled
 
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditioner import to_bytes
 from rvq_jax.lm.conditions import condition, text_condition
 from rvq_jax.lm.masked_lm import MaskedLMConfig
+from rvq_jax.lm.text_bytes import to_bytes
 
 K, F, N, S = 3, 6, 5, 4  # S semantic tokens to choose from
 SOUNDSTORM = MaskedLMConfig(

@@ -31,7 +31,7 @@ from rvq_jax.codec import losses
 from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.data import loader
-from rvq_jax.data.builder import Records
+from rvq_jax.data.stored import Records
 from rvq_jax.errors import UserError
 from rvq_jax.lm.conditions import text_condition
 from rvq_jax.metrics import audio

@@ -9,7 +9,7 @@ from small_masked import CONFIGS, KEY, PARAMS, F, K, N, conditions
 from tiers import slow
 
 from rvq_jax.lm import forms
-from rvq_jax.lm.conditioner import to_bytes
+from rvq_jax.lm.text_bytes import to_bytes
 from rvq_jax.train.tasks.lm import PREFIX, ConditionDropout
 from rvq_jax.train.tasks.masked import drawn_masks, masked_task
 

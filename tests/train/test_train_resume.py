@@ -26,7 +26,7 @@ from small_runs import (
     one_device,
     one_window,
 )
-from tiers import tried
+from tiers import slow, tried
 
 from rvq_jax import patterns
 from rvq_jax.data import loader
@@ -59,11 +59,11 @@ def program():
     return make_program(task, RUN.optimizer, RUN.loop.steps, one_device())
 
 
-def train(folder: Path, program: Program):
+def train(folder: Path, program: Program, workers: int = 0):
     """A run of the small token model, or what is left of it."""
     task = lm_task(LM, patterns.padded_pattern("delay", 2, RUN.frames), RUN.condition_dropout)
     cut = loader.cut_codes(RUN.frames, LM.caption_bytes)
-    batches = loader.batches(code_set(), cut, RUN.batch, RUN.loop.seed)
+    batches = loader.batches(code_set(), cut, RUN.batch, RUN.loop.seed, workers=workers)
     return fit(folder, task, batches, RUN.loop, RUN.optimizer, program=program)
 
 
@@ -88,6 +88,14 @@ def test_a_run_stopped_at_any_update_ends_in_the_same_bits(program, whole, tmp_p
     assert log_of(tmp_path) == whole[1]
     # And a finished run is not trained further.
     assert bits_of(train(tmp_path, program)) == whole[0]
+    assert log_of(tmp_path) == whole[1]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), slow(2, 0)])
+def test_a_run_goes_on_with_other_workers(program, whole, tmp_path, before, after):
+    with pytest.raises(PowerCut):
+        train(tmp_path, stopping(program, 4), before)
+    assert bits_of(train(tmp_path, program, after)) == whole[0]
     assert log_of(tmp_path) == whole[1]
 
 

@@ -10,7 +10,7 @@ from rvq_jax.errors import UserError
 from rvq_jax.train import heldout, hosts, sharding
 
 
-def batches_of(source, cut, run, mesh: Mesh):
+def batches_of(source, cut, run, mesh: Mesh, workers: int = 0):
     """This process's share of every batch of a run.
 
     Args:
@@ -18,11 +18,13 @@ def batches_of(source, cut, run, mesh: Mesh):
       cut: (record, random generator) -> an example.
       run: its batch and seed.
       mesh: of devices, which says what rows this process feeds.
+      workers: processes that make them.
 
     Returns:
       An endless iterator of batches with a state (see `rvq_jax.data.loader.batches`).
     """
-    return loader.batches(source, cut, run.batch, run.loop.seed, hosts.rows(mesh, run.batch))
+    rows = hosts.rows(mesh, run.batch)
+    return loader.batches(source, cut, run.batch, run.loop.seed, rows, workers)
 
 
 def heldout_batches(source, cut, run, mesh: Mesh) -> list[dict]:

@@ -19,6 +19,7 @@ from rvq_jax.codec.filterbank import FilterbankConfig
 from rvq_jax.codec.mimi import MimiConfig
 from rvq_jax.data import builder, loader
 from rvq_jax.data.features import open_features
+from rvq_jax.data.stored import Records
 from rvq_jax.errors import UserError
 from rvq_jax.systems import discriminators as judges
 from rvq_jax.systems.codec import Codec
@@ -153,7 +154,7 @@ class TrainedCodec(NamedTuple):
 
 
 def train_codec(
-    folder: str | Path, source: builder.Records, run: CodecRun, mesh: Mesh | None = None
+    folder: str | Path, source: Records, run: CodecRun, mesh: Mesh | None = None
 ) -> Codec:
     """Trains a codec, or goes on, as `fit_codec`.
 
@@ -171,7 +172,7 @@ def train_codec(
 
 def fit_codec(
     folder: str | Path,
-    source: builder.Records,
+    source: Records,
     run: CodecRun,
     mesh: Mesh | None = None,
     *,
@@ -225,7 +226,7 @@ def fit_codec(
     state = fit(
         folder,
         task,
-        batches_of(source, cut_features, run, mesh),
+        batches_of(source, cut_features, run, mesh, monitoring.workers),
         run.loop,
         run.optimizer,
         mesh=mesh,

@@ -229,10 +229,11 @@ def train_lm(
         dataset["heldout"] = heldout.describe()
         cut = _cut(heldout, run, text, folder / "heldout_captions.npz")
         held = heldout_batches(heldout, cut, run, mesh)
+    cut = _cut(codes, run, text, folder / "captions.npz")
     state = fit(
         folder,
         task,
-        batches_of(codes, _cut(codes, run, text, folder / "captions.npz"), run, mesh),
+        batches_of(codes, cut, run, mesh, monitoring.workers),
         run.loop,
         run.optimizer,
         mesh=mesh,

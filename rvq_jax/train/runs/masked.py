@@ -202,10 +202,11 @@ def train_masked(
         dataset["heldout"] = heldout.describe()
         cut = _cut(heldout, run, text, folder / "heldout_captions.npz")
         held = heldout_batches(heldout, cut, run, mesh)
+    cut = _cut(codes, run, text, folder / "captions.npz")
     state = fit(
         folder,
         masked_task(run.lm, run.condition_dropout),
-        batches_of(codes, _cut(codes, run, text, folder / "captions.npz"), run, mesh),
+        batches_of(codes, cut, run, mesh, monitoring.workers),
         run.loop,
         run.optimizer,
         mesh=mesh,

@@ -192,7 +192,7 @@ def train_valle(
     state = fit(
         folder,
         run.task(),
-        batches_of(codes, cut, run, mesh),
+        batches_of(codes, cut, run, mesh, monitoring.workers),
         run.loop,
         run.optimizer,
         mesh=mesh,
