@@ -30,6 +30,7 @@ import musicgen_cases as cases  # noqa: E402
 import rvq_cases  # noqa: E402
 
 from rvq_jax import quantize  # noqa: E402
+from rvq_jax.lm import precision  # noqa: E402
 
 STEPS = 32 if parsed.tiny else 256
 FRAMES = 16 if parsed.tiny else 500  # of a training crop, ten seconds
@@ -40,6 +41,13 @@ LINES = gpu_lines.Lines(parsed)
 def config_of(size: str, dtype: str, **more):
     config = cases.tiny() if parsed.tiny else cases.SIZES[size]()
     return dataclasses.replace(config, dtype=dtype, **more)
+
+
+def params_of(config, dtype: str):
+    """Random weights as a model of that precision keeps them."""
+    if dtype != "int8":
+        return cases.random_params(config, dtype)
+    return jax.jit(lambda: precision.cast(cases.random_params(config, "float32"), "int8"))()
 
 
 def best(function, least_seconds: float = 0.1 if parsed.tiny else 2.0, most: int = 5) -> float:
@@ -54,8 +62,8 @@ def best(function, least_seconds: float = 0.1 if parsed.tiny else 2.0, most: int
 
 
 def decode(size: str, dtype: str, batch: int) -> dict:
-    config = config_of(size, dtype)
-    case = cases.generation(config, cases.random_params(config, dtype), batch, STEPS)
+    config = config_of(size, "bfloat16" if dtype == "int8" else dtype)
+    case = cases.generation(config, params_of(config, dtype), batch, STEPS)
     step = best(case) / STEPS
     # On average half of the steps are in the cache.
     read = case.weight_bytes + case.cache_bytes(STEPS / 2)
@@ -77,7 +85,7 @@ def decode(size: str, dtype: str, batch: int) -> dict:
     }
 
 
-def train(size: str, dtype: str, batch: int, remat: bool) -> dict:
+def train(size: str, dtype: str, batch: int, remat: str) -> dict:
     config = config_of(size, dtype, remat=remat)
     case = cases.Training(config, batch, FRAMES)
     began = time.perf_counter()
@@ -133,14 +141,22 @@ def decoding(size: str, dtype: str, batch: int, need: float) -> None:
 
 
 def training(size: str, batch: int, need: float) -> None:
-    """The largest form that fits: whole, layers recomputed, half of the batch."""
-    for rows, remat in ((batch, False), (batch, True), (batch // 2, True)):
+    """The largest form that fits: whole, with less kept of each layer, half of the batch."""
+    forms = ("nothing", "attention", "everything")
+    for rows, remat in [*((batch, form) for form in forms), (batch // 2, "everything")]:
         keys = {"size": size, "dtype": "bfloat16", "batch": rows, "remat": remat}
         function = functools.partial(train, size, "bfloat16", rows, remat)
         done = LINES.attempt("train", keys, need, function)
         jax.clear_caches()
         if done or LINES.left < need:
             return
+
+
+def adversarial(codec: str, batch: int, need: float) -> None:
+    keys = {"codec": codec, "batch": 1 if parsed.tiny else batch}
+    function = functools.partial(gpu_codecs.adversarial_step, LINES, tiny=parsed.tiny, **keys)
+    LINES.attempt("adversarial_codec_step", keys, need, function)
+    jax.clear_caches()
 
 
 def first() -> None:
@@ -151,11 +167,10 @@ def first() -> None:
         "versions": gpu_lines.versions(),
     }
     LINES.emit("machine", about)
-    for case in ("adversarial_codec_step", "int8_decode"):
-        LINES.emit(case, {"step_ms": None, "why": "not built"})
     LINES.attempt("limits", {}, 5, lambda: gpu_limits.limits(parsed.tiny))
     decoding("small", "bfloat16", 1, 30)
     training("small", 8, 30)
+    decoding("small", "int8", 1, 30)
     decoding("small", "float32", 1, 25)
     decoding("small", "bfloat16", 8, 25)
     decoding("small", "float32", 8, 25)
@@ -164,6 +179,7 @@ def first() -> None:
 def rest() -> None:
     training("medium", 4, 40)
     decoding("large", "bfloat16", 1, 50)
+    adversarial("encodec_24khz", 16, 60)
     for dtype in ("float32", "bfloat16"):
         keys = {"dtype": dtype, "vectors": VECTORS}
         LINES.attempt("rvq_encode", keys, 10, functools.partial(rvq, dtype))
@@ -178,6 +194,8 @@ def rest() -> None:
         keys = {"codec": name, "batch": batch, "seconds": 0.1 if parsed.tiny else 10}
         function = functools.partial(gpu_codecs.figures, LINES, **keys)
         LINES.attempt("codec", keys, 20, function)
+    adversarial("dac_44khz", 16, 90)
+    decoding("large", "int8", 1, 50)
     decoding("large", "bfloat16", 8, 50)
     decoding("medium", "bfloat16", 8, 45)
 

@@ -1,17 +1,23 @@
-"""Published codecs with random weights on a card: encode and decode of clips."""
+"""Published codecs with random weights on a card: both ways, and updates against discriminators."""
 
+import dataclasses
 import math
 import time
 
 import gpu_limits
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gpu_lines import Lines, ratio
 from jax.extend import core
 
 from rvq_jax.codec import autoencoder
 from rvq_jax.systems import dac, encodec
 from rvq_jax.systems.codec import Codec
+from rvq_jax.train import sharding
+from rvq_jax.train.runs.codec_recipes import audiocraft_recipe, dac_recipe
+from rvq_jax.train.state import make_program
+from rvq_jax.train.tasks.codec import codec_task
 
 CONFIGS = {"encodec_24khz": encodec.encodec_24khz(), "dac_44khz": dac.dac_44khz()}
 
@@ -43,6 +49,55 @@ def figures(lines: Lines, codec: str, batch: int, seconds: float) -> dict:
         values[f"{way}_temporary_mb"] = compiled.memory_analysis().temp_size_in_bytes / 1e6
         x = compiled(*inputs[1:], x)  # decoding takes what encoding gives
     return values
+
+
+def adversarial_step(lines: Lines, codec: str, batch: int, tiny: bool) -> dict:
+    """One update of a codec and its discriminators by its published recipe.
+
+    Args:
+      lines: of the run.
+      codec: a name.
+      batch: crops of a second, of DAC of 0.38.
+      tiny: crops of a few frames.
+
+    Returns:
+      Figures; FLOPs are those of `count_flops`.
+    """
+    if codec == "dac_44khz":
+        run = dac_recipe(dataclasses.replace(CONFIGS[codec], norm="weight_norm"))
+    else:
+        run = audiocraft_recipe(CONFIGS[codec])
+    recipe = run.recipe()
+    hop = recipe.config.hop
+    samples = 8 * hop if tiny else run.samples // hop * hop
+    task = codec_task(recipe)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    program = make_program(task, recipe.optimizer, 1000, mesh)
+    # Codebooks are in use from the beginning, as they are after a first update.
+    state = program.init(jax.random.key(0), task.aux._replace(started=jnp.array(True)))
+    audio = 0.1 * np.random.default_rng(0).standard_normal((batch, samples, 1))
+    mask, index = np.ones((batch, samples), bool), np.arange(batch, dtype=np.int32)
+    data = {"audio": audio.astype(np.float32), "mask": mask, "index": index}
+    flops = count_flops(jax.make_jaxpr(program.step)(state, data).jaxpr)
+    began = time.perf_counter()
+    state, metrics = jax.block_until_ready(program.step(state, data))
+    first = time.perf_counter() - began
+    times = []
+    for _ in range(2 if tiny else 10):
+        began = time.perf_counter()
+        state, metrics = jax.block_until_ready(program.step(state, data))
+        times.append(time.perf_counter() - began)
+    assert np.isfinite(metrics["loss"]), metrics
+    spent = min(times)
+    return {
+        "samples": samples,
+        "step_ms": 1e3 * spent,
+        "crops_per_second": batch / spent,
+        "tflops": flops / spent / 1e12,
+        "limit": "matrix_float32_default",
+        "share_of_matrix_rate": ratio(flops / spent, lines.limit("matrix_float32_default")),
+        "compile_seconds": first - spent,
+    }
 
 
 def count_flops(jaxpr) -> float:
