@@ -156,8 +156,8 @@ def flags_of(run, sizes: bool) -> list[str]:
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []
-        # Of masked models it is the longest clip that they make.
-        frames = "100" if isinstance(run, MaskedRun) else "20"
+        # Of these it is the longest clip that they make.
+        frames = "20" if type(run) is LMRun else "100"
         return [*flags, "--frames", frames, *(LM.split() if sizes else [])]
     if isinstance(run, VALLERun):
         parts = ("first", "rest")
