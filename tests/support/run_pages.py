@@ -15,13 +15,14 @@ from rvq_jax import builtin, cli
 from rvq_jax.cli.train import load_config
 from rvq_jax.evaluate import folders
 from rvq_jax.train import sharding
-from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
+from rvq_jax.train.runs import CodecRun, LMRun, MaskedRun, VALLERun
 
 # Commands that a test cannot run, by what they hold, and who has them instead.
 NOT_RUN = {
     ("rvq-jax", "plan"): "compiles for TPUs: tests/plan/test_plan_tpu.py",
     ("rvq-jax", "serve"): "waits for requests: tests/serve",
     ("--hosts.coordinator",): "of many hosts: tests/faults",
+    ("--devices",): "wants several devices: tests/systems/test_generate_mesh.py",
     ("pip",): "asks a package index: tests/bare.sh",
     ("git",): "asks a server",
     ("hf",): "asks a server",
@@ -130,11 +131,12 @@ def smaller(words: list[str]) -> list[str]:
         return [*words, "--semantic-size", "16"]
     if words[1] not in ("train", "sweep"):
         return words
-    name = Path(words[2]).stem
-    tiny = re.sub(r"(_published|_evening)?$", "_tiny", name)
+    # What begins with a folder has the folder's sizes.
+    sizes = "--init-from" not in words
+    tiny = re.sub(r"(_published|_evening)?$", "_tiny", Path(words[2]).stem)
     config = Path("configs") / f"{tiny}.py"
-    config = config if config.is_file() else Path(words[2])
-    run, sizes = load_config(config), "--init-from" not in words and "--init_from" not in words
+    config = config if sizes and config.is_file() else Path(words[2])
+    run = load_config(config)
     once = ["--seeds", "0"] if words[1] == "sweep" else []
     return [*words[:2], str(config), *words[3:], *once, *flags_of(run, sizes)]
 
@@ -153,6 +155,8 @@ def flags_of(run, sizes: bool) -> list[str]:
     flags = LOOP.split() + ["--batch", "2"]
     for name in ("warmup", "cooldown"):
         flags += [f"--optimizer.{name}", "1"] if getattr(run.optimizer, name, None) else []
+    if isinstance(run, CodecRun) and not sizes:
+        return [*flags, "--adversarial.discriminators", "None"]
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []
