@@ -39,7 +39,7 @@ LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
 LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
 CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
 MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
-QUICK = """--codec.loop.steps 2 --codec.batch 2 --lm.loop.steps 2 --lm.batch 2 --clips 1 --seeds 0
+QUICK = """--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1 --seeds 0
 --patterns parallel delay"""
 
 
