@@ -39,8 +39,8 @@ LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
 LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
 CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
 MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
-QUICK = """--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1 --seeds 0
---patterns parallel delay"""
+QUICK = """--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1
+--seeds 0 --patterns parallel delay"""
 
 
 def run_page(path: Path) -> list[str]:
@@ -143,6 +143,7 @@ def without(words: list[str], flag: str) -> list[str]:
 def flags_of(run, sizes: bool) -> list[str]:
     """The flags that make a run of any kind short, and with `sizes` its model small."""
     flags = LOOP.split() + ["--batch", "2"]
+    flags += ["--optimizer.cooldown", "1"] if run.optimizer.cooldown else []
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []
