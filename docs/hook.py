@@ -19,6 +19,8 @@ REPOSITORY = "repository/"  # where files from outside of docs/ are on the site
 LINK = re.compile(r"(\]\()(<[^>:]+>|[^)\s#:<]+)((?:#[^)\s]*)?\))")
 LANGUAGES = {".py": "python", ".sh": "sh", ".cfg": "ini", ".toml": "toml", ".yml": "yaml"}
 LANGUAGES |= {".json": "json", ".jsonl": "json"}
+SHIM = "https://unpkg.com/iframe-worker/shim"
+MATHJAX = re.compile(r"<script data-mkdocs-jupyter-mathjax.*?</script>", re.S)
 LONGEST = 200_000  # letters of a file that becomes a page; of others the beginning
 
 
@@ -53,6 +55,7 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
     """Draws what a page asks for and sends its links to the pages of the site."""
     uri = page.file.src_uri
     if uri.startswith(REPOSITORY) and _source(uri).suffix != ".md":
+        page.meta["search"] = {"exclude": True}  # code would stand before every page
         return markdown
     markdown = re.sub(r"<!-- step_of: (.*?) -->", lambda m: generated.step_of(m[1]), markdown)
     markdown = re.sub(r"<!-- floors -->", lambda _: generated.floors(), markdown)
@@ -71,6 +74,20 @@ def on_page_content(html: str, page, config, files) -> str:
     if not page.file.src_uri.endswith(".ipynb"):
         return html
     return re.sub(r'href="((?!\w+:)[^"#]+)\.md((?:#[^"]*)?)"', r'href="\1.html\2"', html)
+
+
+def on_post_page(output: str, page, config) -> str:
+    """Asks no other server: search by our own worker, and no MathJax, which no page needs."""
+    output = output.replace(SHIM, os.path.relpath("worker.js", Path(page.url).parent))
+    output = MATHJAX.sub("", output)
+    if found := re.search(r"<script[^>]* src=.?https?:[^>]*>", output):
+        raise PluginError(f"{page.file.src_uri} asks another server: {found[0]}")
+    return output
+
+
+def on_post_template(output: str, template_name: str, config) -> str:
+    """The same of what is no page: 404.html, whose place is not known."""
+    return MATHJAX.sub("", output.replace(SHIM, "/worker.js"))
 
 
 def on_post_build(config) -> None:

@@ -244,6 +244,10 @@ def load_config(path: str | Path) -> dict:
     file = Path(path) / "config.json"
     try:
         config = json.loads(read_bytes(file, CONFIG_BYTES))
+    except FileNotFoundError:
+        why = "it has no config.json" if Path(path).is_dir() else "it is not there"
+        how = "models are folders on this disk, nothing is downloaded"
+        raise UserError(f"{path} is not a model folder: {why}; {how}") from None
     except READING as error:
         reason = clipped(printable(f"{error}"), 160)
         raise UserError(f"{path} is not a model folder: config.json: {reason}") from None

@@ -71,7 +71,7 @@ def _unboxed(box: str) -> str:
     """What tyro says in a box of many lines, as one: the part above its help."""
     lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
     text = " ".join(line for line in lines if line.strip("- "))
-    return re.split(r" (?:Argument helptext|For full helptext)", text)[0]
+    return re.split(r" (?:Argument helptext|For full helptext|Unrecognized options)", text)[0]
 
 
 def flags(cls, prefix: str = "--") -> list[str]:

@@ -51,6 +51,11 @@ def test_a_missing_or_impossible_value_is_told_in_one_line(capsys, words, say):
     refuses(capsys, *words, say=say)
 
 
+def test_fields_of_a_config_are_not_called_unknown_where_data_is_missing(capsys):
+    words = ["train", "c.py", "--loop.steps", "3", "--out", "o"]
+    assert "--loop.steps" not in refuses(capsys, *words, say="--data")
+
+
 def test_an_unknown_pattern_is_told_with_the_nearest(capsys, tmp_path):
     """Before anything is built."""
     out = tmp_path / "out"

@@ -159,6 +159,11 @@ def test_a_config_that_is_no_json_is_refused(tmp_path, text):
         refused(lambda load=load: load(tmp_path), f"{tmp_path} is not a model folder")
 
 
+def test_a_name_of_the_hub_is_told_that_nothing_is_downloaded(tmp_path):
+    for load in LOADS.values():
+        refused(lambda load=load: load(tmp_path / "facebook/x"), "not there", "downloaded")
+
+
 def test_a_config_of_gigabytes_is_not_read(tmp_path):
     with (tmp_path / "config.json").open("wb") as file:
         file.truncate(10**11)

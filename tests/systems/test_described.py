@@ -67,7 +67,7 @@ def test_a_model_is_a_line_with_its_parts(name):
 def test_a_musicgen_says_its_pattern_codec_and_text_encoder(tmp_path):
     model = small_folders.own()
     assert "delay" in lines_of(model) and repr(model.codec) in repr(model)
-    assert "no text" in repr(model)
+    assert "reads captions itself" in repr(model)
     model = small_folders.published("text", tmp_path)
     assert repr(model.text) in lines_of(model)
     lines_of(model.text)

@@ -37,7 +37,10 @@ class MusicGen:
     text: TextEncoder | None = None  # None: the model reads captions itself, or states alone
 
     def __repr__(self) -> str:
-        return described.one_line(self, self.pattern, *described.parts(self, "codec", "text"))
+        codec, text = described.parts(self, "codec", "text")
+        if self.text is None and self.config.text_dim is None:
+            text = "reads captions itself"
+        return described.one_line(self, self.pattern, codec, text)
 
     def __dir__(self) -> list[str]:
         return described.public(self)
