@@ -1,6 +1,7 @@
-"""The loader: crops per second, beside what the four chips of a host eat at their very fastest.
+"""The loader: crops per second and core, beside what the four chips of a host eat at their fastest.
 
 Command:  python benchmarks/loader.py --save benchmarks/results/loader.jsonl [--data FOLDER]
+          --workers 0 1 2 4: processes that make batches; --no-train: the loader alone
 Size:     MusicGen's crops of 30 s with T5's states of captions; audio of 1 s for EnCodec 24 kHz
 Needs:    benchmarks/results/plan.jsonl, whose bound of a step says how fast data may be wanted
 
@@ -10,6 +11,7 @@ Then the share of time that a step of that pace would wait, and what runs on thi
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -34,20 +36,37 @@ def wanted(name: str, config: str) -> tuple[dict, int, float]:
     return plan, share(plan), plan["step_seconds"]
 
 
-def rate(batches, size: int, seconds: float = 10.0) -> float:
-    """Crops per second of what is read without a pause, after the first are there."""
+def processors() -> float:
+    """Seconds that processors have worked for this process and for those that it started."""
+    pid = os.getpid()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = [Path(f"/proc/{each}/stat").read_text() for each in (pid, *children)]
+    ticks = [line.rpartition(")")[2].split()[11:13] for line in found]
+    return sum(int(each) for pair in ticks for each in pair) / os.sysconf("SC_CLK_TCK")
+
+
+def rate(batches, size: int, seconds: float = 10.0) -> dict:
+    """Crops per second of what is read without a pause, after the first are there, and crops per
+    second of a processor's work; `load` is of all that wants one, before this began."""
+    load = os.getloadavg()[0]
     for _ in range(20):
         next(batches)
-    began, count = time.perf_counter(), 0
+    began, worked, count = time.perf_counter(), processors(), 0
     while time.perf_counter() - began < seconds:
         next(batches)
         count += size
-    return count / (time.perf_counter() - began)
+    took, worked = time.perf_counter() - began, processors() - worked
+    return {
+        "crops_per_second": count / took,
+        "crops_per_core_second": count / worked,
+        "load": load,
+    }
 
 
 def waits(batches, pace: float, steps: int = 100) -> float:
-    """Share of the time that a step of `pace` seconds waits for its batch."""
-    next(batches)
+    """Share of the time that a step of `pace` seconds waits for its batch, after the first."""
+    for _ in range(20):
+        next(batches)
     began, waited = time.perf_counter(), 0.0
     for _ in range(steps):
         asked = time.perf_counter()
@@ -66,6 +85,8 @@ def logged(folder: Path) -> float:
 def main() -> None:
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--data", type=Path, help="a folder of audio; else the built-in corpus")
+    own.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
+    own.add_argument("--no-train", dest="train", action="store_false")
     parsed = common.arguments(__doc__, own)
     import numpy as np
 
@@ -84,22 +105,29 @@ def main() -> None:
     corpus = "built-in" if parsed.data is None else parsed.data.name
 
     def report(name: str, source, cut, plan: dict, size: int, pace: float, **more) -> None:
-        found = rate(loader.batches(source, cut, size, seed=0), size)
-        common.emit(
-            parsed,
-            name,
-            {
-                **more,
-                "crops_per_second": found,
-                "config": plan["config"],
-                "topology": plan["topology"],
-                "crops_of_a_step_and_host": size,
-                "step_seconds": pace,
-                "eaten_per_second": size / pace,
-                "times_enough": found * pace / size,
-                "data_wait_at_that_pace": waits(loader.batches(source, cut, size, seed=0), pace),
-            },
-        )
+        for workers in parsed.workers:
+
+            def batches(workers: int = workers):
+                given = {"workers": workers} if workers else {}
+                return loader.batches(source, cut, size, seed=0, **given)
+
+            found = rate(batches(), size)
+            common.emit(
+                parsed,
+                name,
+                {
+                    **more,
+                    "workers": workers,
+                    **found,
+                    "config": plan["config"],
+                    "topology": plan["topology"],
+                    "crops_of_a_step_and_host": size,
+                    "step_seconds": pace,
+                    "eaten_per_second": size / pace,
+                    "times_enough": found["crops_per_second"] * pace / size,
+                    "data_wait_at_that_pace": waits(batches(), pace),
+                },
+            )
 
     for config in ("musicgen_small", "musicgen_medium", "musicgen_large"):
         cut = loader.cut_codes(1500, 0, encoded)
@@ -112,6 +140,8 @@ def main() -> None:
             built = builder.build(parsed.data, place / f"{piece}", 24_000, piece=piece)
             audio = builder.open_split(built, "train")
             report("loader, audio", audio, cut, *plan, piece_seconds=piece, corpus=corpus)
+        if not parsed.train:
+            return
 
         run = CodecRun(loop=LoopConfig(steps=100))
         small = dataclasses.replace(music, codes=[each % 256 for each in codes], size=256)

@@ -24,6 +24,8 @@ INSTALLED_AS = {
 }
 # What comes with a package of ours: whose requirement it is, and its name there.
 COMES_WITH = {
+    "array_record": ("tensorflow-datasets", "array_record"),
+    "cloudpickle": ("grain", "cloudpickle"),
     "google": ("tensorflow-datasets", "protobuf"),
     "h11": ("uvicorn", "h11"),
     "ml_dtypes": ("jax", "ml_dtypes"),
