@@ -81,7 +81,7 @@ def make(folder: Path) -> None:
         table = csv.writer(file)
         table.writerow(["file", "caption", "label", "split"])
         for i in range(16):
-            sound(folder / "SPEECH" / f"{i}.wav", 1.5, i)
+            sound(folder / "SPEECH" / f"{i}.wav", 2.2, i)
             said = f"{WORDS[i % 4]} {WORDS[i // 4]}"
             split = "train" if i < 8 else "valid" if i < 12 else "test"
             table.writerow([f"{i}.wav", said, SPEAKERS[i % 2], split])
