@@ -108,7 +108,7 @@ def count_flops(jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
-        out = equation.outvars[0].aval
+        out = equation.outvars[0].aval if equation.outvars else None
         if name == "dot_general":
             left = equation.invars[0].aval.shape
             summed = params["dimension_numbers"][0][0]
