@@ -199,7 +199,7 @@ def _stack(rows: list[dict], out: dict | None = None) -> dict:
     for name in rows[0]:
         values = [np.asarray(row[name]) for row in rows]
         place = (out or {}).get(name)
-        kind = (len(values), *values[0].shape), values[0].dtype
-        fits = place is not None and kind == (place.shape, place.dtype)
+        fits = place is not None and place.shape == (len(values), *values[0].shape)
+        fits = fits and all(value.dtype == place.dtype for value in values)
         found[name] = np.stack(values, out=place if fits else None)
     return found

@@ -225,6 +225,8 @@ def serve(number: int) -> None:
                     make, spec = cloudpickle.loads(job)
                     places = slots(shared, spec)
                 batch = make(at, places[slot])
+                if batch.keys() != spec.keys():
+                    raise ValueError(f"a batch of {[*batch]}, where the first was of {[*spec]}")
                 found = {n: x for n, x in batch.items() if x is not places[slot].get(n)}
             except Exception as error:
                 error.add_note(f"in a process that makes batches:\n{traceback.format_exc()}")

@@ -130,6 +130,17 @@ def test_arrays_of_other_shapes_come_too():
     same(some(6, loader.batches(range(4), cut, 1, 0, workers=2)), want)
 
 
+def test_batches_of_other_names_are_refused():
+    """Else what was there before would stand for what is missing."""
+
+    def cut(record, rng):
+        return {"x": np.array(record)} | ({} if record else {"y": np.array(0)})
+
+    batches = loader.batches(range(2), cut, 1, 1, workers=1)
+    with pytest.raises(ValueError, match="where the first was of"):
+        some(4, batches)
+
+
 def test_an_error_of_a_record_is_raised_as_it_is():
     def cut(record, rng):
         if record == 3:
