@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config, items):
     """`-m slow` has the fast tier's hypothesis tests too: there they see all their examples."""
     if config.option.markexpr == "slow":
         for item in items:
-            if hypothesis.is_hypothesis_test(item.obj):
+            if not item.get_closest_marker("wide") and hypothesis.is_hypothesis_test(item.obj):
                 item.add_marker(pytest.mark.slow)
 
 

@@ -16,10 +16,20 @@ def wide(*values):
     return pytest.param(*values, marks=pytest.mark.wide)
 
 
-def tried(fast, every) -> list:
-    """Of `every` value those in `fast` for the fast tier, all for the slow one."""
-    fast = list(fast)
-    return [x if x in fast else slow(*x) if isinstance(x, tuple) else slow(x) for x in every]
+def tried(fast, every, share: int = 1) -> list:
+    """Of `every` value those in `fast` for the fast tier, the others for the slow one.
+
+    share: of the others every so many for the slow tier, the rest for `-m wide`.
+    """
+    fast, every = list(fast), list(every)
+    others = [x for x in every if x not in fast]
+    mark = {i: slow if i % share == 0 else wide for i in range(len(others))}
+
+    def marked(x):
+        values = x if isinstance(x, tuple) else (x,)
+        return mark[others.index(x)](*values)
+
+    return [x if x in fast else marked(x) for x in every]
 
 
 def examples(count: int, fast: int | None = None):
