@@ -80,7 +80,7 @@ class Workers:
     def _ask(self, free: list[tuple[Worker, int]]) -> None:
         for worker, slot in free:
             with talking(worker):
-                worker.asks.send((self.at + len(self.asked), slot))
+                worker.asks.send_bytes(b"%d %d" % (self.at + len(self.asked), slot))
             self.asked.append((worker, slot))
 
     def get_state(self) -> dict:
@@ -131,7 +131,7 @@ def start(make: Callable[..., dict], like: dict, count: int) -> list[Worker]:
     job = cloudpickle.dumps((make, spec))
     for worker, shared in workers:
         with talking(worker):
-            worker.asks.send(shared)
+            worker.asks.send_bytes(b"%d" % shared)
             worker.asks.send_bytes(job)
     return [worker for worker, _ in workers]
 
@@ -214,10 +214,10 @@ def serve(number: int) -> None:
         signal.signal(each, signal.SIG_IGN)
     # Nobody there any more.
     with contextlib.suppress(EOFError, OSError), Connection(number) as asks:
-        shared, job = asks.recv(), asks.recv_bytes()
+        shared, job = int(asks.recv_bytes()), asks.recv_bytes()
         make = None
         while True:
-            at, slot = asks.recv()
+            at, slot = map(int, asks.recv_bytes().split())
             try:
                 if make is None:
                     import cloudpickle

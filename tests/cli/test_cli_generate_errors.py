@@ -271,7 +271,7 @@ def test_a_codec_of_segments_does_not_stream(capsys, place, models, monkeypatch)
     model = rj.MusicGen.load(models["own"])
     config = dataclasses.replace(model.codec.config, segment=0.1)
     model = dataclasses.replace(model, codec=dataclasses.replace(model.codec, config=config))
-    monkeypatch.setattr(rj.MusicGen, "load", lambda path: model)
+    monkeypatch.setattr(rj.MusicGen, "load", lambda path, **options: model)
     words = ["--model", models["own"], *ONE, "--out", "@a.wav", "--stream"]
     refused_and_clean(capsys, place, *words, say=("cannot --stream",))
 
