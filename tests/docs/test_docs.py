@@ -177,3 +177,14 @@ def test_a_public_name_without_docs_is_found(monkeypatch):
     monkeypatch.setattr(module, "__all__", [*module.__all__, "silent"])
     _, modules = generated.PUBLIC["patterns"]
     assert without_docs(*modules, generated.api("Patterns", modules)) == ["rvq_jax.patterns.silent"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["```python\nimport rvq_jax as rj\nrj.gone\n```", "```sh\nrvq-jax encode gone.wav\n```"],
+)
+def test_a_block_that_does_not_run_is_found(tmp_path, block, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"# A title\n\n```python\nx = 1\n```\n\n{block}\n\n```python\nx + 1\n```\n")
+    (said,) = run_pages.run_page(page)
+    assert said.startswith("page.md:7: ")
