@@ -98,7 +98,7 @@ class StaticDraw:
 
 
 def training(model, tokens_BKT: np.ndarray, *, autocast: bool = False, compiled: bool = False):
-    """Forward, backward, clipping and AdamW of the same sizes in torch.
+    """Forward, backward, clipping, AdamW and the running mean of the same sizes in torch.
 
     Args:
       model: what `build` gave, in float32.
@@ -127,6 +127,9 @@ def training(model, tokens_BKT: np.ndarray, *, autocast: bool = False, compiled:
     model.freeze_text_encoder()
     model.freeze_audio_encoder()
     model.train()
+    whole = torch.nn.ModuleList([model.decoder, model.enc_to_dec_proj])
+    swa = torch.optim.swa_utils
+    mean = swa.AveragedModel(whole, multi_avg_fn=swa.get_ema_multi_avg_fn(0.99))
     forward = torch.compile(model) if compiled else model
 
     def step():
@@ -136,6 +139,7 @@ def training(model, tokens_BKT: np.ndarray, *, autocast: bool = False, compiled:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         tune.step()
+        mean.update_parameters(whole)
         if on_gpu:
             torch.cuda.synchronize()
 

@@ -9,6 +9,7 @@ Weights have the axes that come out first. A step's activations are columns `[D,
 CPU a step takes the same time for B = 2, two thirds of it for B = 8, and half of it for B = 32.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -122,7 +123,7 @@ class Attention(nnx.Module):
         # Said of the result, it holds for the gradient that comes back: each device its own heads.
         y_BTHE = attend(queries, keys, values, **mask)
         y_BTHE = place(y_BTHE, "batch", None, "heads", None)
-        return project(y_BTHE.reshape(x_BTD.shape), flat(self.out[...]))
+        return project(y_BTHE, self.out[...])
 
     def step(
         self, x_DB: Array, keys: Array, values: Array, mask_BT: Array, angles: Array | None = None
@@ -156,15 +157,31 @@ class Attention(nnx.Module):
 
 
 def project(x_BTD: Array, weight: Array | Int8, dtype=None) -> Array:
-    """`[B, T, …]`: x projected to all but the last axis of a weight `[…, D]`.
+    """`[B, T, …]`: x projected to all axes of a weight `[…, D]` but the last; of heads to the first
+    of `[D, H, E]`.
 
-    As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU. Not
-    with its transpose, of which a gradient through a scan would keep a copy for each layer. On a
-    mesh axes stay apart: with one split behind a whole one, as heads behind keys and values, no
-    device has a piece of both together, and XLA would gather them. dtype: of the result, x's own
-    for None.
+    As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU. A
+    gradient keeps the weight as it came: of a matrix made of it, or of its cast, a gradient through
+    a scan would keep a copy for each layer. On a mesh axes stay apart: with one split behind a
+    whole one, as heads behind keys and values, no device has a piece of both together, and XLA
+    would gather them.
+
+    Args:
+      x_BTD: features; `[B, T, H, E]` of heads.
+      weight: axes that come out first.
+      dtype: of the result; None for x's own.
+
+    Returns:
+      The product.
     """
+    return jax.checkpoint(partial(_project, dtype), prevent_cse=False)(x_BTD, weight)
+
+
+def _project(dtype, x_BTD: Array, weight: Array | Int8) -> Array:
     weight, scale = split(weight)
+    if x_BTD.ndim > 3:
+        weight = flat(weight)
+        x_BTD = x_BTD.reshape(*x_BTD.shape[:2], weight.shape[-1])  # of no rows too
     weight = weight.astype(x_BTD.dtype)
     together = weight if meshed() else weight.reshape(-1, weight.shape[-1])
     sums = dtype if scale is None else jnp.float32

@@ -128,13 +128,17 @@ def _less_prefixes(tables: Array, product_MN: Array, codes_MPK: Array, index: Ar
     size = product_MN.shape[1]
     rows_XN, codes_RK = tables.reshape(-1, size), codes_MPK.reshape(-1, levels)
 
-    def subtract(earlier, product_RN):
+    def row(earlier):
         pair = index * (index - 1) // 2 + earlier
         row_R = pair * size + jax.lax.dynamic_index_in_dim(codes_RK, earlier, 1, keepdims=False)
-        return product_RN - rows_of(rows_XN, row_R)
+        return jnp.where(earlier < index, rows_of(rows_XN, row_R), 0.0)
 
+    def subtract(two, product_RN):
+        return product_RN - row(2 * two) - row(2 * two + 1)
+
+    # Two levels at a time: each time all products are read and written again.
     product_MPN = jnp.broadcast_to(product_MN[:, None], (count, beams, size))
-    return jax.lax.fori_loop(0, index, subtract, product_MPN.reshape(-1, size))
+    return jax.lax.fori_loop(0, (index + 1) // 2, subtract, product_MPN.reshape(-1, size))
 
 
 def _largest(

@@ -127,8 +127,15 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         key = jax.random.fold_in(state.key, state.step)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `rvq_jax.axes.place`
             (loss, (aux, metrics)), grads = loss_and_grads(task, state, batch, key)
+        norm = optax.tree.norm(grads)
+        fine = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        def kept(new, old):
+            return jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
+
         updates, opt = tx.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # Kept before the mean reads them, which so is one pass over the weights, not two.
+        params = kept(optax.apply_updates(state.params, updates), state.params)
         # A mean over few updates would hold the random start: the horizon grows with the step.
         longest = (1.0 + state.step) / (10.0 + state.step)
         rate = 1.0 - jnp.minimum(optimizer.ema, longest)
@@ -137,12 +144,9 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
         for name, lag in task.lags.items():
             rate = 1.0 - jnp.minimum(_less(optimizer.ema, lag), longest)
             ema[name] = optax.incremental_update(newest[name], state.ema[name], rate)
-        norm = optax.tree.norm(grads)
-        fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         skips = jnp.where(fine, state.skips * jnp.array([0, 1]), state.skips + 1)
-        new = TrainState(state.step + 1, state.key, params, ema, opt, aux, skips)
-        old = state._replace(step=new.step, skips=skips)
-        new = jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old)
+        rest = kept((ema, opt, aux), (state.ema, state.opt, state.aux))
+        new = TrainState(state.step + 1, state.key, params, *rest, skips)
         counted = {"skipped_in_a_row": skips[0], "skipped": skips[1]}
         norms = {f"gradient_norm_{n}": optax.tree.norm(grads[n]) for n in task.optimizers or ()}
         moved = rates(optimizer, steps, task.optimizers, state.opt)
@@ -172,7 +176,9 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
             return task.evaluate(params, aux, batch)
 
     evaluate = jax.jit(evaluate, out_shardings=sharding.replicated(mesh))
-    step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+    # Without it XLA copies weights and moments that it could change where they lie.
+    lean = {"xla_cpu_copy_insertion_use_region_analysis": True} if cpu else None
+    step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None), compiler_options=lean)
     return Program(init, step, None if task.evaluate is None else evaluate)
 
 

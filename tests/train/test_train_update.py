@@ -6,12 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import RECORDS, RUN, TUNING, code_set, lm_parts, log_of, point_task, points
+from small_runs import (
+    RECORDS,
+    RUN,
+    TUNING,
+    code_set,
+    lm_parts,
+    log_of,
+    one_device,
+    point_task,
+    points,
+)
 
+from rvq_jax import patterns
 from rvq_jax.errors import UserError
+from rvq_jax.lm.model import LMConfig
 from rvq_jax.train import runs, sharding
 from rvq_jax.train.loop import LoopConfig, fit
-from rvq_jax.train.state import OptimizerConfig, Task
+from rvq_jax.train.state import OptimizerConfig, Task, abstract_state, make_program
+from rvq_jax.train.tasks.lm import lm_task
 
 
 def test_updates_follow_their_definition(tmp_path):
@@ -100,3 +113,22 @@ def test_what_cannot_be_worked_through_in_parts_is_told(tmp_path):
     run = dataclasses.replace(RUN, batch=7, optimizer=dataclasses.replace(TUNING, accumulate=2))
     with pytest.raises(UserError, match="batch is 7 and must be a multiple of 2"):
         runs.train_lm(tmp_path / "d", code_set(), run)
+
+
+def test_an_update_copies_no_weights(compiled_anew):
+    """Beside its state an update has room for gradients: weights, moments and mean change where
+    they lie, and no layer's weights are kept a second time for the backward pass."""
+    lm = LMConfig(2, 8, dim=256, layers=4, heads=4, mlp_dim=512, text_dim=8)
+    task = lm_task(lm, patterns.named("delay", 2, 3))
+    optimizer, mesh = OptimizerConfig(), one_device()
+    state = abstract_state(task, optimizer, 10, mesh)
+    shapes = {"codes": (1, 2, 3), "index": (1,), "states": (1, 2, 8)}
+    masks = {"mask": (1, 3), "text_mask": (1, 2)}
+    batch = {name: jnp.zeros(shape, jnp.int32) for name, shape in shapes.items()}
+    batch |= {name: jnp.ones(shape, bool) for name, shape in masks.items()}
+    batch["states"] = batch["states"].astype(jnp.float32)
+    compiled = make_program(task, optimizer, 10, mesh).step.lower(state, batch).compile()
+    weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+    used = compiled.memory_analysis()
+    assert used.alias_size_in_bytes > 4 * weights, "the state is not given away"
+    assert weights < used.temp_size_in_bytes < 1.5 * weights
