@@ -23,7 +23,7 @@ import common
 PARSER = argparse.ArgumentParser(add_help=False)
 PARSER.add_argument("--size", choices=("small", "medium", "large"), default="small")
 PARSER.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-PARSER.add_argument("--batch", nargs="+", type=int, default=[1, 4, 16])
+PARSER.add_argument("--batch", nargs="*", type=int, default=[1, 4, 16], help="none: no generation")
 PARSER.add_argument("--steps", nargs="+", type=int, default=[500, 100, 50], help="for each batch")
 PARSER.add_argument("--no-training", action="store_true")
 parsed = common.arguments(__doc__, PARSER)
