@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import slow, wide
 
 from rvq_jax import patterns
 from rvq_jax.lm.depth import DepthConfig
@@ -25,8 +26,10 @@ def test_the_source_is_a_distribution_with_its_dependencies():
     assert np.allclose(given, given.mean(axis=0, keepdims=True), atol=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", exactness.SIX)
+THREE = ("parallel", "delay", "flatten")
+
+
+@pytest.mark.parametrize("name", [slow(x) if x in THREE else wide(x) for x in exactness.SIX])
 def test_a_trained_model_reaches_its_patterns_optimum(name):
     """Within 1 % above, and never below: cross-entropy over all sequences has no sampling error,
     so less than the optimum would mean that a prediction saw what its pattern hides."""
@@ -35,7 +38,7 @@ def test_a_trained_model_reaches_its_patterns_optimum(name):
 
 # Its twins in the fast tier: bits that sum to one by enumeration, in test_heads.py, and scores that
 # are those of decoding step by step, in test_lm.py.
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["parallel", "flatten"])
 def test_a_small_model_of_two_frames_reaches_its_patterns_optimum(name):
     """As above, in half the steps."""

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from tiers import wide
 
 import rvq_jax as rj
 
@@ -165,8 +166,13 @@ def round_trip(peer, codec, folder):
             assert getattr(again.config, field) == value, field
 
 
-@pytest.mark.parametrize("size", ["tiny", "published"])
-@pytest.mark.parametrize("name", ENCODEC)
+def sizes(names, *published):
+    """Each of some codecs in small, and as published those that are named; `-m wide` the others."""
+    large = [(n, "published") if n in published else wide(n, "published") for n in names]
+    return [(n, "tiny") for n in names] + large
+
+
+@pytest.mark.parametrize(("name", "size"), sizes(ENCODEC, "encodec_24khz", "encodec_48khz"))
 def test_encodec(name, size, tmp_path):
     """Codes, loudness, audio and weights, of the published architectures."""
     fields = dict(ENCODEC[name])
@@ -219,8 +225,7 @@ def dac_peer(seed=0, **fields):
     return peer
 
 
-@pytest.mark.parametrize("size", ["tiny", "published"])
-@pytest.mark.parametrize("name", DAC)
+@pytest.mark.parametrize(("name", "size"), sizes(DAC, "dac_44khz"))
 def test_dac(name, size, tmp_path):
     """Codes, audio and weights, of the published architectures."""
     small = {"encoder_hidden_size": 4, "decoder_hidden_size": 48}

@@ -9,7 +9,7 @@ import jax
 import pytest
 from small_plans import BIG, LM, codec_run
 from small_runs import one_window
-from tiers import slow
+from tiers import slow, wide
 
 from rvq_jax.axes import MESH
 from rvq_jax.plan import programs
@@ -18,7 +18,7 @@ from rvq_jax.train import sharding
 
 pytestmark = pytest.mark.usefixtures("compiled_anew")
 
-COUNTS = [8, slow(2), slow(4)]
+COUNTS = [8, wide(2), slow(4)]
 
 
 def exchanged(run, **mesh) -> list:

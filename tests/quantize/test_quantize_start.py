@@ -45,8 +45,8 @@ STARTED = {
     "bottleneck": q.Bottleneck.init(KEY, 6, q.init(KEY, 2, 16, 4)),
     "strided": q.Strided(q.init(KEY, 2, 16, 6), (2, 1)),
 }
-# In projections, under maps, on what all levels see; by groups and by frames.
-FEW = ("projected", "qinco", "shared", "grouped", "strided simvq")
+# On what all levels see; under maps, and by frames.
+FEW = ("qinco", "shared", "strided simvq")
 
 
 @pytest.mark.parametrize("name", tried(FEW, STARTED))

@@ -40,6 +40,8 @@ TORCH = re.compile(r"^(?:import|from) (?:torch|transformers)\b|transformers\.", 
 SHELL = {"cp", "mkdir"}
 LOOP = "--loop.steps 2 --loop.log-every 1 --loop.checkpoint-every 2"
 LM = "--lm.dim 16 --lm.layers 1 --lm.heads 2 --lm.mlp-dim 16"
+JUDGES = """--adversarial.discriminators.stft.windows 256
+--adversarial.discriminators.stft.filters 2 --seconds 0.5"""
 CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
 MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
 QUICK = """--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1
@@ -56,10 +58,12 @@ def run_page(path: Path) -> list[str]:
       What went wrong, each with the line of its block; a page ends at its first one.
     """
     names: dict = {"__name__": "__main__"}
+    studies: dict = {}
     for block in pages.blocks(path.read_text(encoding="utf-8")):
         place = f"{path.name}:{block.line}"
         if block.language == "python" and not TORCH.search(block.text):  # tests/parity has those
             text = re.sub(r"\bsteps=\d+", "steps=2", block.text)
+            text = re.sub(r"\b(Codec|LM)Run\(", r"\1Run(batch=2, ", text)
             try:
                 exec(compile(text, place, "exec"), names)
             except Exception as error:
@@ -68,10 +72,29 @@ def run_page(path: Path) -> list[str]:
             if why_not(words):
                 continue
             words = smaller(words)
+            flags = flags_in(words)
+            out = flags.pop("--out", ("runs/quickstart",))[0]
+            key = words[1] == "quickstart" and tuple(sorted(flags.items()))
+            if key and key in studies:
+                # One in other words, in sizes of a test: its minutes would teach nothing more.
+                shutil.copytree(studies[key], out)
+                continue
             code = run(words)
             if code:
                 return [f"{place}: {' '.join(words)}: exit code {code}"]
+            if key:
+                studies[key] = out
     return []
+
+
+def flags_in(words: list[str]) -> dict[str, tuple[str, ...]]:
+    """The flags of a command and their values; of those given twice the later ones."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in words:
+        name = word if word.startswith("--") else name
+        found[name] = [] if name == word else [*found.get(name, []), word]
+    return {name: tuple(values) for name, values in found.items() if name}
 
 
 def enter(folder: Path, tmp_path_factory, monkeypatch) -> None:
@@ -135,6 +158,7 @@ def smaller(words: list[str]) -> list[str]:
         return [*words, "--semantic-size", "16"]
     if words[1] not in ("train", "sweep"):
         return words
+    words = one_grid(words)
     # What begins with a folder has the folder's sizes.
     sizes = "--init-from" not in words
     tiny = re.sub(r"(_published|_evening)?$", "_tiny", Path(words[2]).stem)
@@ -143,6 +167,12 @@ def smaller(words: list[str]) -> list[str]:
     run = load_config(config)
     once = ["--seeds", "0"] if words[1] == "sweep" else []
     return [*words[:2], str(config), *words[3:], *once, *flags_of(run, sizes)]
+
+
+def one_grid(words: list[str]) -> list[str]:
+    """A command whose grids but the first have one value each."""
+    grids = [i for i, word in enumerate(words) if i and words[i - 1] == "--grid"]
+    return [word.split(",")[0] if i in grids[1:] else word for i, word in enumerate(words)]
 
 
 def without(words: list[str], flag: str) -> list[str]:
@@ -159,6 +189,9 @@ def flags_of(run, sizes: bool) -> list[str]:
     flags = LOOP.split() + ["--batch", "2"]
     for name in ("warmup", "cooldown"):
         flags += [f"--optimizer.{name}", "1"] if getattr(run.optimizer, name, None) else []
+    judges = getattr(getattr(run, "adversarial", None), "discriminators", None)
+    if sizes and getattr(judges, "stft", None):
+        flags += JUDGES.split()
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []

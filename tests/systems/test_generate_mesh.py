@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_musicgen import small
 from small_parallel import magnet
+from tiers import slow
 
 from rvq_jax import meshes
 from rvq_jax.errors import UserError
@@ -29,7 +30,7 @@ def over(model, mesh, kind="float32"):
     return dataclasses.replace(model, params=params)
 
 
-@pytest.mark.parametrize("kind", ["text", "melody"])
+@pytest.mark.parametrize("kind", ["text", slow("melody")])
 def test_a_mesh_samples_what_one_device_samples(kind, mesh):
     """Three rows over four, sampled and greedy: codes, and with them audio, are equal. Heads are
     split over tensor, features over fsdp, keys of the cache with them."""

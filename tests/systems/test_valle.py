@@ -43,6 +43,7 @@ def test_a_row_is_said_as_it_is_alone():
         assert not together.audio[i, count:].any()
 
 
+@pytest.mark.slow
 def test_a_soundstorm_speaks_too():
     """By a semantic model of words: a row as it is alone, its voice gone on with in tokens and in
     codes and left out, what ended shorter than what was cut."""

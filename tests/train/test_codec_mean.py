@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_codec_runs import KEY, LOSS, RATES, RUNS, batches_of, changed, run_of, updated
 from small_runs import one_device, one_window
+from tiers import slow, wide
 
 from rvq_jax import quantize
 from rvq_jax.codec.autoencoder import latents
@@ -30,6 +31,7 @@ def lags(decay: float) -> float:
     return sum(i * decay**i for i in range(20_000)) * (1 - decay)
 
 
+@pytest.mark.slow
 def test_the_running_mean_is_of_weights_and_codewords_alike():
     """By its definition, with the horizon that grows, and so that codewords, which lag by
     themselves, lag as the weights do; nothing of the discriminators is in it."""
@@ -69,8 +71,7 @@ def test_the_running_mean_begins_anew_where_codebooks_start():
 
 
 # Its twin: what the mean is, above.
-@pytest.mark.slow
-@pytest.mark.parametrize("decay", [0.9, 0.97])
+@pytest.mark.parametrize("decay", [wide(0.9), slow(0.97)])
 def test_codewords_fit_the_mean_encoder(decay):
     """Better than means over as many updates as the weights' do, which are too late."""
     tuning = dataclasses.replace(RATES, ema=0.97)

@@ -22,7 +22,7 @@ from small_codec_runs import (
     updated,
 )
 from small_runs import bits_of, ending, log_of, one_device, one_window
-from tiers import slow
+from tiers import slow, wide
 
 from rvq_jax import metrics, quantize
 from rvq_jax.codec import balancer, discriminators, losses
@@ -39,7 +39,7 @@ from rvq_jax.train.runs.codec import fit_codec
 from rvq_jax.train.runs.codec_checks import begun_with
 from rvq_jax.train.tasks.codec import CODEC, DISCRIMINATORS, codec_task, mean_codec
 
-KINDS = ["encodec", slow("stereo"), slow("dac"), slow("mimi")]
+KINDS = ["encodec", wide("stereo"), slow("dac"), slow("mimi")]
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +125,7 @@ def test_a_step_has_the_gradients_of_its_losses(balanced):
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("balanced", [wide(False), slow(True)])
 def test_before_they_start_discriminators_are_as_if_they_were_not(balanced):
     """They stand still, and the codec is updated as without them; from then on both move."""
     weights = dataclasses.replace(LOSS, balanced=balanced)
@@ -279,6 +278,7 @@ def test_a_run_from_a_codec_begins_with_its_codes(kind):
         assert (moved_K > 0).all() and (moved_K < 16).all()
 
 
+@pytest.mark.slow
 def test_training_the_decoder_alone_leaves_codes_what_they_were(tmp_path):
     """To the last bit, in the folder that is saved; and the decoder moves."""
     base = Codec.init(RUNS["encodec"].codec, KEY)

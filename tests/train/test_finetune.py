@@ -353,7 +353,7 @@ def test_codes_of_another_codec_are_told(folder, tmp_path):
 # How a model of MusicGen's shape is computed.
 
 
-@pytest.mark.parametrize("config", [slow(LM), MELODY], ids=["text", "melody"])
+@pytest.mark.parametrize("config", [slow(LM), slow(MELODY)], ids=["text", "melody"])
 def test_recomputing_layers_changes_nothing_and_few_bits_little(config):
     """Layers recomputed in the backward pass give the loss and gradients of layers that are kept;
     activations in bfloat16 come within its rounding, and parameters' gradients stay float32."""

@@ -9,7 +9,7 @@ import small_musicgen
 import small_parallel as small
 from small_lm import KEY
 from small_runs import log_of
-from tiers import slow
+from tiers import slow, wide
 
 from rvq_jax.data.codes import CodeSet
 from rvq_jax.errors import UserError
@@ -82,8 +82,7 @@ def test_a_run_makes_a_model_that_is_heard(data, tmp_path, kind):
     assert audio.shape == (1, 100, 1) and np.isfinite(audio).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [slow("soundstorm"), wide("magnet")])
 def test_a_run_that_was_stopped_ends_in_the_same_bits(data, tmp_path, kind):
     run = run_of(kind)
     run = dataclasses.replace(
@@ -96,8 +95,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(data, tmp_path, kind):
     jax.tree.map(np.testing.assert_array_equal, once.params, twice.params)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [slow("soundstorm"), wide("magnet")])
 def test_a_mesh_changes_no_number(data, tmp_path, kind):
     run = run_of(kind, steps=10)
     alone = run.train(tmp_path / "one", data / "train.npz", one_device())

@@ -10,7 +10,7 @@ import jax
 import pytest
 from orbax.checkpoint import v1 as ocp
 from small_runs import RUN, TUNING, bits_of, code_set, lm_parts, log_of, one_device
-from tiers import slow
+from tiers import slow, wide
 
 from rvq_jax.errors import UserError
 from rvq_jax.train import runs, sharding
@@ -57,7 +57,7 @@ def damage(rng: random.Random, folder: Path, step: int) -> tuple[Path, str]:
     return path, how
 
 
-@pytest.mark.parametrize("count", [20, slow(100)])
+@pytest.mark.parametrize("count", [20, slow(50), wide(200)])
 def test_damaged_checkpoints_are_found_or_harmless(run, tmp_path, capsys, count):
     """Whatever is done to the newest, the state restored is its own, to the bit, or that of the one
     before, and then the damaged file is named; a checkpoint without its note was never finished."""

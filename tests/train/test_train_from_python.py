@@ -68,6 +68,7 @@ def test_a_token_model_is_that_of_the_command(capsys, tmp_path):
     assert configs[0].read_bytes() == configs[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_codec_is_that_of_the_command(capsys, tmp_path):
     """Of a folder of audio, and of the dataset that `data build` makes of it."""
     for i in range(6):

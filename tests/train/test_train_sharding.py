@@ -1,7 +1,6 @@
 """One table of axes, and the same numbers on any mesh."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device
+from tiers import slow, wide
 
 from rvq_jax import quantize
 from rvq_jax.axes import spec
@@ -88,9 +88,11 @@ def trained(tmp_path_factory):
 
 # In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py, and two
 # networks on a mesh, in test_networks.py.
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind, way", [*itertools.product(["lm", "codec"], WAYS), ("depth", "all"), ("depth", "tensor")]
+    "kind, way",
+    [slow(kind, "all") for kind in ("lm", "codec", "depth")]
+    + [wide(kind, way) for kind in ("lm", "codec") for way in WAYS if way != "all"]
+    + [wide("depth", "tensor")],
 )
 def test_a_mesh_changes_no_number(trained, kind, way):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters

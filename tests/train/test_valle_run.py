@@ -123,7 +123,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(data, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
-@pytest.mark.slow
+@pytest.mark.wide  # its twin: SoundStorm on a mesh, in test_masked_run.py
 def test_a_mesh_changes_no_number(data, tmp_path):
     run = run_of(10)
     alone = run.train(tmp_path / "one", data / "train.npz", one_device())
