@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from config_changes import BASES, CHANGES, KEPT, changed
 from small_lm import filled
+from tiers import wide
 
 import rvq_jax as rj
 from rvq_jax import quantize
