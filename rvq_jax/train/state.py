@@ -145,8 +145,8 @@ def make_program(task: Task, optimizer: OptimizerConfig, steps: int, mesh: Mesh)
             rate = 1.0 - jnp.minimum(_less(optimizer.ema, lag), longest)
             ema[name] = optax.incremental_update(newest[name], state.ema[name], rate)
         skips = jnp.where(fine, state.skips * jnp.array([0, 1]), state.skips + 1)
-        rest = kept((ema, opt, aux), (state.ema, state.opt, state.aux))
-        new = TrainState(state.step + 1, state.key, params, *rest, skips)
+        ema, opt, aux = kept((ema, opt, aux), (state.ema, state.opt, state.aux))
+        new = TrainState(state.step + 1, state.key, params, ema, opt, aux, skips)
         counted = {"skipped_in_a_row": skips[0], "skipped": skips[1]}
         norms = {f"gradient_norm_{n}": optax.tree.norm(grads[n]) for n in task.optimizers or ()}
         moved = rates(optimizer, steps, task.optimizers, state.opt)

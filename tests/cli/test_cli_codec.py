@@ -111,6 +111,7 @@ def test_channels_and_rate_are_brought_to_the_codec(capsys, tmp_path, codecs):
     assert conditions["samples"] == 1
 
 
+@pytest.mark.slow
 def test_long_audio_gets_the_same_codes_in_steps(tmp_path, codecs, monkeypatch):
     monkeypatch.setattr(encode_file, "LONG", 3.0)
     codec, audio = rj.Codec.load(codecs["mono"]), audio_of(3 * RATE + 5)

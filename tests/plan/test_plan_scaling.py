@@ -18,7 +18,7 @@ from rvq_jax.train import sharding
 
 pytestmark = pytest.mark.usefixtures("compiled_anew")
 
-COUNTS = [8, wide(2), slow(4)]
+COUNTS = [slow(8), wide(2), slow(4)]
 
 
 def exchanged(run, **mesh) -> list:

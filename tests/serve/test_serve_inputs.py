@@ -12,6 +12,7 @@ import small_musicgen
 import small_parallel
 import soundfile
 from serving import serving
+from tiers import tried
 
 from rvq_jax.audio import io, resample
 from rvq_jax.serve import Limits
@@ -33,7 +34,7 @@ TAKEN = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=tried(["melody", "SoundStorm"], MODELS))
 def kind(request) -> str:
     return request.param
 

@@ -30,6 +30,7 @@ def said(model: VALLE, words=WORDS, key=KEY, seconds=0.2, **options):
     return model.speak(words, key, seconds=seconds, **options)
 
 
+@pytest.mark.slow
 def test_a_row_is_said_as_it_is_alone():
     """With a voice of its own, longer or shorter than the others', and texts of any length."""
     model, voices = small.valle(), [voice(12, "a"), voice(19, "so be")]

@@ -148,6 +148,7 @@ def test_before_they_start_discriminators_are_as_if_they_were_not(balanced):
         assert norms[2] == 0 < norms[3]
 
 
+@pytest.mark.slow
 def test_silence_teaches_nothing_and_breaks_nothing():
     """Neither loss nor gradients are without a number; the balancer has no norm to divide by."""
     run = RUNS["encodec"]

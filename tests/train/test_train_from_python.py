@@ -100,6 +100,7 @@ def test_codes_are_made_where_there_are_none(tmp_path):
         rj.train_lm(tmp_path / "audio", tmp_path / "two", RUN)
 
 
+@pytest.mark.slow
 def test_a_quantizer_in_a_module_of_ones_own_learns():
     """The very blocks of the page."""
     found: dict = {}

@@ -72,6 +72,7 @@ def trained(data) -> VALLE:
     return load_generator(data / "model")
 
 
+@pytest.mark.slow
 def test_it_says_what_it_read_and_ends(trained):
     """All levels, each row its own text; what comes after a voice too."""
     words = list(SAID)
@@ -87,6 +88,7 @@ def test_it_says_what_it_read_and_ends(trained):
     np.testing.assert_array_equal(after.tokens[0, :6], codes_of("ab")[0])
 
 
+@pytest.mark.slow
 def test_its_bits_are_the_held_out_loss(trained, data):
     """Few for what it learned; of its words as they are written for it."""
     held = code_set(4)
