@@ -49,7 +49,7 @@ STARTED = {
 FEW = ("qinco", "shared", "strided simvq")
 
 
-@pytest.mark.parametrize("name", tried(FEW, STARTED))
+@pytest.mark.parametrize("name", tried(FEW, STARTED, share=2))
 def test_start_of_every_kind_beats_random_codebooks(name):
     """Fitted to data far from random codebooks, commitment falls, and codes are in use."""
     state = STARTED[name]

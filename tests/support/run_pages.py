@@ -33,6 +33,8 @@ NOT_RUN = {
     ("python3",): "makes an environment: tests/bare.sh",
     ("tensorboard",): "waits for a browser",
     ("--topology",): "compiles for TPUs: tests/plan/test_plan_tpu.py",
+    ("--train-codec",): "trains a codec beside: tests/study/test_study.py",
+    ("configs/encodec_32khz_tiny.py",): "its like at 24 kHz is run: docs/how_to/train_a_codec.md",
     ("--speech",): "hears for minutes: tests/evaluate",
     ("--phonemes",): "wants espeak-ng: tests/systems",
 }
@@ -137,7 +139,9 @@ def why_not(words: list[str]) -> str | None:
         return "of another environment: a process of its own would compile for minutes"
     for marks, reason in NOT_RUN.items():
         head = words[: len(marks)] == list(marks)
-        if head or (len(marks) == 1 and marks[0].startswith("--") and marks[0] in words):
+        if head or (
+            len(marks) == 1 and marks[0].startswith(("--", "configs/")) and marks[0] in words
+        ):
             return reason
     return None
 

@@ -50,7 +50,9 @@ GUIDANCE = {"none": None, "plain": 2.5, "double": (2.0, 3.0)}
 EACH_ONCE = list(zip(CONFIGS, GUIDANCE, strict=True))
 
 
-@pytest.mark.parametrize(("kind", "guidance"), tried(EACH_ONCE, product(CONFIGS, GUIDANCE)))
+@pytest.mark.parametrize(
+    ("kind", "guidance"), tried(EACH_ONCE, product(CONFIGS, GUIDANCE), share=2)
+)
 def test_scores_are_those_of_decoding_step_by_step(kind, guidance):
     """With all forms of conditions, guidance and padding: rows that end before others feed
     nothing after their end, whichever way they are computed."""

@@ -24,7 +24,7 @@ from rvq_jax.train.state import OptimizerConfig
 
 FRAMES = 12
 KINDS = {"soundstorm": (small.STORM, SoundStorm), "magnet": (small.MAGNET, MAGNeT)}
-each = pytest.mark.parametrize("kind", ["soundstorm", slow("magnet")])
+each = pytest.mark.parametrize("kind", ["soundstorm", wide("magnet")])
 
 
 def code_set(rows: int = 9, seed: int = 0, **changes) -> CodeSet:

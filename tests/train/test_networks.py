@@ -111,7 +111,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     assert [line["step"] for line in log if "heldout" in line] == [3, 6]
 
 
-@pytest.mark.slow
+# Its twin in the slow tier: a codec against discriminators, in test_codec_run.py.
+@pytest.mark.wide
 def test_a_mesh_changes_no_number(tmp_path):
     """Codebooks, moments and both networks; at a rate at which rounding stays small."""
     slow = dataclasses.replace(RUN.optimizer, learning_rate=1e-4)

@@ -138,7 +138,7 @@ def codec_run(tmp_path_factory):
     return program, go, bits_of(state), log_of(folder)
 
 
-@pytest.mark.parametrize("after", [slow(x) for x in (1, 2, 3)])
+@pytest.mark.parametrize("after", [wide(1), slow(2), wide(3)])
 def test_a_codec_stopped_around_its_codebooks_start_ends_in_the_same_bits(
     codec_run, tmp_path, after
 ):
@@ -203,7 +203,7 @@ def final_state(folder: Path, program: Program):
 
 
 # Its twin: a run stopped at any update, above.
-@pytest.mark.parametrize("delay", [wide(0.0), slow(0.37)])
+@pytest.mark.parametrize("delay", [wide(0.0), wide(0.37)])
 def test_a_killed_process_started_again_ends_in_the_same_bits(long_run, tmp_path, delay):
     """SIGKILL gives no chance to clean up: whatever lies in the folder must be enough to end
     with the state, the data's position and the log of a run never killed."""
