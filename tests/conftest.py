@@ -29,8 +29,8 @@ jax.config.update("jax_compilation_cache_dir", kept)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # As an activated environment has it: pages of the documentation start `rvq-jax` by name.
-COMMANDS = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-os.environ["PATH"] = os.pathsep.join(COMMANDS)
+FOLDERS = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+os.environ["PATH"] = os.pathsep.join(FOLDERS)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

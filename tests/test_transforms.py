@@ -121,7 +121,7 @@ FAST = {
     "x64": ("decode",),
     "legacy keys": ("start",),
 }
-OTHERS = [way for way in WAYS if way != "jit"]  # which all that compiles an operation tries
+OTHERS = [way for way in WAYS if way != "jit"]  # most tests of an operation compile it
 SLOW = [(OTHERS[i // 2 % 10], name) for i, name in enumerate(OPERATIONS) if i % 2]
 
 

@@ -157,8 +157,7 @@ class Attention(nnx.Module):
 
 
 def project(x_BTD: Array, weight: Array | Int8, dtype=None) -> Array:
-    """`[B, T, …]`: x projected to all axes of a weight `[…, D]` but the last; of heads to the first
-    of `[D, H, E]`.
+    """x times a weight: `[B, T, …]` of a weight `[…, D]`, `[B, T, D]` of one of heads `[D, H, E]`.
 
     As a product of matrices: with more axes XLA copies the weight, ten times slower on a CPU. A
     gradient keeps the weight as it came: of a matrix made of it, or of its cast, a gradient through
@@ -181,7 +180,7 @@ def _project(dtype, x_BTD: Array, weight: Array | Int8) -> Array:
     weight, scale = split(weight)
     if x_BTD.ndim > 3:
         weight = flat(weight)
-        x_BTD = x_BTD.reshape(*x_BTD.shape[:2], weight.shape[-1])  # of no rows too
+        x_BTD = x_BTD.reshape(*x_BTD.shape[:2], weight.shape[-1])  # -1 fails for B = 0
     weight = weight.astype(x_BTD.dtype)
     together = weight if meshed() else weight.reshape(-1, weight.shape[-1])
     sums = dtype if scale is None else jnp.float32

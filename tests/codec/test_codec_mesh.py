@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from small_runs import one_device
-from tiers import tried
+from tiers import slow, wide
 
 from rvq_jax import files
 from rvq_jax.codec.autoencoder import graph
@@ -30,10 +30,12 @@ def gradients(mesh, params, audio: np.ndarray) -> dict:
     return {name: np.asarray(x) for name, x in files.named(found).items()}
 
 
-@pytest.mark.parametrize(
-    ("shape", "samples"),
-    tried([], [(shape, size) for shape in MESHES for size in (96, 256, 512, 2048)], share=4),
-)
+# The first is the one that XLA got wrong; the others had hardly an error before the barrier too.
+SOME = [((2, 2, 2), 512), ((1, 4, 2), 256), ((4, 2, 1), 96)]
+EVERY = [(shape, size) for shape in MESHES for size in (96, 256, 512, 2048)]
+
+
+@pytest.mark.parametrize(("shape", "samples"), [slow(*x) if x in SOME else wide(*x) for x in EVERY])
 def test_short_crops(shape, samples):
     """The smallest reproduction of what kernels that are split over fsdp, as the batch is, had to
     suffer: on a mesh of 2 × 2 × 2 the gradient to `first` of

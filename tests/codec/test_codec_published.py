@@ -138,7 +138,7 @@ def test_audio_that_does_not_fit_is_refused(audio, options, words):
 
 
 # The one that takes its loudness out.
-@pytest.mark.parametrize("name", tried(["encodec_48khz"], NAMES, share=2))
+@pytest.mark.parametrize("name", tried(["encodec_48khz"], NAMES))
 @pytest.mark.parametrize("samples", [None, slow(600), slow(1)])
 def test_silence(name, samples):
     """Loudness is never divided by zero. Without a number as many as the fixture has, whose

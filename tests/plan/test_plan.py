@@ -109,7 +109,7 @@ def test_eight_chips_share_the_flops_evenly(meshed):
     assert meshed["flops"]["model"] * 8 == pytest.approx(model, rel=1e-12)
 
 
-# Its twin: a codec's exchanges, in test_plan_scaling.py.
+# Its twin in this tier: a codec's exchanges, in test_plan_scaling.py.
 @pytest.mark.slow
 def test_a_codec_is_planned_too():
     """Where sums over one channel or eight features are sums to XLA, and no products."""

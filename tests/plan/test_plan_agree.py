@@ -17,7 +17,8 @@ from rvq_jax.train.state import make_program
 pytestmark = pytest.mark.usefixtures("compiled_anew")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-ALL = sorted(path.stem for path in CONFIGS.glob("*.py"))
+# Without the one that begins with a model's folder, which no plan reads.
+ALL = sorted({path.stem for path in CONFIGS.glob("*.py")} - {"musicgen_finetune_lora"})
 # One codec against discriminators, which compile for a minute, and every kind of token model.
 SOME = ["encodec_24khz_tiny", "filterbank_tiny", "lm_delay", "magnet_tiny"]
 SOME += ["rq_transformer_tiny", "semantic_tiny", "soundstorm_tiny", "valle_tiny"]

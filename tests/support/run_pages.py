@@ -17,7 +17,7 @@ from rvq_jax.evaluate import folders
 from rvq_jax.train import sharding
 from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
 
-# Commands that a test cannot run, by what they hold, and who has them instead.
+# Commands that are not run, by what they hold, and who has them instead.
 NOT_RUN = {
     ("rvq-jax", "plan"): "compiles for TPUs: tests/plan/test_plan_tpu.py",
     ("rvq-jax", "serve"): "waits for requests: tests/serve",
@@ -65,7 +65,7 @@ def run_page(path: Path) -> list[str]:
         place = f"{path.name}:{block.line}"
         if block.language == "python" and not TORCH.search(block.text):  # tests/parity has those
             text = re.sub(r"\bsteps=\d+", "steps=2", block.text)
-            text = re.sub(r"\b(Codec|LM)Run\(", r"\1Run(batch=2, ", text)
+            text = re.sub(r"\b(Codec|LM)Run\((?![^)]*\bbatch=)", r"\1Run(batch=2, ", text)
             try:
                 exec(compile(text, place, "exec"), names)
             except Exception as error:
@@ -79,7 +79,7 @@ def run_page(path: Path) -> list[str]:
             key = words[1] == "quickstart" and tuple(sorted(flags.items()))
             if key and key in studies:
                 # One in other words, in sizes of a test: its minutes would teach nothing more.
-                shutil.copytree(studies[key], out)
+                shutil.copytree(studies[key], out, dirs_exist_ok=True)
                 continue
             code = run(words)
             if code:

@@ -12,7 +12,7 @@ def slow(*values):
 
 
 def wide(*values):
-    """Values of which the slow tier tries a share that covers them; `-m wide` tries these."""
+    """Values by hand, `-m wide`: the slow tier tries others of the table, or a twin."""
     return pytest.param(*values, marks=pytest.mark.wide)
 
 

@@ -312,7 +312,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch, d
     assert log_of(tmp_path) == log_of(folder)
 
 
-# Its twin: `train_sharding`, of a codec's quantizer; `networks`, of two networks.
+# Its twin: `train_sharding`, of a codec's quantizer.
 @pytest.mark.slow
 def test_a_mesh_changes_no_number():
     """Codec, discriminators and balancer; at a rate at which rounding stays small."""

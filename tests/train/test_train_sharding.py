@@ -86,8 +86,7 @@ def trained(tmp_path_factory):
     return train
 
 
-# In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py, and two
-# networks on a mesh, in test_networks.py.
+# In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py.
 @pytest.mark.parametrize(
     "kind, way",
     [slow(kind, "all") for kind in ("lm", "codec", "depth")]
