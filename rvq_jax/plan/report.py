@@ -119,12 +119,12 @@ def _decode(plan: dict) -> list[str]:
 def _meshes(plan: dict) -> list[str]:
     if "meshes" not in plan:
         return []
-    head = "  data  fsdp  tensor  recomputed     total      step   MFU"
+    head = "  data  fsdp  tensor  recomputed       total      step   MFU"
     lines = ["meshes tried, the cheapest first", head]
     for one in plan["meshes"]:
         mesh = one["mesh"]
         cells = f"  {mesh['data']:>4}  {mesh['fsdp']:>4}  {mesh['tensor']:>6}  "
-        cells += f"{one['remat'] or '-':<10}{size(one['total_bytes']):>10}"
+        cells += f"{one['remat'] or '-':<10}{size(one['total_bytes']):>12}"
         if one["fits"] and one["step_seconds"] is not None:
             cells += f"{seconds(one['step_seconds']):>10}  {one['mfu']:>4.0%}"
         lines.append(cells if one["fits"] else cells + "  does not fit")
