@@ -1,6 +1,7 @@
 """The floors: which part of the library may know which, read off the source itself."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -28,7 +29,7 @@ FLOORS = (
     {"codec", "lm", "rvqfile", "metrics"},
     {"quantize", "patterns", "audio"},
     {"typing", "errors", "limits", "opening", "npz", "files", "screen", "config", "machine"}
-    | {"axes", "meshes", "trees", "tracing", "builtin", "lazy", "cache", "progress"},
+    | {"axes", "meshes", "trees", "tracing", "builtin", "lazy", "cache", "progress", "draws"},
 )
 GROUND = len(FLOORS) - 1  # its files are too small to have floors between them
 
@@ -51,18 +52,21 @@ def floor(name: str) -> int | None:
     return next((i for i, names in enumerate(FLOORS) if name in names), None)
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+@functools.cache
 def imports(path: Path) -> list[tuple[str, int, bool]]:
     """Every module a file imports, as (dotted name, line, whether at module level)."""
-    tree = ast.parse(path.read_text(), str(path))
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
-    }
     package = ["rvq_jax", *path.relative_to(PACKAGE).parts[:-1]]
     found = []
-    for node in ast.walk(tree):
+    nodes = [(node, True) for node in parsed(path).body]
+    while nodes:
+        node, top = nodes.pop()
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        nodes += [(child, top and not inside) for child in ast.iter_child_nodes(node)]
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -73,7 +77,7 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
             names = [f"{module}.{alias.name}" for alias in node.names] if bare else [module]
         else:
             continue
-        found += [(name, node.lineno, id(node) not in inside) for name in names]
+        found += [(name, node.lineno, top) for name in names]
     return found
 
 
@@ -175,7 +179,7 @@ def test_optional_packages_are_imported_where_they_are_used():
 def test_a_file_is_one_idea(path):
     """Past this length it wants splitting; and it says what it is in its first line."""
     assert len(path.read_text().splitlines()) <= LINES
-    assert ast.get_docstring(ast.parse(path.read_text())) or path.name == "__main__.py"
+    assert ast.get_docstring(parsed(path)) or path.name == "__main__.py"
 
 
 MANY = 3  # arguments that one sentence can still explain
@@ -185,7 +189,7 @@ MANY = 3  # arguments that one sentence can still explain
 def test_arguments_are_explained(path):
     """Of public functions with many: each by its name, or by pointing to who has the same."""
     missing = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
             continue
         given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
@@ -268,7 +272,7 @@ def test_the_public_face_has_what_it_names():
     assert sorted(found) == sorted(rvq_jax.__all__)
     (checked,) = [
         node
-        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        for node in parsed(PACKAGE / "__init__.py").body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
     places = {alias.name: node.module for node in checked.body for alias in node.names}

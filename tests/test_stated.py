@@ -4,7 +4,7 @@ import ast
 import re
 
 import yaml
-from test_floors import FILES, PACKAGE, ROOT, imports
+from test_floors import FILES, PACKAGE, ROOT, imports, parsed
 
 import rvq_jax
 from rvq_jax import builtin
@@ -57,7 +57,7 @@ def test_only_configs_and_embeddings_are_run():
         name = path.relative_to(PACKAGE).as_posix()
         bad = {module for module, _, _ in imports(path) if module.split(".")[0] in RUNS}
         found += [f"{name} imports {module}" for module in bad]
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func

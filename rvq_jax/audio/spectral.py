@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -111,6 +112,7 @@ def slaney_filters(rate: int, window: int, bands: int, low: float = 0.0) -> np.n
     return _shared(_triangles(hertz * window / rate, window // 2 + 1) * areas)
 
 
+@functools.partial(jax.jit, static_argnames=("rate", "window", "hop", "bands"))
 def log_mel(audio: Array, rate: int, window: int = 512, hop: int = 128, bands: int = 64) -> Array:
     """Computes the natural log of mel amplitudes, floored at -60 dB.
 

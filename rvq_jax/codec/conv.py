@@ -9,12 +9,14 @@ A strided one takes `stride` inputs as one wide input, where its kernel is a mul
 fast, and its gradients up to twice, since they dilate nothing.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax import draws
 from rvq_jax.axes import place
 from rvq_jax.codec.edges import MODES, Edges, fill, pad, padding
 from rvq_jax.typing import Array
@@ -190,6 +192,12 @@ class ConvTranspose1d(nnx.Module):
         return y + self.bias[...].astype(y.dtype)[None, None]
 
 
+@functools.partial(jax.jit, static_argnames="over")
+def lengths(v: Array, over: tuple[int, ...]) -> Array:
+    """Euclidean norms over some axes, which are kept."""
+    return jnp.sqrt(jnp.sum(v**2, over, keepdims=True))
+
+
 class Kernel(nnx.Module):
     """A kernel `[width, in, out]`, as a direction and a gain under weight norm."""
 
@@ -200,10 +208,10 @@ class Kernel(nnx.Module):
         # Keeps the variance of its input. At a third of that, the usual default, a deep stack
         # starts nearly silent and its gradients with it.
         bound = math.sqrt(3.0 / fan_in)
-        v = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        v = draws.uniform(rngs.params(), shape, bound)
         self.v = nnx.Param(v, axes=(None, "embed", "mlp"))
-        gain = jnp.sqrt(jnp.sum(v**2, axis=over, keepdims=True))
-        self.gain = nnx.Param(gain, axes=(None,) * 3) if norm == "weight_norm" else None
+        normed = norm == "weight_norm"
+        self.gain = nnx.Param(lengths(v, over), axes=(None,) * 3) if normed else None
 
     def __call__(self) -> Array:
         # Whole over the devices that share a batch. Split there too, XLA's partitioner (JAX 0.10 to
@@ -220,7 +228,7 @@ class Kernel(nnx.Module):
     def split(self) -> None:
         """Becomes direction and gain of the plain kernel that it is: the inverse of `prepare`."""
         if self.gain is None:
-            gain = jnp.sqrt(jnp.sum(self.v[...] ** 2, self.over, keepdims=True))
+            gain = lengths(self.v[...], self.over)
             # Zeros have no direction: any will do, with a gain of zero.
             self.v[...] = jnp.where(gain > 0, self.v[...], 1.0)
             self.gain = nnx.data(nnx.Param(gain, axes=(None,) * 3))

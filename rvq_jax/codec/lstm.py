@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rvq_jax import draws
 from rvq_jax.codec.edges import Edges
 from rvq_jax.typing import Array
 
@@ -23,7 +24,7 @@ class LSTM(nnx.Module):
         bound = 1.0 / math.sqrt(dim)
 
         def draw(*shape):
-            return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+            return draws.uniform(rngs.params(), shape, bound)
 
         self.input = nnx.Param(draw(layers, dim, 4 * dim), axes=(None, "embed", "mlp"))
         self.hidden = nnx.Param(draw(layers, dim, 4 * dim), axes=(None, "embed", "mlp"))

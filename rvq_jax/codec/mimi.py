@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rvq_jax import quantize
+from rvq_jax import draws, quantize
 from rvq_jax.codec import seanet
 from rvq_jax.codec.autoencoder import Autoencoder
 from rvq_jax.codec.conv import Conv1d
@@ -150,7 +150,7 @@ class Repeat(nnx.Module):
     def __init__(self, dim: int, stride: int, rngs: nnx.Rngs):
         self.stride, self.reach = stride, 2
         # Each output is the sum of two.
-        draw = jax.random.normal(rngs.params(), (2 * stride, dim)) * 0.5**0.5
+        draw = draws.normal(rngs.params(), (2 * stride, dim), 0.5**0.5)
         self.kernel = nnx.Param(draw, axes=(None, "embed"))
 
     def moves(self, edges: Edges) -> Edges:

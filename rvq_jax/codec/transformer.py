@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rvq_jax import draws
 from rvq_jax.codec.edges import Edges
 from rvq_jax.tracing import varying
 from rvq_jax.typing import Array, Dtype, Latents
@@ -89,7 +90,7 @@ class Transformer(nnx.Module):
         c = self.config = config
 
         def draw(inner: int, outer: int) -> Array:
-            return jax.random.normal(rngs.params(), (c.layers, inner, outer)) * inner**-0.5
+            return draws.normal(rngs.params(), (c.layers, inner, outer), inner**-0.5)
 
         def vector(value: float) -> nnx.Param:
             return nnx.Param(jnp.full((c.layers, c.dim), value), axes=(None, None))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from rvq_jax import files
+from rvq_jax import draws, files
 from rvq_jax.typing import Array, Key
 
 # Axes that come out and axes that go in of each weight: query maps D to (H, E), out (H, E) to D.
@@ -52,7 +52,7 @@ def init(key: Key, params, config: LoRAConfig) -> dict[str, dict[str, Array]]:
 
     def pair(key: Key, shape: tuple[int, ...]) -> dict[str, Array]:
         *layers, fan_out, fan_in = shape
-        a = jax.random.normal(key, (*layers, config.rank, fan_in)) * fan_in**-0.5
+        a = draws.normal(key, (*layers, config.rank, fan_in), fan_in**-0.5)
         return {"a": a, "b": jnp.zeros((*layers, fan_out, config.rank))}
 
     keys = jax.random.split(key, len(shapes))
@@ -70,10 +70,14 @@ def merge(params, adapters: dict[str, dict[str, Array]], config: LoRAConfig):
     for path, pair in adapters.items():
         if (rank := pair["a"].shape[-2]) != config.rank:
             raise ValueError(f"{path} has adapters of rank {rank}, the config says {config.rank}")
-        product = jnp.matmul(pair["b"], pair["a"], precision="highest").reshape(leaves[path].shape)
-        moved = jnp.asarray(leaves[path], jnp.float32) + config.alpha / config.rank * product
-        leaves[path] = moved.astype(leaves[path].dtype)
+        leaves[path] = _moved(leaves[path], pair, config.alpha / config.rank)
     return jax.tree.unflatten(jax.tree.structure(params), list(leaves.values()))
+
+
+@jax.jit
+def _moved(weight: Array, pair: dict[str, Array], scale: float) -> Array:
+    product = jnp.matmul(pair["b"], pair["a"], precision="highest").reshape(weight.shape)
+    return (weight.astype(jnp.float32) + scale * product).astype(weight.dtype)
 
 
 def as_matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rvq_jax import draws
 from rvq_jax.axes import meshed, place
 from rvq_jax.lm.attention import Form, attend
 from rvq_jax.lm.filled import of_filled
@@ -61,8 +62,7 @@ def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple, fan_in: int) -> 
     Returns:
       The parameter.
     """
-    draw = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, shape)
-    return nnx.Param(draw * fan_in**-0.5, axes=axes)
+    return nnx.Param(draws.truncated_normal(rngs.params(), shape, fan_in**-0.5), axes=axes)
 
 
 class LayerNorm(nnx.Module):

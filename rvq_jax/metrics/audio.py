@@ -1,5 +1,8 @@
 """How near audio is to audio."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,6 +16,7 @@ SILENCE = 1e-14  # mean square, -140 dB of full scale
 LIMIT = 1e-10  # SI-SDR stays within ±100 dB
 
 
+@jax.jit
 def si_sdr(reference: Array, estimate: Array, mask: Array | None = None) -> Array:
     """Scale-invariant signal-to-distortion ratio in dB, `[...]` of signals `[..., S]`.
 
@@ -42,6 +46,7 @@ def _normalized(signal: Array, mask: Array) -> tuple[Array, Array]:
     return unit, power[..., 0] < SILENCE
 
 
+@functools.partial(jax.jit, static_argnames="rate")
 def mel_distance(reference: Array, estimate: Array, rate: int, mask: Array | None = None) -> Array:
     """Measures the mean absolute difference of natural-log mel magnitudes.
 
@@ -69,6 +74,7 @@ def mel_distance(reference: Array, estimate: Array, rate: int, mask: Array | Non
     return total / len(MEL_WINDOWS)
 
 
+@functools.partial(jax.jit, static_argnames="rate")
 def stft_distance(reference: Array, estimate: Array, rate: int, mask: Array | None = None) -> Array:
     """Measures the mean absolute difference of natural-log magnitudes of short-time spectra.
 

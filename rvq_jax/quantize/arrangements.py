@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
+from rvq_jax import draws
 from rvq_jax.quantize.lookups import Projected
 from rvq_jax.quantize.state import Lookup
 from rvq_jax.trees import pytree
@@ -105,8 +106,8 @@ class Bottleneck:
     def init(cls, key: Key, dim: int, inner: "State") -> "Bottleneck":
         """Random maps that keep the variance."""
         down_key, up_key = jax.random.split(key)
-        down = jax.random.normal(down_key, (dim, inner.dim), jnp.float32) * dim**-0.5
-        up = jax.random.normal(up_key, (inner.dim, dim), jnp.float32) * inner.dim**-0.5
+        down = draws.normal(down_key, (dim, inner.dim), dim**-0.5)
+        up = draws.normal(up_key, (inner.dim, dim), inner.dim**-0.5)
         return cls(down, up, inner)
 
 

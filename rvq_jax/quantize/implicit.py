@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from rvq_jax import draws
 from rvq_jax.quantize.state import Lookup, init, rows
 from rvq_jax.trees import pytree
 from rvq_jax.typing import Array, Key
@@ -80,6 +81,6 @@ class QINCo(Lookup):
         """
         book_key, in_key = jax.random.split(key)
         square = jnp.zeros((levels, dim, dim), jnp.float32)
-        inward = jax.random.normal(in_key, (levels, blocks, dim, hidden), jnp.float32) * dim**-0.5
+        inward = draws.normal(in_key, (levels, blocks, dim, hidden), dim**-0.5)
         outward = jnp.zeros((levels, blocks, hidden, dim), jnp.float32)
         return cls(init(book_key, levels, size, dim).vectors, square, square, inward, outward)

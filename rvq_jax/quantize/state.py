@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from rvq_jax import draws
 from rvq_jax.quantize.search import nearest
 from rvq_jax.tracing import typed
 from rvq_jax.trees import pytree
@@ -91,7 +93,12 @@ class Codebooks(Lookup):
         """Given vectors `[K, N, D]` as codebooks that have learned nothing yet."""
         vectors = jnp.asarray(vectors, jnp.float32)
         # Not of a weak type, which would compile a training step twice.
-        return cls(vectors, jnp.zeros_like(vectors), jnp.zeros_like(vectors[..., 0]), sizes)
+        return cls(
+            vectors,
+            jnp.zeros_like(vectors),
+            jnp.zeros_like(vectors, shape=vectors.shape[:-1]),
+            sizes,
+        )
 
     @property
     def levels(self) -> int:
@@ -176,8 +183,8 @@ def init(key: Key, levels: int, size: int | Sequence[int], dim: int) -> Codebook
     if len(sizes) != levels:
         raise ValueError(f"{levels} levels need as many sizes, got {len(sizes)}")
     size = max(sizes)
-    scale = 0.5 ** jnp.arange(levels, dtype=jnp.float32)[:, None, None]
-    vectors = jax.random.normal(typed(key), (levels, size, dim), jnp.float32) * scale
+    scale = 0.5 ** np.arange(levels, dtype=np.float32)[:, None, None]
+    vectors = draws.normal(typed(key), (levels, size, dim), scale)
     per_level = None if min(sizes) == size else jnp.array(sizes, jnp.int32)
     return Codebooks.of(vectors, per_level)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rvq_jax import metrics, quantize
+from rvq_jax import draws, metrics, quantize
 from rvq_jax.audio.augment import Augmentation, augment
 from rvq_jax.codec import balancer as balancers
 from rvq_jax.codec import losses
@@ -122,7 +122,7 @@ def codec_task(
             moved, _ = divide(codec.quantizer, rule)
             parts |= {"encoder": codec.params["encoder"], "quantizer": moved}
         if weights.distillation:
-            head = jax.random.normal(head_key, (config.dim, recipe.features)) * config.dim**-0.5
+            head = draws.normal(head_key, (config.dim, recipe.features), config.dim**-0.5)
             parts["head"] = nnx.Param(head, axes=("embed", None))
         found = {CODEC: parts}
         if recipe.adversarial.on:
