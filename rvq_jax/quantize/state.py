@@ -93,12 +93,7 @@ class Codebooks(Lookup):
         """Given vectors `[K, N, D]` as codebooks that have learned nothing yet."""
         vectors = jnp.asarray(vectors, jnp.float32)
         # Not of a weak type, which would compile a training step twice.
-        return cls(
-            vectors,
-            jnp.zeros_like(vectors),
-            jnp.zeros_like(vectors, shape=vectors.shape[:-1]),
-            sizes,
-        )
+        return cls(vectors, jnp.zeros_like(vectors), jnp.zeros_like(vectors[..., 0]), sizes)
 
     @property
     def levels(self) -> int:

@@ -13,7 +13,10 @@ from small_runs import one_device
 
 from rvq_jax import builtin, cli
 from rvq_jax.cli.train import load_config
+from rvq_jax.codec.config import CodecConfig
+from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.evaluate import folders
+from rvq_jax.lm.model import LMConfig
 from rvq_jax.train import sharding
 from rvq_jax.train.runs import LMRun, MaskedRun, VALLERun
 
@@ -46,8 +49,14 @@ JUDGES = """--adversarial.discriminators.stft.windows 256
 --adversarial.discriminators.stft.filters 2 --seconds 0.5"""
 CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
 MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
-QUICK = """--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1
---seconds 1 --seeds 0 --patterns parallel delay"""
+# Two strides in place of four, whose product is a hop of 320 samples as it was; spectra of three
+# lengths in place of seven.
+SEANET = "--codec.seanet.ratios 8 40 --codec.seanet.filters 2 --codec.seanet.dim 8"
+QUICK = f"""--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1
+--seconds 1 --seeds 0 --patterns parallel delay {SEANET} {LM.replace("--", "--model.")}"""
+# The same in Python, for runs that a page leaves as they are.
+CODEC = CodecConfig(16_000, SEANetConfig(1, 8, 2, (8, 40), lstm_layers=0), 4, 128)
+TOKENS = LMConfig(dim=16, layers=1, heads=2, mlp_dim=16)
 
 
 def run_page(path: Path) -> list[str]:
@@ -59,13 +68,15 @@ def run_page(path: Path) -> list[str]:
     Returns:
       What went wrong, each with the line of its block; a page ends at its first one.
     """
-    names: dict = {"__name__": "__main__"}
+    names: dict = {"__name__": "__main__", "CODEC": CODEC, "TOKENS": TOKENS}
     studies: dict = {}
     for block in pages.blocks(path.read_text(encoding="utf-8")):
         place = f"{path.name}:{block.line}"
         if block.language == "python" and not TORCH.search(block.text):  # tests/parity has those
             text = re.sub(r"\bsteps=\d+", "steps=2", block.text)
             text = re.sub(r"\b(Codec|LM)Run\((?![^)]*\bbatch=)", r"\1Run(batch=2, ", text)
+            text = re.sub(r"\bCodecRun\(batch=2, \)", "CodecRun(CODEC, batch=2)", text)
+            text = re.sub(r"\bLMRun\((?![^)]*\blm=)", "LMRun(lm=TOKENS, ", text)
             try:
                 exec(compile(text, place, "exec"), names)
             except Exception as error:
@@ -193,12 +204,16 @@ def flags_of(run, sizes: bool) -> list[str]:
     flags = LOOP.split() + ["--batch", "2"]
     for name in ("warmup", "cooldown"):
         flags += [f"--optimizer.{name}", "1"] if getattr(run.optimizer, name, None) else []
+    if sizes and getattr(getattr(run, "codec", None), "seanet", None):
+        flags += [*SEANET.split(), "--loss.mel-kind", "rvq_jax"]
     judges = getattr(getattr(run, "adversarial", None), "discriminators", None)
     if sizes and getattr(judges, "stft", None):
         flags += JUDGES.split()
     if isinstance(run, MaskedRun | LMRun):
         tokens = getattr(run.lm, "semantic_size", None)
         flags += ["--lm.semantic-size", "16"] if tokens else []
+        depth = sizes and getattr(run.lm, "depth", None)
+        flags += LM.replace("lm.", "lm.depth.").split() if depth else []
         # Of these it is the longest clip that they make.
         frames = "20" if type(run) is LMRun else "100"
         return [*flags, "--frames", frames, *(LM.split() if sizes else [])]

@@ -34,15 +34,18 @@ WORDS = ("three", "five", "seven", "nine")
 SPEAKERS = ("ann", "bob")
 CODECS = {
     "facebook_encodec_24khz": CodecConfig(
-        24_000, SEANetConfig(dim=4, filters=2, lstm_layers=1), levels=32, codebook_size=1024
+        24_000,
+        SEANetConfig(dim=4, filters=2, ratios=(8, 40), lstm_layers=1),
+        levels=32,
+        codebook_size=1024,
     ),
-    "descript_dac_44khz": DACConfig(44_100, (2, 4, 8, 8), 2, 16, 8, code_dim=3),
+    "descript_dac_44khz": DACConfig(44_100, (16, 32), 2, 16, 8, code_dim=3),
     "kyutai_mimi": MimiConfig(
         24_000,
         SEANetConfig(
             dim=16,
             filters=2,
-            ratios=(8, 6, 5, 4),
+            ratios=(30, 32),
             last_kernel=3,
             true_skip=True,
             lstm_layers=0,
