@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from tiers import slow, wide
 
 from rvq_jax import files, patterns
 from rvq_jax.cli.train import load_config
@@ -78,8 +79,7 @@ CODECS = ("encodec_24khz", "encodec_32khz", "dac_44khz", "mimi_24khz")
 
 
 # Its twins: the same recipes for a laptop, in `train/test_codec_run`.
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dac_44khz", "mimi_24khz"])
+@pytest.mark.parametrize("name", [wide("dac_44khz"), slow("mimi_24khz")])
 def test_a_published_codec_trains_as_it_is_written(name):
     """Loss and gradients of codec and discriminators at the published batch, in shapes."""
     run = load_config(next(path for path in CONFIGS if path.stem == name))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import numpy as np
 
 from rvq_jax import metrics
@@ -118,13 +117,8 @@ def _of_mono(function: Callable[[np.ndarray, np.ndarray, int], float]) -> Callab
     return measured
 
 
-@functools.partial(jax.jit, static_argnums=2)
 def _si_sdr(reference: Array, estimate: Array, rate: int, mask: Array) -> Array:
     return metrics.si_sdr(reference, estimate, mask)
-
-
-_mel = jax.jit(metrics.mel_distance, static_argnums=2)
-_stft = jax.jit(metrics.stft_distance, static_argnums=2)
 
 
 def _dnsmos(reference_S: np.ndarray, estimate_S: np.ndarray, rate: int) -> float:
@@ -140,8 +134,8 @@ UNDECLARED = ("speechmos", "onnxruntime", "librosa", "requests")
 DNSMOS = Measure("dnsmos", "DNSMOS", "", "more", "speech", _of_mono(_dnsmos), UNDECLARED, 1.0)
 MEASURES = (
     Measure("si_sdr", "SI-SDR", "dB", "more", None, _by_channel(_si_sdr, is_ratio=True)),
-    Measure("mel", "Mel distance", "", "less", None, _by_channel(_mel)),
-    Measure("stft", "STFT distance", "", "less", None, _by_channel(_stft)),
+    Measure("mel", "Mel distance", "", "less", None, _by_channel(metrics.mel_distance)),
+    Measure("stft", "STFT distance", "", "less", None, _by_channel(metrics.stft_distance)),
     Measure("pesq", "PESQ", "", "more", "speech", _of_mono(metrics.pesq), ("pesq",), 1.0),
     Measure("stoi", "STOI", "", "more", "speech", _of_mono(metrics.stoi), ("pystoi",)),
     Measure(

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import numpy as np
 
 from rvq_jax import builtin, metrics, progress, quantize
@@ -43,7 +42,6 @@ def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> 
     samples = 2 * config.rate // config.hop * config.hop
     rows = [{"si_sdr_db": [], "mel_distance": [], "residual": []} for _ in range(config.levels)]
     weights, energies = [], []
-    measure = jax.jit(metrics.si_sdr), jax.jit(metrics.mel_distance, static_argnames="rate")
     walk = list(zip(range(batches), loader.segments(heldout, samples, 8), strict=False))
     for _, batch in progress.bar(walk, desc="reconstruction", unit="batch"):
         audio, mask_BS = batch["audio"], batch["mask"]
@@ -59,11 +57,9 @@ def by_level(codec: Codec, heldout, train_codes: CodeSet, batches: int = 12) -> 
         energies.append(float(stats.energy[0]))
         for k, row in enumerate(rows):
             decoded = codec.decode(coded._replace(codes=coded.codes[:, : k + 1]))
-            flat = (np.asarray(x).mean(axis=2) for x in (audio, decoded))
-            reference, estimate = flat
-            row["si_sdr_db"].append(float(measure[0](reference, estimate).mean()))
-            distance = measure[1](reference, estimate, rate=config.rate)
-            row["mel_distance"].append(float(distance.mean()))
+            pair = [np.asarray(x).mean(axis=2) for x in (audio, decoded)]
+            row["si_sdr_db"].append(float(metrics.si_sdr(*pair).mean()))
+            row["mel_distance"].append(float(metrics.mel_distance(*pair, config.rate).mean()))
             row["residual"].append(float(stats.residual[k]))
     energy = np.average(energies, weights=weights)
     use = metrics.code_use(train_codes.codes, config.codebook_size)

@@ -13,7 +13,7 @@ import small_codecs
 import soundfile
 from command import run
 from small_codecs import CONFIGS, GROUPED, RATE, dac_bytes, ecdc_bytes, seanet
-from tiers import slow
+from tiers import wide
 
 import rvq_jax as rj
 from rvq_jax.audio import resample
@@ -148,7 +148,7 @@ def test_fewer_levels_are_a_prefix(capsys, tmp_path, codecs):
 # Folders and pipes.
 
 
-@pytest.mark.parametrize("name", ["mono", slow("stereo")])
+@pytest.mark.parametrize("name", ["mono", wide("stereo")])
 def test_a_folder_is_its_files_one_by_one(capsys, tmp_path, codecs, name, monkeypatch):
     """Whatever a file shares its batch with, and however full the batch is."""
     codec, channels = rj.Codec.load(codecs[name]), CONFIGS[name].channels

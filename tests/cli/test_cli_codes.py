@@ -10,6 +10,7 @@ import soundfile
 from command import good, leftovers, refuses, run
 from small_lm import CONFIG as LM
 from small_lm import PARAMS
+from tiers import slow
 
 from rvq_jax.audio import chroma
 from rvq_jax.codec.config import CodecConfig
@@ -112,7 +113,7 @@ def test_two_channels_of_a_codec_of_one_have_levels_of_their_own(codecs):
         np.testing.assert_array_equal(codes[channel::2], alone)
 
 
-@pytest.mark.parametrize("name", ["mono", "dac"])
+@pytest.mark.parametrize("name", ["mono", slow("dac")])
 def test_codes_do_not_depend_on_how_clips_are_padded(codecs, name):
     """To whole seconds, of which neither the last frame nor a codec that sees ahead knows."""
     codec = Codec.load(codecs[name])

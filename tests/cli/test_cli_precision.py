@@ -9,6 +9,7 @@ import small_folders
 import small_parallel
 import soundfile
 from command import refuses, run
+from tiers import slow
 
 import rvq_jax as rj
 from rvq_jax.cli import texts
@@ -24,7 +25,7 @@ def models(tmp_path_factory):
     return small_folders.folders(tmp_path_factory)
 
 
-@pytest.mark.parametrize("flags", [["--precision", "int8"], ["--devices", 4, "--tensor", 2]])
+@pytest.mark.parametrize("flags", [["--precision", "int8"], slow(["--devices", 4, "--tensor", 2])])
 def test_generate_is_the_library_with_the_same_choice(capsys, tmp_path, models, flags):
     kind = {"precision": "int8"}
     if "--tensor" in flags:

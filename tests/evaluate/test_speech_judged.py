@@ -8,6 +8,7 @@ import pytest
 import small_parallel as small
 from command import refuses, run
 from page_elements import Page
+from tiers import slow
 
 from rvq_jax.audio import io
 from rvq_jax.data.codes import CodeSet
@@ -129,7 +130,7 @@ def test_what_is_silence():
     assert silence(np.concatenate([sound, 0 * sound], 1), rate) == 0.0
 
 
-@pytest.mark.parametrize("kind", ["valle", "soundstorm"])
+@pytest.mark.parametrize("kind", ["valle", slow("soundstorm")])
 def test_a_text_is_said_alike_in_any_batch(kind):
     model = small.valle() if kind == "valle" else small.speaking()
     rng = np.random.default_rng(0)

@@ -33,12 +33,12 @@ from faults.processes import (
     start,
     until,
 )
-from small_runs import TUNED_SLOWLY, log_of, mesh_parts
+from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_window
 from tiers import wide
 
 from rvq_jax.train.loop import LoopConfig, fit
 
-STEPS = 60
+STEPS = 36
 RUN = small_run(STEPS, every=3)
 ALONE = Mesh(1, 1, 1, 1)
 
@@ -49,7 +49,8 @@ def test_two_processes_are_one(kind, tmp_path):
     two processes, are those of one device: k-means start and replaced codes included."""
     task, batches = mesh_parts(kind)
     config = LoopConfig(steps=50, log_every=1, checkpoint_every=100)
-    state = fit(tmp_path / "one", task, batches, config, TUNED_SLOWLY)
+    with one_window():
+        state = fit(tmp_path / "one", task, batches, config, TUNED_SLOWLY)
     script, coordinator = Path(__file__).with_name("one_of_two.py"), f"localhost:{free_port()}"
     words = [sys.executable, str(script), kind, str(tmp_path / "two"), coordinator]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}

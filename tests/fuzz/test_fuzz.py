@@ -7,7 +7,7 @@ from tiers import slow
 TARGETS = harness.targets()
 
 
-@pytest.mark.parametrize("count", [30, slow(400)])
+@pytest.mark.parametrize("count", [30, slow(200)])
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_mutant_is_a_value_or_one_line(name, count, tmp_path):
     target = TARGETS[name]

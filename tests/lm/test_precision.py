@@ -129,7 +129,8 @@ def test_greedy_codes_differ_only_where_two_were_nearly_as_likely(kind):
         assert (chosen - one.min(1) <= 2 * off + 0.1).all()
 
 
-@pytest.mark.parametrize("shared", [slow(True), False])
+# Its twin: without one, above.
+@pytest.mark.parametrize("shared", [slow(True), slow(False)])
 def test_a_depth_transformer_in_int8(shared):
     """Its matrices too, of each level or of all: bits near float32's."""
     config = dataclasses.replace(CONFIG, depth=DepthConfig(16, 1, 2, mlp_dim=24, shared=shared))

@@ -21,7 +21,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = sorted({path.stem for path in CONFIGS.glob("*.py")} - {"musicgen_finetune_lora"})
 # Token models of any size compile in seconds; against discriminators a codec takes a minute.
 CODECS = [name for name in ALL if name.split("_")[0] in ("dac", "encodec", "mimi")]
-BY_HAND = {*CODECS, "codec_tiny", "builtin_codec"} - {"encodec_24khz_tiny"}
+# Of a token model of two sizes the published one.
+TWINS = {f"{name.removesuffix('_published')}_tiny" for name in ALL if name.endswith("_published")}
+BY_HAND = {*CODECS, *TWINS, "codec_tiny", "builtin_codec"}
 
 
 def counted(run) -> tuple[float, float]:

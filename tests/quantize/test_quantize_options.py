@@ -21,45 +21,46 @@ def books(levels=3, size=16, dim=6):
 @pytest.mark.parametrize(
     ("state", "options", "both"),
     [
-        (q.FSQ.init(2, (3,) * 6), {"learning": q.EMA()}, ("EMA", "FSQ")),
-        (q.LFQ.init(2, 6), {"learning": q.EMA()}, ("EMA", "LFQ")),
-        (q.SimVQ.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "SimVQ")),
-        (q.QINCo.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "QINCo")),
+        (lambda: q.FSQ.init(2, (3,) * 6), {"learning": q.EMA()}, ("EMA", "FSQ")),
+        (lambda: q.LFQ.init(2, 6), {"learning": q.EMA()}, ("EMA", "LFQ")),
+        (lambda: q.SimVQ.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "SimVQ")),
+        (lambda: q.QINCo.init(KEY, 2, 8, 6), {"learning": q.EMA()}, ("EMA", "QINCo")),
         (
-            q.SimVQ.init(KEY, 2, 8, 6),
+            lambda: q.SimVQ.init(KEY, 2, 8, 6),
             {"learning": q.Gradient(expiry=0.1)},
             ("Gradient(expiry=0.1)", "SimVQ"),
         ),
-        (q.Projected.init(KEY, 2, 8, 6, 3), {}, ("Projected", "per_level=False")),
+        (lambda: q.Projected.init(KEY, 2, 8, 6, 3), {}, ("Projected", "per_level=False")),
         (
-            q.Projected.around(KEY, 6, q.FSQ.init(2, (3, 3))),
+            lambda: q.Projected.around(KEY, 6, q.FSQ.init(2, (3, 3))),
             {"learning": q.EMA(), "per_level": True},
             ("EMA", "FSQ"),
         ),
-        (q.FSQ.init(2, (3,) * 6), {"temperature": 0.5}, ("temperature=0.5", "FSQ")),
-        (q.LFQ.init(2, 6), {"temperature": 0.5}, ("temperature=0.5", "LFQ")),
-        (q.QINCo.init(KEY, 2, 8, 6), {"temperature": 0.5}, ("temperature=0.5", "QINCo")),
+        (lambda: q.FSQ.init(2, (3,) * 6), {"temperature": 0.5}, ("temperature=0.5", "FSQ")),
+        (lambda: q.LFQ.init(2, 6), {"temperature": 0.5}, ("temperature=0.5", "LFQ")),
+        (lambda: q.QINCo.init(KEY, 2, 8, 6), {"temperature": 0.5}, ("temperature=0.5", "QINCo")),
     ],
 )
 def test_options_that_clash_in_training(state, options, both):
     with pytest.raises(ValueError, match="clash") as error:
-        q.quantize(state, X, key=KEY, train=True, **options)
+        q.quantize(state(), X, key=KEY, train=True, **options)
     assert all(name in str(error.value) for name in both)
 
 
 @pytest.mark.parametrize(
     ("state", "name"),
     [
-        (q.Cosine.init(KEY, 2, 8, 6), "Cosine"),
-        (q.Projected.init(KEY, 2, 8, 6, 3), "Projected"),
-        (q.FSQ.init(2, (3,) * 6), "FSQ"),
-        (q.LFQ.init(2, 6), "LFQ"),
-        (q.QINCo.init(KEY, 2, 8, 6), "QINCo"),
-        (q.Strided(q.init(KEY, 2, 8, 6), (2, 1)), "Strided"),
-        (q.Split(q.init(KEY, 1, 8, 6), q.Cosine.init(KEY, 1, 8, 6)), "Cosine"),
+        (lambda: q.Cosine.init(KEY, 2, 8, 6), "Cosine"),
+        (lambda: q.Projected.init(KEY, 2, 8, 6, 3), "Projected"),
+        (lambda: q.FSQ.init(2, (3,) * 6), "FSQ"),
+        (lambda: q.LFQ.init(2, 6), "LFQ"),
+        (lambda: q.QINCo.init(KEY, 2, 8, 6), "QINCo"),
+        (lambda: q.Strided(q.init(KEY, 2, 8, 6), (2, 1)), "Strided"),
+        (lambda: q.Split(q.init(KEY, 1, 8, 6), q.Cosine.init(KEY, 1, 8, 6)), "Cosine"),
     ],
 )
 def test_a_beam_and_the_kernel_need_tables_in_the_latent_space(state, name):
+    state = state()
     with pytest.raises(ValueError, match=f"beam=4 and {name} clash"):
         q.encode(state, X, beam=4)
     with pytest.raises(ValueError, match=f"beam tables and {name} clash"):
@@ -69,13 +70,15 @@ def test_a_beam_and_the_kernel_need_tables_in_the_latent_space(state, name):
 
 
 LATENT_TABLES = {
-    "euclidean": q.init(KEY, 3, 16, 6),
-    "sizes": q.init(KEY, 3, (16, 5, 9), 6),
-    "simvq": q.SimVQ.init(KEY, 3, 16, 6),
-    "shared": q.Shared.init(KEY, 3, 16, 6),
-    "grouped": q.Grouped.of([q.init(KEY, 2, (16, 7), 3), q.init(jax.random.key(9), 2, (16, 7), 3)]),
-    "split": q.Split(q.init(KEY, 1, 16, 6), q.init(KEY, 3, 8, 6)),
-    "bottleneck": q.Bottleneck.init(KEY, 6, q.init(KEY, 3, 16, 4)),
+    "euclidean": lambda: q.init(KEY, 3, 16, 6),
+    "sizes": lambda: q.init(KEY, 3, (16, 5, 9), 6),
+    "simvq": lambda: q.SimVQ.init(KEY, 3, 16, 6),
+    "shared": lambda: q.Shared.init(KEY, 3, 16, 6),
+    "grouped": lambda: q.Grouped.of(
+        [q.init(KEY, 2, (16, 7), 3), q.init(jax.random.key(9), 2, (16, 7), 3)]
+    ),
+    "split": lambda: q.Split(q.init(KEY, 1, 16, 6), q.init(KEY, 3, 8, 6)),
+    "bottleneck": lambda: q.Bottleneck.init(KEY, 6, q.init(KEY, 3, 16, 4)),
 }
 FEW = ("sizes", "grouped")
 
@@ -84,7 +87,7 @@ FEW = ("sizes", "grouped")
 def test_tables_find_what_residuals_find(name):
     """For all levels or a prefix. Two orders of a shared codebook's codes are equally good: so the
     decoded latents are compared."""
-    state = LATENT_TABLES[name]
+    state = LATENT_TABLES[name]()
     tables = q.beam_tables(state)
     for levels in (None, 2):
         codes = [q.encode(state, X, levels, beam=3, tables=t) for t in (None, tables)]
@@ -93,7 +96,7 @@ def test_tables_find_what_residuals_find(name):
 
 @pytest.mark.parametrize("name", tried(FEW, LATENT_TABLES))
 def test_the_kernel_is_for_tpus_and_changes_nothing_elsewhere(name):
-    state = LATENT_TABLES[name]
+    state = LATENT_TABLES[name]()
     assert (q.encode(state, X, kernel=True) == q.encode(state, X)).all()
     encode = jax.jit(q.encode, static_argnames="kernel").trace(state, X, kernel=True)
     assert "tpu_custom_call" in encode.lower(lowering_platforms=("tpu",)).as_text()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from tiers import tried
+from tiers import wide
 
 from rvq_jax import builtin, patterns
 from rvq_jax.codec.config import CodecConfig, tiny
@@ -99,7 +99,7 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="module", params=tried(["two patterns"], CONFIGS))
+@pytest.fixture(scope="module", params=["two patterns", wide("six, and a codec of its own")])
 def config(request):
     return CONFIGS[request.param]
 

@@ -150,8 +150,9 @@ def test_a_codec_stopped_around_its_codebooks_start_ends_in_the_same_bits(
     assert log_of(tmp_path) == log
 
 
-# Its twins: a checkpoint is of any mesh, in test_train_checkpoint.py; a mesh changes no number.
-@pytest.mark.slow
+# Its twins: a checkpoint is of any mesh, in test_train_checkpoint.py; in tests/faults a run that is
+# killed goes on on another.
+@pytest.mark.wide
 def test_a_run_goes_on_on_another_mesh(tmp_path):
     """Stopped on one device, ended on eight: a checkpoint says nothing of where its arrays lay."""
     task, batches = lm_parts()

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
-from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device
+from small_runs import TUNED_SLOWLY, log_of, mesh_parts, one_device, one_window
 from tiers import slow, wide
 
 from rvq_jax import quantize
@@ -80,7 +80,8 @@ def trained(tmp_path_factory):
         config = LoopConfig(steps=UPDATES, log_every=1, checkpoint_every=100)
         task, batches = mesh_parts(kind)
         folder = tmp_path_factory.mktemp(f"{kind}-{way}")
-        state = fit(folder, task, batches, config, TUNED_SLOWLY, mesh=mesh)
+        with one_window():
+            state = fit(folder, task, batches, config, TUNED_SLOWLY, mesh=mesh)
         return [line["loss"] for line in log_of(folder)], state, mesh
 
     return train
