@@ -193,7 +193,7 @@ class ConvTranspose1d(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnames="over")
-def lengths(v: Array, over: tuple[int, ...]) -> Array:
+def norms(v: Array, over: tuple[int, ...]) -> Array:
     """Euclidean norms over some axes, which are kept."""
     return jnp.sqrt(jnp.sum(v**2, over, keepdims=True))
 
@@ -211,7 +211,7 @@ class Kernel(nnx.Module):
         v = draws.uniform(rngs.params(), shape, bound)
         self.v = nnx.Param(v, axes=(None, "embed", "mlp"))
         normed = norm == "weight_norm"
-        self.gain = nnx.Param(lengths(v, over), axes=(None,) * 3) if normed else None
+        self.gain = nnx.Param(norms(v, over), axes=(None,) * 3) if normed else None
 
     def __call__(self) -> Array:
         # Whole over the devices that share a batch. Split there too, XLA's partitioner (JAX 0.10 to
@@ -228,7 +228,7 @@ class Kernel(nnx.Module):
     def split(self) -> None:
         """Becomes direction and gain of the plain kernel that it is: the inverse of `prepare`."""
         if self.gain is None:
-            gain = lengths(self.v[...], self.over)
+            gain = norms(self.v[...], self.over)
             # Zeros have no direction: any will do, with a gain of zero.
             self.v[...] = jnp.where(gain > 0, self.v[...], 1.0)
             self.gain = nnx.data(nnx.Param(gain, axes=(None,) * 3))

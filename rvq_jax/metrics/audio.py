@@ -74,7 +74,7 @@ def mel_distance(reference: Array, estimate: Array, rate: int, mask: Array | Non
     return total / len(MEL_WINDOWS)
 
 
-@functools.partial(jax.jit, static_argnames="rate")
+@jax.jit
 def stft_distance(reference: Array, estimate: Array, rate: int, mask: Array | None = None) -> Array:
     """Measures the mean absolute difference of natural-log magnitudes of short-time spectra.
 

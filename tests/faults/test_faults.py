@@ -38,7 +38,7 @@ from tiers import wide
 
 from rvq_jax.train.loop import LoopConfig, fit
 
-STEPS = 36
+STEPS = 60
 RUN = small_run(STEPS, every=3)
 ALONE = Mesh(1, 1, 1, 1)
 

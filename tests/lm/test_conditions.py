@@ -132,7 +132,7 @@ def test_other_conditions_than_the_models_are_refused():
         score_codes(OPEN, draw(OPEN), aligned("delay"), codes, {"text": said(tempo())["text"]})
 
 
-@pytest.mark.wide  # its twin: another config's heads, in test_heads.py
+@pytest.mark.slow
 def test_it_trains_with_a_dropout_of_its_own_and_is_planned(tmp_path):
     lm = TempoConfig(**vars(LM))
     run = LMRun(**vars(RUN) | {"lm": lm, "condition_dropout": ConditionDropout(0.1, others=0.5)})

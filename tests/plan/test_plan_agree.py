@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = sorted({path.stem for path in CONFIGS.glob("*.py")} - {"musicgen_finetune_lora"})
 # Token models of any size compile in seconds; against discriminators a codec takes a minute.
 CODECS = [name for name in ALL if name.split("_")[0] in ("dac", "encodec", "mimi")]
-# Of a token model of two sizes the published one.
+# Of a token model of two sizes the published one is here; of codecs one without discriminators.
 TWINS = {f"{name.removesuffix('_published')}_tiny" for name in ALL if name.endswith("_published")}
 BY_HAND = {*CODECS, *TWINS, "codec_tiny", "builtin_codec"}
 

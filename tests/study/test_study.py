@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from tiers import wide
+from tiers import slow, wide
 
 from rvq_jax import builtin, patterns
-from rvq_jax.codec.config import CodecConfig, tiny
+from rvq_jax.codec.config import CodecConfig
 from rvq_jax.codec.seanet import SEANetConfig
 from rvq_jax.data import builder
 from rvq_jax.data.codes import CodeSet
@@ -45,20 +45,21 @@ SMALL = StudyConfig(
     seconds=0.8,  # two windows
     top_k=4,
 )
+TRAINED = dataclasses.replace(
+    SMALL,
+    seeds=(0, 1),
+    train_codec=True,
+    codec=CodecRun(
+        codec=dataclasses.replace(CODEC, levels=2),
+        loss=CodecLossConfig(autoencoder_warmup=2),
+        loop=LoopConfig(steps=4, checkpoint_every=2),
+        batch=4,
+    ),
+)
 CONFIGS = {
     "two patterns": SMALL,
-    "six, and a codec of its own": dataclasses.replace(
-        SMALL,
-        patterns=SIX,
-        seeds=(0, 1),
-        train_codec=True,
-        codec=CodecRun(
-            codec=tiny(filters=4, dim=8, levels=2, codebook_size=8),
-            loss=CodecLossConfig(autoencoder_warmup=4),
-            loop=LoopConfig(steps=8, checkpoint_every=4),
-            batch=4,
-        ),
-    ),
+    "a codec of its own": TRAINED,
+    "six": dataclasses.replace(TRAINED, patterns=SIX),
 }
 
 
@@ -99,7 +100,7 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="module", params=["two patterns", wide("six, and a codec of its own")])
+@pytest.fixture(scope="module", params=["two patterns", slow("a codec of its own"), wide("six")])
 def config(request):
     return CONFIGS[request.param]
 

@@ -50,10 +50,11 @@ JUDGES = """--adversarial.discriminators.stft.windows 256
 CODECS = "--metrics si_sdr mel --listened 1"  # nothing that needs a package of its own
 MODELS = "--listened 1 --generate.clips 1 --generate.seconds 1"
 # Two strides in place of four, whose product is a hop of 320 samples as it was; spectra of three
-# lengths in place of seven.
-SEANET = "--codec.seanet.ratios 8 40 --codec.seanet.filters 2 --codec.seanet.dim 8"
-QUICK = f"""--codec.loop.steps 2 --codec.batch 2 --model.loop.steps 2 --model.batch 2 --clips 1
---seconds 1 --seeds 0 --patterns parallel delay {SEANET} {LM.replace("--", "--model.")}"""
+# lengths in place of EnCodec's seven.
+SEANET = """--codec.seanet.ratios 8 40 --codec.seanet.filters 2 --codec.seanet.dim 8
+--loss.mel-kind rvq_jax"""
+QUICK = f"""--model.loop.steps 2 --model.batch 2 --clips 1 --seconds 1 --seeds 0
+--patterns parallel delay {LM.replace("--", "--model.")}"""
 # The same in Python, for runs that a page leaves as they are.
 CODEC = CodecConfig(16_000, SEANetConfig(1, 8, 2, (8, 40), lstm_layers=0), 4, 128)
 TOKENS = LMConfig(dim=16, layers=1, heads=2, mlp_dim=16)
@@ -68,15 +69,15 @@ def run_page(path: Path) -> list[str]:
     Returns:
       What went wrong, each with the line of its block; a page ends at its first one.
     """
-    names: dict = {"__name__": "__main__", "CODEC": CODEC, "TOKENS": TOKENS}
+    names: dict = {"__name__": "__main__", "_CODEC": CODEC, "_TOKENS": TOKENS}
     studies: dict = {}
     for block in pages.blocks(path.read_text(encoding="utf-8")):
         place = f"{path.name}:{block.line}"
         if block.language == "python" and not TORCH.search(block.text):  # tests/parity has those
             text = re.sub(r"\bsteps=\d+", "steps=2", block.text)
             text = re.sub(r"\b(Codec|LM)Run\((?![^)]*\bbatch=)", r"\1Run(batch=2, ", text)
-            text = re.sub(r"\bCodecRun\(batch=2, \)", "CodecRun(CODEC, batch=2)", text)
-            text = re.sub(r"\bLMRun\((?![^)]*\blm=)", "LMRun(lm=TOKENS, ", text)
+            text = re.sub(r"\bCodecRun\(batch=2, \)", "CodecRun(_CODEC, batch=2)", text)
+            text = re.sub(r"\bLMRun\((?![^)]*\b(?:lm|init_from)=)", "LMRun(lm=_TOKENS, ", text)
             try:
                 exec(compile(text, place, "exec"), names)
             except Exception as error:
@@ -205,7 +206,7 @@ def flags_of(run, sizes: bool) -> list[str]:
     for name in ("warmup", "cooldown"):
         flags += [f"--optimizer.{name}", "1"] if getattr(run.optimizer, name, None) else []
     if sizes and getattr(getattr(run, "codec", None), "seanet", None):
-        flags += [*SEANET.split(), "--loss.mel-kind", "rvq_jax"]
+        flags += SEANET.split()
     judges = getattr(getattr(run, "adversarial", None), "discriminators", None)
     if sizes and getattr(judges, "stft", None):
         flags += JUDGES.split()

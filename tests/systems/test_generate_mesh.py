@@ -30,19 +30,22 @@ def over(model, mesh, kind="float32"):
     return dataclasses.replace(model, params=params)
 
 
-# Its twins: a masked model, and weights of int8, below.
-@pytest.mark.parametrize("kind", [slow("text"), slow("melody")])
-def test_a_mesh_samples_what_one_device_samples(kind, mesh):
+@pytest.mark.parametrize(
+    ("kind", "all_ways"), [("text", False), slow("text", True), slow("melody", True)]
+)
+def test_a_mesh_samples_what_one_device_samples(kind, all_ways, mesh):
     """Three rows over four, sampled and greedy: codes, and with them audio, are equal. Heads are
     split over tensor, features over fsdp, keys of the cache with them."""
     model = small(kind)
     spread = over(model, mesh)
     query = spread.params["blocks"][0]["attend_self"]["query"].get_value()
     assert len({str(s.index) for s in query.addressable_shards}) == 4
-    for temperature in (1.0, 0.0):
+    for temperature in (1.0, 0.0) if all_ways else (1.0,):
         options = {"temperature": temperature, "guidance_scale": 2.0, "top_k": 5}
         one, several = (m.generate(CAPTIONS, SECONDS, KEY, **options) for m in (model, spread))
         np.testing.assert_array_equal(one, several)
+    if not all_ways:
+        return
     pieces = list(spread.stream(CAPTIONS, SECONDS, KEY, chunk=0.05, **options))
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), one, atol=1e-4)
     codes = np.random.default_rng(0).integers(0, 11, (3, 3, 10)).astype(np.int32)

@@ -22,7 +22,7 @@ from small_codec_runs import (
     updated,
 )
 from small_runs import bits_of, ending, log_of, one_device, one_window
-from tiers import slow, wide
+from tiers import slow, tried, wide
 
 from rvq_jax import metrics, quantize
 from rvq_jax.codec import balancer, discriminators, losses
@@ -39,7 +39,15 @@ from rvq_jax.train.runs.codec import fit_codec
 from rvq_jax.train.runs.codec_checks import begun_with
 from rvq_jax.train.tasks.codec import CODEC, DISCRIMINATORS, codec_task, mean_codec
 
-KINDS = ["encodec", wide("stereo"), slow("dac"), slow("mimi")]
+# In the slow tier each test has DAC or Mimi, or both.
+EVERY = ("encodec", "stereo", "dac", "mimi")
+
+
+def kinds(*of_slow: str) -> list:
+    """EnCodec's in the fast tier, these in the slow one, the others by hand."""
+    return tried(["encodec"], ["encodec", *of_slow]) + [
+        wide(kind) for kind in EVERY[1:] if kind not in of_slow
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +214,7 @@ def scores(codec: Codec, run) -> dict:
     return {name: x / weight for name, x in totals.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("mimi"))
 def test_a_saved_codec_is_what_was_evaluated(kind, done):
     """Weights and codewords are running means of the same updates."""
     run, folder, _ = done(kind)
@@ -225,12 +233,11 @@ def test_without_any_distance_the_held_out_loss_is_of_mel():
     assert found["loss"] == found["mel_distance"] > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_learns_by_gradient_moves_so_and_the_rest_by_means(kind, done):
+@pytest.mark.parametrize("kind", kinds("dac", "mimi"))
+def test_what_learns_by_gradient_moves_so_and_the_rest_by_means(kind):
     """Codewords and maps of DAC by gradient, and nothing else of its quantizer; maps around Mimi's
     codebooks by gradient, codewords by means."""
-    run, _, _ = done(kind)
-    before, _, after = updated(run, 2)
+    before, _, after = updated(RUNS[kind], 2)
     moved = before.params[CODEC]["quantizer"]
     wanted = {"dac": {"down", "down_bias", "up", "up_bias", "inner/vectors"}}
     wanted["mimi"] = {f"{part}/{way}" for part in ("first", "rest") for way in ("down", "up")}
@@ -243,10 +250,10 @@ def test_what_learns_by_gradient_moves_so_and_the_rest_by_means(kind, done):
         assert changed(before.params[CODEC][part], after.params[CODEC][part])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_few_updates_bring_tones_nearer(kind, done):
+@pytest.mark.parametrize("kind", kinds("dac"))
+def test_a_few_updates_bring_tones_nearer(kind):
     """By what is evaluated, the running mean, on the tones that it learns."""
-    run, _, _ = done(kind)
+    run = RUNS[kind]
     states = updated(run, 20)
     task = codec_task(run.recipe(), 1, Codec.init(run.codec, KEY))
     batch, look = next(batches_of(run)), jax.jit(task.evaluate)
@@ -264,7 +271,7 @@ def first_codec(run, codec) -> tuple[Codec, Codec]:
     return [mean_codec(run.codec, jax.tree.map(jnp.copy, x.ema), x.aux) for x in (before, after)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("dac"))
 def test_a_run_from_a_codec_begins_with_its_codes(kind):
     """Also where weight norm was folded in; and codewords that nobody counted are not replaced as
     dead ones at the first update: those that were not chosen stay."""

@@ -57,7 +57,7 @@ def damage(rng: random.Random, folder: Path, step: int) -> tuple[Path, str]:
     return path, how
 
 
-@pytest.mark.parametrize("count", [10, slow(50), wide(200)])
+@pytest.mark.parametrize("count", [6, slow(25), wide(200)])
 def test_damaged_checkpoints_are_found_or_harmless(run, tmp_path, capsys, count):
     """Whatever is done to the newest, the state restored is its own, to the bit, or that of the one
     before, and then the damaged file is named; a checkpoint without its note was never finished."""

@@ -90,9 +90,9 @@ def trained(tmp_path_factory):
 # In the fast tier its twins are a codec's quantizer, below and in test_laws_quantize.py.
 @pytest.mark.parametrize(
     "kind, way",
-    [slow(kind, "all") for kind in ("lm", "codec", "depth")]
+    [slow(kind, "all") for kind in ("lm", "codec")]
     + [wide(kind, way) for kind in ("lm", "codec") for way in WAYS if way != "all"]
-    + [wide("depth", "tensor")],
+    + [wide("depth", "all"), wide("depth", "tensor")],  # the twin of one of depth: "lm"
 )
 def test_a_mesh_changes_no_number(trained, kind, way):
     """One device and eight, split in four ways: after fifty updates the same losses, parameters

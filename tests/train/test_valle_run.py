@@ -72,7 +72,7 @@ def trained(data) -> VALLE:
     return load_generator(data / "model")
 
 
-@pytest.mark.wide  # its twins: what it samples and refines, in test_valle.py; the page on speech
+@pytest.mark.wide  # its twin: its bits, below
 def test_it_says_what_it_read_and_ends(trained):
     """All levels, each row its own text; what comes after a voice too."""
     words = list(SAID)
