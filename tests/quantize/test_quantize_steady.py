@@ -1,10 +1,10 @@
-"""What is called again with the same shapes compiles nothing, jitted by its caller or not."""
+"""What is called is one program, and called again with the same shapes none, jitted or not."""
 
 import jax
 import numpy as np
 import pytest
 
-from rvq_jax import quantize
+from rvq_jax import draws, metrics, quantize
 from rvq_jax.systems.semantic_tokenizer import BANDS, SemanticTokenizer
 
 LEVELS, SIZE, DIM = 2, 4, 8
@@ -50,6 +50,25 @@ def test_a_public_function_called_again_compiles_nothing(name, compiles):
     before = compiles[0]
     CALLS[name](x_BFD + 1, codes + 1)
     assert compiles[0] == before
+
+
+# Of sizes that nothing else has.
+SOUNDS = np.random.default_rng(0).standard_normal((2, 3, 1237), np.float32)
+AT_ONCE = {
+    "normal": lambda: draws.normal(KEY, (3, 1237), 0.1),
+    "truncated normal": lambda: draws.truncated_normal(KEY, (3, 1237), 0.1),
+    "uniform": lambda: draws.uniform(KEY, (3, 1237), 0.1),
+    "SI-SDR": lambda: metrics.si_sdr(*SOUNDS),
+    "mel distance": lambda: metrics.mel_distance(*SOUNDS, 16_000),
+    "STFT distance": lambda: metrics.stft_distance(*SOUNDS, 16_000),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_what_is_called_by_itself_is_one_program(name, compiles):
+    """Not one of each of its operations, which take longer to compile than all at once."""
+    AT_ONCE[name]()
+    assert compiles == [1]
 
 
 def test_a_tokenizer_of_clips_compiles_once_for_all_lengths_of_as_many_seconds(compiles):
